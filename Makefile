@@ -1,0 +1,47 @@
+# Two commands a fresh machine needs: `make demo` and `make test`. Both create .venv from requirements.lock when it
+# is missing or stale, with any working Python >= 3.12 that is found by running candidates, not by name alone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+STAMP := .venv/.lock-installed
+export MUJOCO_GL ?= egl
+export HF_HUB_OFFLINE ?= 1
+export GRADIO_ANALYTICS_ENABLED ?= False
+
+.PHONY: help demo test test-all check bench review clean lock venv
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@bash .ci/venv
+
+venv: $(STAMP) ## create or refresh .venv from requirements.lock
+
+demo: $(STAMP) ## the whole path in ./workspace: simulate, convert, annotate, release, mix, train, roll out, report
+	@$(PY) -m apps demo
+
+test: $(STAMP) ## the suite, under 10 minutes on 2 cores
+	@$(PY) -m pytest -m "not slow"
+
+test-all: $(STAMP) ## the suite plus long fault and load tests
+	@$(PY) -m pytest
+
+check: $(STAMP) ## style, types, architecture
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmarks.NAME)
+	@for file in benchmarks/[a-z]*.py; do $(PY) -m benchmarks.$$(basename $$file .py) --quick --json || exit 1; done
+
+review: $(STAMP) ## open the review page on the demo's episodes
+	@$(PY) -m apps review sim@1
+
+lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
+	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+
+clean: ## remove the demo workspace and caches (keeps .venv)
+	@rm -rf workspace .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .cache
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

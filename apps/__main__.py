@@ -1,0 +1,28 @@
+"""`dataengine` and `python -m apps`: run one verb; an input's fault is one sentence and exit code 2, never a traceback."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Console entry point."""
+    # Nothing here may reach for a hub at run time, and MuJoCo must render without a display.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from apps.cli.main import app
+    from schemas.errors import EngineError
+
+    try:
+        app()
+    except EngineError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What is finished is kept; run the same command again to go on.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""How facts reach a person (short lines) or a program (one JSON document)."""
+
+import json
+from typing import Any
+
+import typer
+
+from schemas.records import Record
+
+
+def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def show_record(record: Record, *, as_json: bool) -> None:
+    """What an artifact is and holds, what it was made from, and what was left out."""
+    if as_json:
+        show_json(record.model_dump(mode="json"))
+        return
+    typer.echo(f"{record.kind} {record.name}@{record.version}  fingerprint {record.fingerprint[:16]}")
+    for name, value in record.counts.items():
+        typer.echo(f"  {name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"  {name}: {value:.3f}")
+    for row in record.inputs:
+        typer.echo(f"  from {row.kind} {row.ref} ({row.fingerprint[:12]})")
+    show_rejected([(row.episode, row.reason) for row in record.rejected])
+
+
+def show_rejected(rows: list[tuple[str, str]], most: int = 5) -> None:
+    """The first few rejected episodes with their reasons, and how many more there are."""
+    if not rows:
+        return
+    typer.echo(f"  rejected: {len(rows)}")
+    for name, reason in rows[:most]:
+        typer.echo(f"    {name}: {reason}")
+    if len(rows) > most:
+        typer.echo(f"    ... and {len(rows) - most} more (see `dataengine show` with --json)")

@@ -1,0 +1,29 @@
+"""`demo`: the whole path in one command."""
+
+from typing import Annotated
+
+import typer
+
+from apps.cli.options import DEFAULT_WORKSPACE, WorkspaceDir
+
+
+def demo(
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 32,
+    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 400,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Closed-loop trials per policy.")] = 20,
+) -> None:
+    """Simulate, convert, annotate, release, mix, train, roll out, and write report.html.
+
+    Example: dataengine demo
+    """
+    from apps.demo import DemoConfig, run_demo
+    from dataengine.workspace import Workspace
+
+    place = Workspace.at(workspace)
+    report = run_demo(place, DemoConfig(num_episodes=episodes, num_steps=steps, num_trials=trials))
+    typer.echo(f"\nReport: {report}\n")
+    typer.echo("On your own data:")
+    typer.echo("  dataengine inspect PATH --rig-out mylab.yaml     # what it is; answer the questions in mylab.yaml")
+    typer.echo("  dataengine convert PATH --rig mylab.yaml --to mylab@1")
+    typer.echo("  dataengine annotate mylab@1 --family generic && dataengine review mylab@1 --reviewer YOU")

@@ -1,0 +1,103 @@
+"""`train`, `serve`, `rollout`: from a locked mix to a policy on a robot, and trials that count."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from apps.cli.options import DEFAULT_WORKSPACE, AsJson, RayAddress, WorkspaceDir
+from apps.cli.output import show_json, show_record
+from apps.cli.progress import progress
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, chatvla2_2b.")],
+    mix: Annotated[str, typer.Option("--mix", help="NAME@VERSION of the mix.")],
+    to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
+    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Total steps of both stages.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
+    ] = None,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the mixture-of-experts VLA in two stages; the same command goes on after a kill.
+
+    Example: dataengine train nano --mix corpus@1 --to policy@1
+    """
+    from trainers.loop import train as run
+    from trainers.recipes import recipe as find_recipe
+
+    config = find_recipe(recipe, weights=weights)
+    with progress("train", unit="steps") as on_progress:
+        record = run(
+            mix=Ref.parse(mix),
+            to=Ref.parse(to),
+            workspace=Workspace.at(workspace),
+            recipe=config,
+            steps=steps,
+            ray_address=ray_address,
+            on_progress=on_progress,
+        )
+    show_record(record, as_json=as_json)
+
+
+def serve(
+    checkpoint: Annotated[str, typer.Argument(help="NAME@VERSION of the checkpoint.")],
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port")] = 8000,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DATAENGINE_TOKEN", help="Required for any host but loopback.")
+    ] = None,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+) -> None:
+    """Serve a policy over the openpi websocket protocol; openpi's own client works against it.
+
+    Example: dataengine serve policy@1 --port 8000
+    """
+    from apps.server.run import serve_checkpoint
+
+    place = Workspace.at(workspace)
+    serve_checkpoint(place, Ref.parse(checkpoint), host=host, port=port, token=token)
+
+
+def rollout(
+    to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the evaluation to make.")],
+    episodes: Annotated[
+        str, typer.Option("--episodes", help="NAME@VERSION of recorded episodes, for the replay yardstick.")
+    ],
+    ground_truth: Annotated[
+        Path, typer.Option("--ground-truth", help="Folder that `simulate` wrote beside the raw episodes.")
+    ],
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="NAME@VERSION of the policy to try.")] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1)] = 20,
+    split: Annotated[Literal["in-domain", "open-world"], typer.Option("--split")] = "open-world",
+    seed: Annotated[int, typer.Option("--seed")] = 1000,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Closed-loop trials on the simulated robot over the real socket, beside two yardsticks.
+
+    Example: dataengine rollout --episodes sim@1 --ground-truth raw/sim.ground_truth --checkpoint policy@1 --to trials@1
+    """
+    from apps.rollout import rollout as run
+
+    with progress("rollout", unit="trials") as on_progress:
+        report = run(
+            workspace=Workspace.at(workspace),
+            to=Ref.parse(to),
+            episodes=Ref.parse(episodes),
+            ground_truth=ground_truth,
+            checkpoint=Ref.parse(checkpoint) if checkpoint else None,
+            trials=trials,
+            split=split,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    if as_json:
+        show_json(report.to_json())
+    else:
+        typer.echo(report.summary())

@@ -1,0 +1,39 @@
+"""One way to start Ray, so that workers on every node run this code."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import schemas
+
+
+def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:  # noqa: ANN401 - the ray module
+    """Connect to a cluster, or start Ray on this machine; does nothing when Ray already runs. Returns the ray module.
+
+    The five packages are shipped to a cluster's workers, because their generic names must not be taken from
+    whatever else is installed there.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return ray
+    if address:
+        ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=256 * 1024 * 1024,  # no pixel crosses the object store; 256 MB is ample
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    return ray
+
+
+def _our_packages() -> list[str]:
+    """Folders of the packages installed beside this one; paths, because importing upwards is not ours to do."""
+    home = Path(schemas.__file__).parent.parent
+    return [str(home / name) for name in ("schemas", "dataengine", "annotators", "trainers")]

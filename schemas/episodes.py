@@ -1,0 +1,113 @@
+"""An episode: one recorded demonstration, as read from raw data and before it is written anywhere.
+
+Arrays are rows x dimensions at the rig's rate. Pixels are never held for a whole episode: a camera is a stream.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import EpisodeError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeMeta:
+    """Who, what, where: filters and splits need it."""
+
+    episode_id: str  # readable name + hash of the raw content; the same in every artifact
+    raw_name: str  # file or position in the raw data, relative, for people
+    task: str
+    operator: str = "unknown"
+    session: str = "unknown"
+    station: str = "unknown"
+    scene: str = "unknown"
+    outcome: str = "unknown"
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSpec:
+    """How the pixels of one camera are stored and must be read."""
+
+    name: str
+    height: int
+    width: int
+    encoding: str  # "jpeg" | "raw" | a video codec name such as "av1"
+    channel_order: str  # "rgb" | "bgr"
+    orientation: str = "upright"  # "upright" | "rotated_180"
+
+
+class JpegStream(Protocol):
+    """A camera stored as one JPEG per row; bytes are passed through untouched."""
+
+    spec: CameraSpec
+
+    def __len__(self) -> int: ...
+    def jpegs(self) -> Iterator[bytes]: ...
+
+
+class ArrayStream(Protocol):
+    """A camera stored as arrays; yields (height, width, 3) uint8 in the declared channel order."""
+
+    spec: CameraSpec
+
+    def __len__(self) -> int: ...
+    def arrays(self) -> Iterator[NDArray[np.uint8]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFile:
+    """A camera stored as a video file holding exactly this episode; packets are copied, never re-encoded."""
+
+    spec: CameraSpec
+    path: Path
+    num_frames: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+
+type CameraStream = JpegStream | ArrayStream | VideoFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One demonstration: low-dimensional columns in memory, cameras as streams."""
+
+    meta: EpisodeMeta
+    rate_hz: int
+    columns: dict[str, NDArray[np.generic]]  # feature -> (rows, dims)
+    cameras: dict[str, CameraStream]
+    stamps_ns: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # stream -> original stamps, if recorded
+    imported: dict[str, tuple[str, ...]] = field(default_factory=dict)  # annotations found in the raw data
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise EpisodeError(f"{self.meta.raw_name}: no low-dimensional column. Check features: in the rig.")
+        rows = {name: len(column) for name, column in self.columns.items()}
+        if len(set(rows.values())) != 1:
+            raise EpisodeError(
+                f"{self.meta.raw_name}: columns differ in length ({rows}). Record them again or trim the raw file."
+            )
+        for name, camera in self.cameras.items():
+            if len(camera) != self.num_frames:
+                raise EpisodeError(
+                    f"{self.meta.raw_name}: camera '{name}' has {len(camera)} frames for {self.num_frames} rows. Record it again or drop the episode."
+                )
+
+    @property
+    def num_frames(self) -> int:
+        """Rows of every column and frames of every camera."""
+        return len(next(iter(self.columns.values())))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """An episode that was left out, and why."""
+
+    episode: str
+    reason: str
