@@ -59,7 +59,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
         elif before != after:
             for then, now in zip(before, after, strict=False):
                 if then != now:
-                    return f"input {then['ref']}: was {then['fingerprint'][:12]}, now {now['ref']} {now['fingerprint'][:12]}"
+                    was, is_now = then["fingerprint"][:12], now["fingerprint"][:12]
+                    return f"input {then['ref']}: was {was}, now {now['ref']} {is_now}"
             return f"inputs: was {len(before)}, now {len(after)}"
     return "nothing that the record names"
 

@@ -21,13 +21,13 @@ def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:
     if ray.is_initialized():
         return ray
     if address:
-        ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.WARNING)
+        ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.ERROR)
     else:
         ray.init(
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=256 * 1024 * 1024,  # no pixel crosses the object store; 256 MB is ample
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
         )
     return ray

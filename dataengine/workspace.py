@@ -69,6 +69,7 @@ def read_record(path: Path) -> Record:
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise ArtifactError(
-            f"{path}/record.json is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']}). Restore it or build the artifact again."
+            f"{path}/record.json is damaged ({where}: {first['msg']}). Restore it or build the artifact again."
         ) from None

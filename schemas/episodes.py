@@ -44,8 +44,8 @@ class CameraSpec:
 class JpegStream(Protocol):
     """A camera stored as one JPEG per row; bytes are passed through untouched."""
 
-    spec: CameraSpec
-
+    @property
+    def spec(self) -> CameraSpec: ...
     def __len__(self) -> int: ...
     def jpegs(self) -> Iterator[bytes]: ...
 
@@ -53,8 +53,8 @@ class JpegStream(Protocol):
 class ArrayStream(Protocol):
     """A camera stored as arrays; yields (height, width, 3) uint8 in the declared channel order."""
 
-    spec: CameraSpec
-
+    @property
+    def spec(self) -> CameraSpec: ...
     def __len__(self) -> int: ...
     def arrays(self) -> Iterator[NDArray[np.uint8]]: ...
 
@@ -96,7 +96,8 @@ class Episode:
         for name, camera in self.cameras.items():
             if len(camera) != self.num_frames:
                 raise EpisodeError(
-                    f"{self.meta.raw_name}: camera '{name}' has {len(camera)} frames for {self.num_frames} rows. Record it again or drop the episode."
+                    f"{self.meta.raw_name}: camera '{name}' has {len(camera)} frames for {self.num_frames} rows. "
+                    "Record it again or drop the episode."
                 )
 
     @property

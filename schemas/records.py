@@ -1,4 +1,4 @@
-"""`record.json`: what an artifact is, what it was made from, and what was left out. Written last, so it means *done*."""
+"""`record.json`: what an artifact is, what it was made from, what was left out. Written last, so it means *done*."""
 
 import hashlib
 import json

@@ -22,7 +22,8 @@ class Ref:
         for part in (self.name, self.version):
             if not _PART.fullmatch(part):
                 raise RefError(
-                    f"'{self.name}@{self.version}' is no reference. Use NAME@VERSION with letters, digits, '.', '_' or '-', e.g. kitchen@1."
+                    f"'{self.name}@{self.version}' is no reference. "
+                    "Use NAME@VERSION with letters, digits, '.', '_' or '-', e.g. kitchen@1."
                 )
 
     @classmethod

@@ -16,14 +16,22 @@ class Feature(BaseModel):
     key: str  # key in the raw data, e.g. "observations/qpos"
     names: tuple[str, ...] = ()  # one per dimension; empty = numbered
     unit: str = "unknown"  # e.g. "rad", "m", "mixed: rad, gripper 0 closed..1 open"
+    columns: tuple[int, ...] | None = None  # take these dimensions of the raw column; None = all
+    optional: bool = False  # a dataset without it is fine; one that has it has it in every episode
 
 
 class Camera(BaseModel):
-    """One camera: where it lies in the raw data and how its pixels must be read."""
+    """One camera: where it lies in the raw data and how its pixels must be read.
+
+    `channel_order` is the order of the last axis of an array, or of what a standard decoder asked for RGB makes of a
+    JPEG row: "bgr" = red and blue come out swapped.
+    """
 
     model_config = _FROZEN
     key: str
     channel_order: Literal["rgb", "bgr", "unknown"] = "unknown"
+    jpeg_channel_order: Literal["rgb", "bgr"] | None = None  # for JPEG rows, where it differs from plain arrays
+    optional: bool = False  # a dataset without it is fine; one that has it has it in every episode
     orientation: Literal["upright", "rotated_180"] = "upright"
 
 

@@ -29,7 +29,6 @@ def build(
     Example: dataengine mix build mix.yaml --to corpus@1
     """
     from dataengine.mix import Mix, build_mix
-
     from trainers.tokenizer import image_tokens, nano_tokenizer
 
     place = Workspace.at(workspace)
@@ -67,7 +66,6 @@ def sample(
     Example: dataengine mix sample corpus@1 --position 7 --out sample.html
     """
     from dataengine.mix import Mix, sample_html
-
     from trainers.tokenizer import image_tokens, nano_tokenizer
 
     opened = Mix.open(Workspace.at(workspace), Ref.parse(mix))

@@ -75,6 +75,7 @@ def inspect(
 
     Example: dataengine inspect raw/sim
     """
+    from apps.cli.words import inspection_words
     from dataengine.inspection import inspect_path
 
     inspection = inspect_path(path)
@@ -85,7 +86,7 @@ def inspect(
     if as_json:
         show_json(inspection.to_json())
         return
-    typer.echo(inspection.summary())
+    typer.echo(inspection_words(inspection))
 
 
 def convert(
@@ -110,6 +111,7 @@ def convert(
 
     Example: dataengine convert raw/sim --rig aloha_sim --to sim@1
     """
+    from apps.cli.words import convert_json, convert_words
     from dataengine.convert import convert as run
 
     with progress("convert") as on_progress:
@@ -127,9 +129,9 @@ def convert(
             on_progress=on_progress,
         )
     if as_json:
-        show_json(report.to_json())
+        show_json(convert_json(report))
         return
-    typer.echo(report.summary())
+    typer.echo(convert_words(report))
 
 
 def verify(
@@ -143,6 +145,7 @@ def verify(
 
     Example: dataengine verify raw/sim sim@1 --rig aloha_sim
     """
+    from apps.cli.words import verify_json, verify_words
     from dataengine.verification import verify as run
 
     with progress("verify") as on_progress:
@@ -150,8 +153,8 @@ def verify(
             source_path=path, ref=Ref.parse(ref), workspace=Workspace.at(workspace), rig=rig, on_progress=on_progress
         )
     if as_json:
-        show_json(report.to_json())
+        show_json(verify_json(report))
     else:
-        typer.echo(report.summary())
+        typer.echo(verify_words(report))
     if not report.ok:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from apps.cli.words import rejected_words
 from schemas.records import Record
 
 
@@ -23,15 +24,5 @@ def show_record(record: Record, *, as_json: bool) -> None:
         typer.echo(f"  {name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"  {name}: {value:.3f}")
     for row in record.inputs:
         typer.echo(f"  from {row.kind} {row.ref} ({row.fingerprint[:12]})")
-    show_rejected([(row.episode, row.reason) for row in record.rejected])
-
-
-def show_rejected(rows: list[tuple[str, str]], most: int = 5) -> None:
-    """The first few rejected episodes with their reasons, and how many more there are."""
-    if not rows:
-        return
-    typer.echo(f"  rejected: {len(rows)}")
-    for name, reason in rows[:most]:
-        typer.echo(f"    {name}: {reason}")
-    if len(rows) > most:
-        typer.echo(f"    ... and {len(rows) - most} more (see `dataengine show` with --json)")
+    for line in rejected_words(record.rejected):
+        typer.echo(f"  {line}")

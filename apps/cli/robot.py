@@ -67,14 +67,19 @@ def serve(
 def rollout(
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the evaluation to make.")],
     episodes: Annotated[
-        str, typer.Option("--episodes", help="NAME@VERSION of recorded episodes, for the replay yardstick.")
-    ],
+        str | None, typer.Option("--episodes", help="NAME@VERSION of recorded episodes, for the replay yardstick.")
+    ] = None,
     ground_truth: Annotated[
-        Path, typer.Option("--ground-truth", help="Folder that `simulate` wrote beside the raw episodes.")
-    ],
+        Path | None, typer.Option("--ground-truth", help="Folder that `simulate` wrote beside the raw episodes.")
+    ] = None,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="NAME@VERSION of the policy to try.")] = None,
-    trials: Annotated[int, typer.Option("--trials", min=1)] = 20,
-    split: Annotated[Literal["in-domain", "open-world"], typer.Option("--split")] = "open-world",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per policy.")] = 20,
+    split: Annotated[
+        Literal["in-domain", "open-world", "both"], typer.Option("--split", help="Scenes the policy plays in.")
+    ] = "both",
+    yardstick: Annotated[
+        Literal["recorded", "random", "both", "none"], typer.Option("--yardstick", help="What plays beside it.")
+    ] = "both",
     seed: Annotated[int, typer.Option("--seed")] = 1000,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
@@ -83,21 +88,31 @@ def rollout(
 
     Example: dataengine rollout --episodes sim@1 --ground-truth raw/sim.ground_truth --checkpoint policy@1 --to trials@1
     """
-    from apps.rollout import rollout as run
+    from apps.rollout.run import RolloutSettings, YardstickName
+    from apps.rollout.run import rollout as run
+    from apps.sim.game import SPLITS
+
+    beside: dict[str, tuple[YardstickName, ...]] = {
+        "recorded": ("recorded",),
+        "random": ("random",),
+        "both": ("recorded", "random"),
+        "none": (),
+    }
 
     with progress("rollout", unit="trials") as on_progress:
         report = run(
             workspace=Workspace.at(workspace),
             to=Ref.parse(to),
-            episodes=Ref.parse(episodes),
+            settings=RolloutSettings(trials=trials, seed=seed),
+            episodes=Ref.parse(episodes) if episodes else None,
             ground_truth=ground_truth,
             checkpoint=Ref.parse(checkpoint) if checkpoint else None,
-            trials=trials,
-            split=split,
-            seed=seed,
-            on_progress=on_progress,
+            yardsticks=beside[yardstick],
+            splits=SPLITS if split == "both" else (split,),
+            on_progress=lambda done, total, _row: on_progress(done, total),
         )
     if as_json:
         show_json(report.to_json())
-    else:
-        typer.echo(report.summary())
+        return
+    for row in report.summaries():
+        typer.echo(row.line())

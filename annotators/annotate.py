@@ -1,0 +1,287 @@
+"""Episodes in, proposals with verifier results in the ledger out.
+
+Workers look at episodes; this process alone asks models and writes databases, in short batches. Running it again
+proposes only what is missing: an episode that the same family, backend, model and prompts already spoke about, judged
+by the same verifiers, is skipped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
+from typing import Any
+
+from annotators.annotate_report import AnnotateReport, Tally
+from annotators.calls import CallStore, RawAnswer
+from annotators.evidence import Evidence
+from annotators.families import Family, load_family
+from annotators.ledger import Ledger
+from annotators.observe import Failed, Observation, Observer
+from annotators.perception import BoardReadings, model_name
+from annotators.traces import build_trace
+from annotators.verifiers import applicable, verify
+from annotators.vlm.answers import schema_hash
+from annotators.vlm.backends import BackendConfig, Endpoint, Perception, Replay
+from annotators.vlm.endpoint import EndpointClient
+from annotators.vlm.protocol import Request, Speaker
+from annotators.vlm.questions import CALLS_PER_EPISODE, questions, understand
+from annotators.vlm.replay import ReplayClient
+from annotators.vlm.stored import StoredClient
+from dataengine.episode_set import EpisodeSet
+from dataengine.ray_session import init_ray
+from dataengine.workspace import Workspace
+from schemas.annotations import Card, FieldName, Proposal, Provenance, VerifierResult
+from schemas.errors import BackendError
+from schemas.records import RejectedRow
+from schemas.refs import Ref
+
+_BATCH = 16  # episodes per ledger transaction and per round of calls: a kill loses at most so many
+_KINEMATICS_MODEL = "kinematics@1"
+
+
+type _Row = tuple[Proposal, tuple[VerifierResult, ...]]
+
+
+def annotate(
+    *,
+    episodes: Ref,
+    workspace: Workspace,
+    family: str = "math-matching",
+    backend: BackendConfig,
+    ledger: Ledger,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    episode_ids: Sequence[str] | None = None,
+    dry_run: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> AnnotateReport:
+    """Propose for every episode of `episodes` (or those named) what the family asks for.
+
+    Args:
+        workers: Ray workers that look at episodes; None = one per CPU, 0 = this process, for debugging.
+        on_progress: called with (episodes done, episodes to do).
+
+    Every answer of a model is in the call store before it is parsed, so running it again asks nothing twice.
+    Raises RefError, FamilyError for what does not exist; BackendError when no model can be asked at all.
+    """
+    task = load_family(family)
+    opened = EpisodeSet.open(workspace, episodes)
+    wanted = [opened.row(name).episode_id for name in (opened.ids() if episode_ids is None else episode_ids)]
+    camera = task.camera(opened.cameras)
+    inner = _client(backend) if "trace" in task.file.fields else None
+    voice = _Voice(family=task, backend=backend, speaker=inner.speaker if inner else None)
+    pending = _pending(ledger, voice, wanted)
+    report = partial(
+        Tally.report,
+        dry_run=dry_run,
+        num_episodes=len(wanted),
+        num_pending=len(pending),
+        planned_calls=CALLS_PER_EPISODE * len(pending) if inner else 0,
+    )
+    tally = Tally()
+    if dry_run or not pending:
+        return report(tally, run_id=None, calls_made=0, calls_cached=0)
+    run_id = ledger.start_run(kind="annotate", recipe=voice.recipe(opened))
+    with CallStore.open(workspace.calls_url) if inner else nullcontext() as store:
+        client = StoredClient(inner, store) if inner and store else None
+        observed = _observe_all(opened, camera, inner is not None, pending, workers, ray_address)
+        for batch in batched(observed, _BATCH):
+            rows = list(_propose(batch, voice, client, tally))
+            tally.num_new += ledger.add_proposals(run_id, rows)
+            if on_progress:
+                on_progress(tally.num_proposed + len(tally.failures), len(pending))
+    if client and client.num_made and set(tally.outcomes) <= {"error", "skipped"}:
+        raise BackendError(f"no call was answered ({tally.failures[0].reason}). Check the server and run it again.")
+    made, cached = (client.num_made, client.num_cached) if client else (0, 0)
+    return report(tally, run_id=run_id, calls_made=made, calls_cached=cached)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Voice:
+    """Who speaks in this run: one family through one backend."""
+
+    family: Family
+    backend: BackendConfig
+    speaker: Speaker | None  # None where no model is asked
+
+    def provenance(self, name: FieldName, call_keys: tuple[str, ...] = ()) -> Provenance:
+        """Who says what a proposal of this field says."""
+        if name == "segments":
+            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL)
+        if self.speaker is None:
+            return Provenance(backend="perception", model=model_name())
+        return Provenance(
+            backend="endpoint" if isinstance(self.backend, Endpoint) else "replay",
+            model=self.speaker.label,
+            prompt_hash=self.family.prompt_hash,
+            schema_hash=schema_hash(),
+            call_keys=call_keys,
+        )
+
+    def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
+        """Every argument that changes what is said."""
+        speakers = {
+            name: self.provenance(name).model_dump(mode="json", exclude={"call_keys"})
+            for name in self.family.file.fields
+        }
+        return {
+            "episodes": str(opened.ref),
+            "episodes_fingerprint": opened.fingerprint,
+            "family": self.family.label,
+            "speakers": speakers,
+            "verifiers": list(self.family.file.verifiers),
+        }
+
+
+def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str]) -> list[str]:
+    """Episodes for which some field, or a judgement of today's verifiers, is missing."""
+    names = voice.family.file.fields
+    spoken: dict[str, set[str]] = {}
+    for some in batched(wanted, 500):  # databases limit how many values one query may name
+        for stored in ledger.proposals(episode_ids=some):
+            proposal = stored.proposal
+            said = voice.provenance(proposal.field, proposal.provenance.call_keys) if proposal.field in names else None
+            judged = {(result.verifier, result.version) for result in stored.results}
+            if (
+                proposal.family == voice.family.label
+                and proposal.provenance == said
+                and judged >= applicable(voice.family.file.verifiers, proposal.field)
+            ):
+                spoken.setdefault(proposal.episode_id, set()).add(proposal.field)
+    return [name for name in wanted if spoken.get(name, set()) < set(names)]
+
+
+def _client(backend: BackendConfig) -> EndpointClient | ReplayClient | None:
+    match backend:
+        case Endpoint():
+            return EndpointClient(backend)
+        case Replay():
+            return ReplayClient(backend)
+        case Perception():
+            return None
+
+
+def _observe_all(
+    opened: EpisodeSet,
+    camera: str | None,
+    wants_crops: bool,
+    pending: Sequence[str],
+    workers: int | None,
+    ray_address: str | None,
+) -> Iterator[Observation | Failed]:
+    """Look at episodes in any order: in Ray actors, or here when `workers` is 0."""
+    if workers == 0:
+        observer = Observer(opened, camera, wants_crops=wants_crops)
+        yield from map(observer.observe, pending)
+        return
+    ray = init_ray(ray_address)
+    from ray.util import ActorPool
+
+    count = min(len(pending), workers or int(ray.cluster_resources().get("CPU", 1)))
+    # One CPU each: OCR runs in one thread. A worker that dies (out of memory) is started again and asked again.
+    remote = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(Observer)
+    actors = [remote.remote(opened, camera, wants_crops=wants_crops) for _ in range(count)]
+    try:
+        yield from ActorPool(actors).map_unordered(lambda actor, name: actor.observe.remote(name), pending)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _propose(
+    batch: Iterable[Observation | Failed], voice: _Voice, client: StoredClient | None, tally: Tally
+) -> Iterator[_Row]:
+    """Turn what was seen (and, with a client, what is answered) into judged proposals."""
+    seen: list[Observation] = []
+    for one in batch:
+        if isinstance(one, Failed):
+            tally.failures.append(RejectedRow(episode=one.episode_id, reason=one.reason))
+        else:
+            seen.append(one)
+    asked = _ask(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
+    for one in seen:
+        proposals = list(_proposals(one, voice, asked.get(one.episode_id), tally))
+        complete = len(proposals) == len(voice.family.file.fields)
+        tally.num_proposed += complete
+        for proposal, evidence in proposals:
+            results = verify(proposal, evidence, voice.family.file.verifiers)
+            tally.count(proposal, results)
+            yield proposal, results
+
+
+type _Asked = dict[str, tuple[Request, RawAnswer]]
+
+
+def _ask(
+    seen: Sequence[Observation], family: Family, speaker: Speaker, client: StoredClient, tally: Tally
+) -> dict[str, _Asked]:
+    """All questions about some episodes: episode -> crop -> request and answer."""
+    by_key: dict[str, list[tuple[str, str]]] = {}
+    requests: list[Request] = []
+    for one in seen:
+        for crop, request in questions(family, speaker, one.crops).items():
+            by_key.setdefault(request.key, []).append((one.episode_id, crop))
+            requests.append(request)
+    answers: dict[str, tuple[Request, RawAnswer]] = {}
+    for request, answer in client.ask(requests):
+        tally.outcomes[answer.outcome] += 1
+        answers[request.key] = (request, answer)
+    asked: dict[str, _Asked] = {}
+    for key, places in by_key.items():
+        for episode_id, crop in places:
+            asked.setdefault(episode_id, {})[crop] = answers[key]
+    return asked
+
+
+def _proposals(
+    seen: Observation, voice: _Voice, asked: _Asked | None, tally: Tally
+) -> Iterator[tuple[Proposal, Evidence]]:
+    """What is proposed about one episode, each with the evidence it is judged by.
+
+    An episode with a question nobody answered gets no trace: it becomes a failure row, and the next run asks again.
+    """
+    for name in voice.family.file.fields:
+        if name == "segments":
+            segments = Proposal(
+                episode_id=seen.episode_id,
+                stamp_ns=0,
+                field="segments",
+                family=voice.family.label,
+                payload=seen.segments,
+                provenance=voice.provenance("segments"),
+            )
+            yield segments, seen.evidence
+            continue
+        readings, cards = seen.evidence.readings, seen.cards
+        keys: tuple[str, ...] = ()
+        if asked is not None:
+            silent = [answer.text for _, answer in asked.values() if answer.outcome in ("error", "skipped")]
+            if silent:
+                tally.failures.append(RejectedRow(episode=seen.episode_id, reason=f"a call got no answer: {silent[0]}"))
+                continue
+            said = understand({crop: answer for crop, (_, answer) in asked.items()}, seen.cards)
+            tally.invalid += said.num_invalid
+            readings, cards = said.readings, said.cards
+            keys = tuple(sorted(request.key for request, _ in asked.values()))
+        yield _trace(seen, voice, readings, cards, keys)
+
+
+def _trace(
+    seen: Observation, voice: _Voice, readings: BoardReadings | None, cards: tuple[Card, ...], keys: tuple[str, ...]
+) -> tuple[Proposal, Evidence]:
+    first = readings.first if readings else None
+    second = readings.second if readings else None
+    proposal = Proposal(
+        episode_id=seen.episode_id,
+        stamp_ns=0,
+        field="trace",
+        family=voice.family.label,
+        payload=build_trace(first or second, cards),
+        provenance=voice.provenance("trace", keys),
+        images=seen.images,
+    )
+    evidence = Evidence(
+        rate_hz=seen.evidence.rate_hz, readings=readings, pick=seen.evidence.pick, events=seen.evidence.events
+    )
+    return proposal, evidence

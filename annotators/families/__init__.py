@@ -1,0 +1,86 @@
+"""Task families: data, not code. A folder holds `family.yaml` (version, fields, verifiers) and prompt files.
+
+A prompt is part of the product: its hash, with that of the schema the answer must fit, goes into provenance.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from annotators.verifiers import VerifierName
+from schemas.annotations import FieldName
+from schemas.errors import FamilyError, did_you_mean
+from schemas.records import sha256_of
+
+_HOME = Path(__file__).parent
+
+
+class FamilyFile(BaseModel):
+    """`family.yaml` as written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    version: int = Field(gt=0)
+    about: str
+    fields: tuple[FieldName, ...] = Field(min_length=1)
+    verifiers: tuple[VerifierName, ...] = ()
+    cameras: tuple[str, ...] = ()  # wanted, the first that a dataset has is used; empty: no pixels are looked at
+    prompts: dict[str, str] = Field(default_factory=dict)  # question -> prompt file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One task family: what is asked about an episode, and which programs check the answers."""
+
+    file: FamilyFile
+    prompts: dict[str, str]  # question -> words
+
+    @property
+    def label(self) -> str:
+        """`math-matching@1`, as proposals carry it."""
+        return f"{self.file.name}@{self.file.version}"
+
+    @property
+    def prompt_hash(self) -> str:
+        """One hash over every prompt of the family."""
+        return sha256_of(self.prompts)
+
+    def camera(self, present: tuple[str, ...]) -> str | None:
+        """The camera to look at; None where the family looks at none. Raises FamilyError when none of them is there."""
+        if not self.file.cameras:
+            return None
+        for name in self.file.cameras:
+            if name in present:
+                return name
+        raise FamilyError(
+            f"family '{self.file.name}' looks at {' or '.join(self.file.cameras)}, the episodes have "
+            f"{', '.join(present) or 'no camera'}. Use --family generic, or name the camera so in the rig."
+        )
+
+
+def families() -> list[str]:
+    """Names of the families that ship."""
+    return sorted(path.parent.name for path in _HOME.glob("*/family.yaml"))
+
+
+def load_family(name: str, *, home: Path = _HOME) -> Family:
+    """Load one family. Raises FamilyError for an unknown name or wrong files."""
+    path = home / name / "family.yaml"
+    if not path.is_file():
+        known = [found.parent.name for found in home.glob("*/family.yaml")]
+        raise FamilyError(f"no task family '{name}'. {did_you_mean(name, known)}")
+    try:
+        file = FamilyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        prompts = {
+            question: (path.parent / words).read_text(encoding="utf-8") for question, words in file.prompts.items()
+        }
+    except (ValidationError, yaml.YAMLError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("yaml",), "msg": str(error)}
+        where = ".".join(str(part) for part in first["loc"])
+        raise FamilyError(f"family '{name}': {where}: {first['msg']}. Mend its family.yaml.") from None
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise FamilyError(f"family '{name}': prompt file {missing} is missing. Add it beside family.yaml.") from None
+    return Family(file=file, prompts=prompts)

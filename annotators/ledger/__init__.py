@@ -1,0 +1,27 @@
+"""The ledger of proposals, verifier results and decisions."""
+
+from annotators.ledger.ledger import Ledger
+from annotators.ledger.queue import QueueFilter
+from annotators.ledger.rows import (
+    ItemHistory,
+    ItemStatus,
+    Progress,
+    QueueRow,
+    ReviewItem,
+    StoredDecision,
+    StoredProposal,
+    item_id_of,
+)
+
+__all__ = [
+    "ItemHistory",
+    "ItemStatus",
+    "Ledger",
+    "Progress",
+    "QueueFilter",
+    "QueueRow",
+    "ReviewItem",
+    "StoredDecision",
+    "StoredProposal",
+    "item_id_of",
+]

@@ -1,0 +1,161 @@
+"""How a decision becomes a link of the chain, and when it is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from sqlalchemy import Connection, select, update
+
+from annotators.ledger import store
+from annotators.ledger.queue import now_ms
+from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision
+from annotators.ledger.tables import DECISIONS, ITEMS
+from schemas.annotations import Action, ReasoningTrace, SegmentList
+from schemas.errors import LedgerError
+from schemas.records import sha256_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a reviewer wants to write down."""
+
+    item_id: str
+    base_proposal_id: str
+    action: Action
+    reviewer: str
+    payload: AnyPayload | None
+    idem_key: str
+    lead_time_ms: int
+    note: str = ""
+    undoes: str | None = None
+
+    def __post_init__(self) -> None:
+        check_reviewer(self.reviewer)
+        if self.action not in get_args(Action):
+            raise LedgerError(f"'{self.action}' is no decision. Use {', '.join(get_args(Action))}.")
+        if (self.action == "edit") != (self.payload is not None):
+            needs = "needs the edited payload" if self.action == "edit" else "takes no payload"
+            raise LedgerError(f"the decision '{self.action}' {needs}.")
+        if (self.action == "undo") != (self.undoes is not None):
+            raise LedgerError("an undo is made by Ledger.undo, and nothing else names what it takes back.")
+        if not self.idem_key or len(self.idem_key) > 255:
+            raise LedgerError("a decision needs a key of 1 to 255 characters, so that sending it twice counts once.")
+        if "\0" in self.note:
+            raise LedgerError("the note holds a NUL character. Remove it.")
+
+
+def check_reviewer(reviewer: str) -> None:
+    """Raises LedgerError for a name that nobody could be held to."""
+    if not reviewer.strip() or len(reviewer) > 255 or "\0" in reviewer:
+        raise LedgerError(f"a decision needs its reviewer's name, got {reviewer[:40]!r}. Give one, e.g. alice.")
+
+
+def decide(connection: Connection, wish: Wish, base_revision: int | None) -> StoredDecision:
+    """Append what was wished for, or return what was stored under its key before."""
+    store.next_seq(connection, 0)  # take the lock first: writers of all kinds queue here, in one order
+    before = _by_key(connection, wish.idem_key)
+    if before is not None:
+        same = (before.item_id, before.action, before.reviewer, before.payload)
+        if same != (wish.item_id, wish.action, wish.reviewer, wish.payload):
+            raise LedgerError(
+                f"the key '{wish.idem_key}' belongs to another decision ({before.action} by {before.reviewer}). "
+                "Use a new key."
+            )
+        return before
+    history = _decidable(connection, wish, base_revision)
+    kind = SegmentList if history.field == "segments" else ReasoningTrace
+    if wish.payload is not None and not isinstance(wish.payload, kind):
+        raise LedgerError(
+            f"this item is about {history.field}, the edit about {wish.payload.kind}. Send the same kind."
+        )
+    return _append(connection, wish)
+
+
+def _decidable(connection: Connection, wish: Wish, base_revision: int | None) -> ItemHistory:
+    row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == wish.item_id).with_for_update()).one_or_none()
+    history = store.load_history(connection, wish.item_id)
+    if row is None or history is None:
+        raise LedgerError(f"no item '{wish.item_id}' in the ledger. Take one from the queue.")
+    if row.lease_owner not in (None, wish.reviewer) and row.lease_until_ms > now_ms():
+        raise LedgerError(f"{row.lease_owner} works on this item now, so nothing was saved. Take another one.")
+    if history.head.proposal_id != wish.base_proposal_id:
+        raise LedgerError(
+            "a newer proposal for this item arrived while you were looking, so nothing was saved. "
+            "Look at the new one and decide again."
+        )
+    if base_revision is not None and base_revision != len(history.decisions):
+        last = history.decisions[-1] if history.decisions else None
+        who = f"{last.reviewer} ({last.action})" if last else "someone"
+        raise LedgerError(f"{who} decided about this item meanwhile, so nothing was saved. Look at it again.")
+    return history
+
+
+def undo(connection: Connection, *, reviewer: str, idem_key: str) -> StoredDecision | None:
+    """Take back the newest decision of a reviewer that still counts."""
+    store.next_seq(connection, 0)
+    before = _by_key(connection, idem_key)
+    if before is not None:
+        return before
+    last = _last_live(store.load_decisions(connection, DECISIONS.c.reviewer == reviewer))
+    if last is None:
+        return None
+    newest = _last_live(store.load_decisions(connection, DECISIONS.c.item_id == last.item_id))
+    if newest is not None and newest.decision_id != last.decision_id:
+        raise LedgerError(
+            f"{newest.reviewer} decided about that item after you, so your decision can not be undone. "
+            "Open the item and decide again."
+        )
+    wish = Wish(
+        item_id=last.item_id,
+        base_proposal_id=last.base_proposal_id,
+        action="undo",
+        reviewer=reviewer,
+        payload=None,
+        idem_key=idem_key,
+        lead_time_ms=0,
+        undoes=last.decision_id,
+    )
+    return _append(connection, wish)
+
+
+def _last_live(rows: Sequence[StoredDecision]) -> StoredDecision | None:
+    undone = {row.undoes for row in rows if row.action == "undo"}
+    return next((row for row in reversed(rows) if row.action != "undo" and row.decision_id not in undone), None)
+
+
+def _by_key(connection: Connection, idem_key: str) -> StoredDecision | None:
+    found = store.load_decisions(connection, DECISIONS.c.idem_key == idem_key)
+    return found[0] if found else None
+
+
+def _append(connection: Connection, wish: Wish) -> StoredDecision:
+    """Add one link and update its item. The caller holds the counter's lock, so the chain can not fork."""
+    last = connection.execute(select(DECISIONS.c.hash).order_by(DECISIONS.c.seq.desc()).limit(1)).scalar()
+    values = {name: getattr(wish, name) for name in Wish.__slots__}
+    values |= {
+        "seq": store.next_seq(connection),
+        "decision_id": sha256_of(wish.idem_key)[:24],
+        "created": store.now_iso(),
+        "prev_hash": last or store.GENESIS,
+    }
+    decision = StoredDecision(hash=StoredDecision(hash="", **values).link_hash(), **values)
+    store.insert_decision(connection, decision)
+    store.next_seq(connection, counter="decisions")
+    store.project(connection, wish.item_id)
+    free = {"lease_owner": None, "lease_until_ms": 0}
+    connection.execute(update(ITEMS).where(ITEMS.c.item_id == wish.item_id).values(**free))
+    return decision
+
+
+def check_chain(rows: Sequence[StoredDecision], expected: int) -> None:
+    """Walk the chain. Raises LedgerError that names the first link that was changed, or says that some are gone."""
+    previous = store.GENESIS
+    for row in rows:
+        if row.prev_hash != previous or row.link_hash() != row.hash:
+            raise LedgerError(
+                f"decision {row.decision_id} (seq {row.seq}, {row.action} by {row.reviewer}) was changed after it was "
+                "made, or the one before it is gone. Restore the ledger from a backup."
+            )
+        previous = row.hash
+    if len(rows) != expected:
+        raise LedgerError(f"the ledger counted {expected} decisions but holds {len(rows)}. Restore it from a backup.")

@@ -1,0 +1,211 @@
+"""The ledger: what was proposed, what the verifiers said, what people decided. Nothing in it is ever edited.
+
+Every proposal, verifier result and decision takes its `seq` from one counter under one lock, so "up to seq N" is a
+state that can be frozen. Decisions form a hash chain. A new proposal never touches what a person confirmed: it is
+added, and where it differs the item is marked as a conflict and comes back to the queue.
+"""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import JsonValue
+from sqlalchemy import ColumnElement, Engine, insert, select
+
+from annotators.ledger import decisions, queue, store
+from annotators.ledger.engine import migrate, open_engine, reading, writing
+from annotators.ledger.queue import QueueFilter
+from annotators.ledger.rows import (
+    AnyPayload,
+    ItemHistory,
+    Progress,
+    QueueRow,
+    ReviewItem,
+    StoredDecision,
+    StoredProposal,
+)
+from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
+from schemas.annotations import Action, FieldName, Proposal, VerifierResult
+from schemas.errors import LedgerError
+from schemas.records import canonical_json
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LEASE_S = 600.0
+ALL = QueueFilter()
+
+
+class Ledger:
+    """One ledger; safe to share between threads of one process, and between processes on one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> "Ledger":
+        """Open, create or migrate the ledger at a SQLAlchemy URL. Raises LedgerError when it can not be reached."""
+        engine = open_engine(url)
+        migrate(engine, MIGRATIONS)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What programs say
+
+    def start_run(self, *, kind: str, recipe: dict[str, JsonValue]) -> str:
+        """Note that a program starts to propose, with every argument that matters; returns its run's id."""
+        values = {"run_id": uuid.uuid4().hex, "kind": kind, "created": store.now_iso()}
+        with writing(self._engine) as connection:
+            connection.execute(insert(RUNS).values(recipe_json=canonical_json(recipe), **values))
+        return values["run_id"]
+
+    def add_proposals(self, run_id: str, rows: Sequence[tuple[Proposal, Sequence[VerifierResult]]]) -> int:
+        """Add proposals with their results, all or none; returns how many proposals were new.
+
+        A proposal that is already there stays as it is; results that say something new about it are added.
+        """
+        num_new = 0
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)  # take the lock first: writers of all kinds queue here, in one order
+            if connection.execute(select(RUNS.c.run_id).where(RUNS.c.run_id == run_id)).first() is None:
+                raise LedgerError(f"no run '{run_id}' in the ledger. Call start_run first.")
+            for proposal, results in rows:
+                proposal_id = proposal.proposal_id
+                query = select(PROPOSALS.c.item_id).where(PROPOSALS.c.proposal_id == proposal_id)
+                item_id = connection.execute(query).scalar()
+                is_new = item_id is None
+                if item_id is None:
+                    item_id = store.insert_proposal(connection, run_id, proposal, proposal_id)
+                    num_new += 1
+                if store.insert_results(connection, proposal_id, results) or is_new:
+                    store.project(connection, item_id)
+        return num_new
+
+    def proposals(
+        self, *, episode_ids: Sequence[str] | None = None, field: FieldName | None = None
+    ) -> list[StoredProposal]:
+        """Proposals in their order, of some episodes or of all, each with its newest results."""
+        conditions: list[ColumnElement[bool]] = [] if field is None else [PROPOSALS.c.field == field]
+        if episode_ids is not None:
+            conditions.append(PROPOSALS.c.episode_id.in_(episode_ids))
+        with reading(self._engine) as connection:
+            return store.load_proposals(connection, *conditions)
+
+    def snapshot(self, *, seq: int | None = None) -> tuple[int, list[ItemHistory]]:
+        """The number `seq` (the newest, when None) and every item as it was right after it.
+
+        Raises LedgerError for a number that was not given yet.
+        """
+        with reading(self._engine) as connection:
+            newest = store.current(connection)
+            upto = newest if seq is None else seq
+            if not 0 <= upto <= newest:
+                raise LedgerError(f"the ledger is at {newest}, so there is no state at {upto}. Use 0 to {newest}.")
+            return upto, store.load_histories(connection, upto)
+
+    # What people do
+
+    def claim(
+        self, *, reviewer: str, lease_s: float = LEASE_S, item_id: str | None = None, wanted: QueueFilter = ALL
+    ) -> ReviewItem | None:
+        """Lease the next item (or the named one) to a reviewer, who then holds no other; None when nothing waits.
+
+        Order: what they hold already, then verifier fail > disagreement > unknown > rest, which comes in random order
+        (by hash). What they skipped comes back only by name or with the filter `skipped`. LedgerError when the named
+        item is held by someone else.
+        """
+        decisions.check_reviewer(reviewer)
+        with writing(self._engine) as connection:
+            return queue.claim(connection, reviewer=reviewer, lease_s=lease_s, item_id=item_id, wanted=wanted)
+
+    def item(self, item_id: str) -> ReviewItem:
+        """One item as it is now, without leasing it. Raises LedgerError when there is none."""
+        with reading(self._engine) as connection:
+            return queue.review_item(connection, item_id)
+
+    def decide(
+        self,
+        *,
+        item_id: str,
+        base_proposal_id: str,
+        action: Action,
+        reviewer: str,
+        payload: AnyPayload | None,
+        idem_key: str,
+        lead_time_ms: int,
+        note: str = "",
+        base_revision: int | None = None,
+    ) -> StoredDecision:
+        """Append one decision and give the item free.
+
+        `base_proposal_id` (and `base_revision`, from ReviewItem) say what the reviewer saw: LedgerError when the item
+        changed meanwhile, or when someone else holds it. The same `idem_key` again returns the same decision.
+        """
+        wish = decisions.Wish(
+            item_id=item_id,
+            base_proposal_id=base_proposal_id,
+            action=action,
+            reviewer=reviewer,
+            payload=payload,
+            idem_key=idem_key,
+            lead_time_ms=lead_time_ms,
+            note=note,
+        )
+        with writing(self._engine) as connection:
+            return decisions.decide(connection, wish, base_revision)
+
+    def undo(self, *, reviewer: str, idem_key: str) -> StoredDecision | None:
+        """Take back the reviewer's newest decision that stands, by a new decision; None when there is none.
+
+        Raises LedgerError when someone decided about that item since.
+        """
+        decisions.check_reviewer(reviewer)
+        with writing(self._engine) as connection:
+            return decisions.undo(connection, reviewer=reviewer, idem_key=idem_key)
+
+    # What can be asked
+
+    def history(self, item_id: str) -> list[StoredDecision]:
+        """All decisions about one item, in order, undone ones and undos included."""
+        with reading(self._engine) as connection:
+            return store.load_decisions(connection, DECISIONS.c.item_id == item_id)
+
+    def decisions(self) -> list[StoredDecision]:
+        """The whole chain, in order."""
+        with reading(self._engine) as connection:
+            return store.load_decisions(connection)
+
+    def queue(self, wanted: QueueFilter = ALL, *, limit: int = 200) -> list[QueueRow]:
+        """The items in order of review, what waits first."""
+        with reading(self._engine) as connection:
+            return queue.queue_rows(connection, wanted, limit)
+
+    def progress(self, wanted: QueueFilter = ALL) -> Progress:
+        """How far the review is."""
+        with reading(self._engine) as connection:
+            return queue.progress(connection, wanted)
+
+    def seq(self) -> int:
+        """The last number given: what a release freezes when nothing else is asked."""
+        with reading(self._engine) as connection:
+            return store.current(connection)
+
+    def check_chain(self) -> None:
+        """Walk the chain of decisions. Raises LedgerError that names the first link that was changed or is gone."""
+        with reading(self._engine) as connection:
+            decisions.check_chain(store.load_decisions(connection), store.current(connection, "decisions"))
+
+    def check_items(self) -> None:
+        """Compare the items table with what the histories say. Raises LedgerError for the first that differs."""
+        with reading(self._engine) as connection:
+            store.check_projection(connection, store.load_histories(connection, store.current(connection)))

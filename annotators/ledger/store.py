@@ -1,0 +1,219 @@
+"""Rows in, rows out: the SQL under the ledger, on one open connection."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+
+from annotators.ledger.rows import ItemHistory, StoredDecision, StoredProposal, item_id_of
+from annotators.ledger.tables import COUNTERS, DECISIONS, ITEMS, PROPOSALS, VERIFIER_RESULTS
+from schemas.annotations import Proposal, VerifierResult, payload_from_json
+from schemas.errors import LedgerError
+from schemas.records import canonical_json
+
+_CHUNK = 500  # SQLite allows 32,766 bound values in one statement; PostgreSQL plans short lists faster
+GENESIS = "0" * 64
+
+
+def now_iso() -> str:
+    """The time in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def next_seq(connection: Connection, count: int = 1, counter: str = "seq") -> int:
+    """Take `count` numbers and return the first. The counter's row stays locked until the transaction ends, so numbers
+    become visible in their order."""
+    query = (
+        update(COUNTERS)
+        .where(COUNTERS.c.name == counter)
+        .values(value=COUNTERS.c.value + count)
+        .returning(COUNTERS.c.value)
+    )
+    return int(connection.execute(query).scalar_one()) - count + 1
+
+
+def current(connection: Connection, counter: str = "seq") -> int:
+    """The last number given."""
+    return int(connection.execute(select(COUNTERS.c.value).where(COUNTERS.c.name == counter)).scalar_one())
+
+
+def insert_proposal(connection: Connection, run_id: str, proposal: Proposal, proposal_id: str) -> str:
+    """Store one new proposal and make sure that its item exists; returns the item's id."""
+    item_id = item_id_of(proposal.episode_id, proposal.stamp_ns, proposal.field)
+    if connection.execute(select(ITEMS.c.item_id).where(ITEMS.c.item_id == item_id)).first() is None:
+        fresh = {"rank": 0, "status": "open", "conflict": False, "skipped_by": "", "num_decisions": 0}
+        connection.execute(
+            insert(ITEMS).values(
+                item_id=item_id,
+                episode_id=proposal.episode_id,
+                stamp_ns=proposal.stamp_ns,
+                field=proposal.field,
+                lease_until_ms=0,
+                **fresh,
+            )
+        )
+    connection.execute(
+        insert(PROPOSALS).values(
+            proposal_id=proposal_id,
+            seq=next_seq(connection),
+            run_id=run_id,
+            item_id=item_id,
+            episode_id=proposal.episode_id,
+            field=proposal.field,
+            body_json=canonical_json(proposal.model_dump(mode="json")),
+            created=now_iso(),
+        )
+    )
+    return item_id
+
+
+def insert_results(connection: Connection, proposal_id: str, results: Sequence[VerifierResult]) -> int:
+    """Store the results that say something new about a proposal; returns how many did."""
+    known = latest_results(connection, [proposal_id])[proposal_id]
+    fresh = [row for row in results if known.get(row.verifier) != row]
+    if not fresh:
+        return 0
+    first = next_seq(connection, len(fresh))
+    values = [
+        {
+            "seq": first + offset,
+            "proposal_id": proposal_id,
+            "verifier": row.verifier,
+            "body_json": canonical_json(row.model_dump(mode="json")),
+        }
+        for offset, row in enumerate(fresh)
+    ]
+    connection.execute(insert(VERIFIER_RESULTS), values)
+    return len(fresh)
+
+
+def latest_results(
+    connection: Connection, proposal_ids: Sequence[str], seq: int | None = None
+) -> dict[str, dict[str, VerifierResult]]:
+    """For each proposal the newest result of each verifier, by its name."""
+    found: dict[str, dict[str, VerifierResult]] = {proposal_id: {} for proposal_id in proposal_ids}
+    table = VERIFIER_RESULTS.c
+    for chunk in _chunks(proposal_ids):
+        query = select(VERIFIER_RESULTS).where(table.proposal_id.in_(chunk)).order_by(table.seq)
+        for row in connection.execute(query if seq is None else query.where(table.seq <= seq)):
+            found[row.proposal_id][row.verifier] = VerifierResult.model_validate_json(row.body_json)
+    return found
+
+
+def load_proposals(
+    connection: Connection,
+    *conditions: ColumnElement[bool],
+    seq: int | None = None,
+) -> list[StoredProposal]:
+    """Proposals in their order, each with its results."""
+    query = select(PROPOSALS).where(*conditions).order_by(PROPOSALS.c.seq)
+    rows = connection.execute(query if seq is None else query.where(PROPOSALS.c.seq <= seq)).all()
+    results = latest_results(connection, [row.proposal_id for row in rows], seq)
+    return [_proposal(row, tuple(results[row.proposal_id].values())) for row in rows]
+
+
+def load_decisions(
+    connection: Connection,
+    *conditions: ColumnElement[bool],
+    seq: int | None = None,
+) -> list[StoredDecision]:
+    """Decisions in their order."""
+    query = select(DECISIONS).where(*conditions).order_by(DECISIONS.c.seq)
+    rows = connection.execute(query if seq is None else query.where(DECISIONS.c.seq <= seq))
+    return [_decision(row) for row in rows]
+
+
+def insert_decision(connection: Connection, row: StoredDecision) -> None:
+    """Append one link."""
+    values = {name: getattr(row, name) for name in DECISIONS.c.keys() if name != "payload_json"}  # noqa: SIM118
+    payload = None if row.payload is None else canonical_json(row.payload.model_dump(mode="json"))
+    connection.execute(insert(DECISIONS).values(payload_json=payload, **values))
+
+
+def load_history(connection: Connection, item_id: str) -> ItemHistory | None:
+    """Everything said about one item; None when there is no such item."""
+    proposals = load_proposals(connection, PROPOSALS.c.item_id == item_id)
+    if not proposals:
+        return None
+    return _history(item_id, proposals, load_decisions(connection, DECISIONS.c.item_id == item_id))
+
+
+def load_histories(connection: Connection, seq: int) -> list[ItemHistory]:
+    """Every item as it was right after number `seq`."""
+    proposals: dict[str, list[StoredProposal]] = {}
+    for row in load_proposals(connection, seq=seq):
+        proposals.setdefault(row.item_id, []).append(row)
+    decisions: dict[str, list[StoredDecision]] = {}
+    for decision in load_decisions(connection, seq=seq):
+        decisions.setdefault(decision.item_id, []).append(decision)
+    return [_history(item_id, rows, decisions.get(item_id, [])) for item_id, rows in proposals.items()]
+
+
+def _history(item_id: str, proposals: list[StoredProposal], decisions: list[StoredDecision]) -> ItemHistory:
+    first = proposals[0].proposal
+    return ItemHistory(
+        item_id=item_id,
+        episode_id=first.episode_id,
+        stamp_ns=first.stamp_ns,
+        field=first.field,
+        proposals=tuple(proposals),
+        decisions=tuple(decisions),
+    )
+
+
+def check_projection(connection: Connection, histories: Sequence[ItemHistory]) -> None:
+    """Raises LedgerError when a row of `items` does not say what its history says."""
+    rows = {row.item_id: row for row in connection.execute(select(ITEMS))}
+    for history in histories:
+        for column, value in projection(history).items():
+            found = getattr(rows[history.item_id], column)
+            if found != value:
+                raise LedgerError(
+                    f"item {history.item_id} ({history.episode_id}) has {column} {found!r} where its history says "
+                    f"{value!r}. Restore the ledger from a backup."
+                )
+
+
+def project(connection: Connection, item_id: str) -> None:
+    """Write into `items` what the history says."""
+    history = load_history(connection, item_id)
+    if history is not None:
+        connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**projection(history)))
+
+
+def projection(history: ItemHistory) -> dict[str, Any]:
+    """The derived columns of `items`."""
+    last = history.live[-1] if history.live else None
+    return {
+        "head_proposal_id": history.head.proposal_id,
+        "rank": history.rank,
+        "status": history.status,
+        "conflict": history.conflict,
+        "decided_by": history.standing.reviewer if history.standing else None,
+        "skipped_by": last.reviewer if last is not None and last.action == "skip" else "",
+        "num_decisions": len(history.decisions),
+    }
+
+
+def _proposal(row: Row[Any], results: tuple[VerifierResult, ...]) -> StoredProposal:
+    return StoredProposal(
+        seq=row.seq,
+        proposal_id=row.proposal_id,
+        item_id=row.item_id,
+        run_id=row.run_id,
+        created=row.created,
+        proposal=Proposal.model_validate_json(row.body_json),
+        results=results,
+    )
+
+
+def _decision(row: Row[Any]) -> StoredDecision:
+    values = {name: getattr(row, name) for name in DECISIONS.c.keys() if name != "payload_json"}  # noqa: SIM118
+    payload = None if row.payload_json is None else payload_from_json(json.loads(row.payload_json))
+    return StoredDecision(payload=payload, **values)
+
+
+def _chunks(values: Sequence[str]) -> list[Sequence[str]]:
+    return [values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK)]

@@ -1,0 +1,91 @@
+"""The ledger's tables.
+
+`proposals`, `verifier_results` and `decisions` are append-only (triggers refuse UPDATE and DELETE) and numbered by one
+counter, so that "everything up to seq N" is one state of the ledger. `items` is a projection of them plus leases: the
+only table that changes, and it can be rebuilt.
+"""
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import UniqueConstraint as Unique
+
+NAMING = {  # without names a constraint can not be dropped by a later migration
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+METADATA = MetaData(naming_convention=NAMING)
+APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions")
+
+COUNTERS = Table(
+    "counters",
+    METADATA,
+    Column("name", String(32), primary_key=True),  # "seq": last number given; "decisions": how many there must be
+    Column("value", BigInteger, nullable=False),
+)
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("run_id", String(64), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("recipe_json", Text, nullable=False),
+    Column("created", String(32), nullable=False),  # ISO 8601, UTC
+)
+ITEMS = Table(
+    "items",
+    METADATA,
+    Column("item_id", String(64), primary_key=True),
+    Column("episode_id", String(255), nullable=False),
+    Column("stamp_ns", BigInteger, nullable=False),
+    Column("field", String(32), nullable=False),
+    Column("head_proposal_id", String(64)),  # the newest proposal; null only inside the transaction that adds it
+    Column("rank", Integer, nullable=False),  # order of review: 0 fail, 1 disagreement, 2 unknown, 3 rest
+    Column("status", String(16), nullable=False),  # open, accepted, edited, rejected, skipped
+    Column("conflict", Boolean, nullable=False),  # a newer proposal differs from what a person decided
+    Column("decided_by", String(255)),
+    Column("skipped_by", String(255), nullable=False),  # who set it aside last; empty when nobody
+    Column("num_decisions", Integer, nullable=False),  # the item's revision, as a reviewer saw it
+    Column("lease_owner", String(255)),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    Unique("episode_id", "stamp_ns", "field"),
+    Index("ix_items_queue", "status", "rank", "item_id"),
+)
+PROPOSALS = Table(
+    "proposals",
+    METADATA,
+    Column("proposal_id", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("run_id", String(64), ForeignKey("runs.run_id"), nullable=False),
+    Column("item_id", String(64), ForeignKey("items.item_id"), nullable=False, index=True),
+    Column("episode_id", String(255), nullable=False, index=True),
+    Column("field", String(32), nullable=False),
+    Column("body_json", Text, nullable=False),
+    Column("created", String(32), nullable=False),
+)
+VERIFIER_RESULTS = Table(
+    "verifier_results",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), nullable=False, index=True),
+    Column("verifier", String(128), nullable=False),
+    Column("body_json", Text, nullable=False),
+)
+DECISIONS = Table(
+    "decisions",
+    METADATA,
+    Column("decision_id", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("item_id", String(64), ForeignKey("items.item_id"), nullable=False, index=True),
+    Column("base_proposal_id", String(64), ForeignKey("proposals.proposal_id"), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("payload_json", Text),  # only for edits
+    Column("undoes", String(64), ForeignKey("decisions.decision_id")),
+    Column("reviewer", String(255), nullable=False, index=True),
+    Column("note", Text, nullable=False),
+    Column("lead_time_ms", BigInteger, nullable=False),
+    Column("idem_key", String(255), nullable=False, unique=True),
+    Column("created", String(32), nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)

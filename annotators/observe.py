@@ -1,0 +1,182 @@
+"""One episode, looked at by programs: what a worker does. It opens no database and asks no model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from pydantic import JsonValue
+
+from annotators.evidence import Evidence, find_pick
+from annotators.kinematics import gripper_events, segment
+from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
+from annotators.perception import BoardReadings, Reader, board_crops, same_board
+from annotators.traces import UNREAD
+from dataengine.episode_set import EpisodeSet
+from schemas.annotations import Card, GripperEvent, SegmentList
+from schemas.errors import EpisodeError
+
+_LOOKS = 6  # frames tried until a view is clear
+_WHOLE_HEIGHT = 480  # a whole frame that is sent because nothing was found in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Everything about one episode that needs pixels or columns; small enough to send to the driver."""
+
+    episode_id: str
+    segments: SegmentList
+    evidence: Evidence
+    cards: tuple[Card, ...] = ()  # text is UNREAD where a model will be asked
+    crops: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG, see vlm.questions
+    images: dict[str, JsonValue] = field(default_factory=dict)  # what a reviewer is shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An episode that could not be looked at, and why."""
+
+    episode_id: str
+    reason: str
+
+
+class Observer:
+    """Looks at the episodes of one set. One per worker: it holds the OCR engine and open files."""
+
+    def __init__(self, episodes: EpisodeSet, camera: str | None, *, wants_crops: bool) -> None:
+        self._episodes = episodes
+        self._camera = camera
+        self._wants_crops = wants_crops
+        self._reader = Reader() if camera else None
+
+    def observe(self, episode_id: str) -> Observation | Failed:
+        """Look at one episode; whatever is wrong with it becomes its own failure."""
+        try:
+            return self._observe(episode_id)
+        except Exception as error:  # the isolation boundary: a bad episode is a row, the others go on
+            return Failed(episode_id=episode_id, reason=f"{type(error).__name__}: {error}")
+
+    def _observe(self, episode_id: str) -> Observation:
+        columns, stamps_ns = self._episodes.columns(episode_id), self._episodes.stamps_ns(episode_id)
+        if not len(stamps_ns):
+            raise EpisodeError(f"'{episode_id}' has no rows.")
+        rig = self._episodes.rig
+        segments = segment(columns, rig, stamps_ns)
+        events = gripper_events(columns, rig, stamps_ns)
+        evidence = Evidence(rate_hz=rig.rate_hz, events=events)
+        if self._camera is None or self._reader is None:
+            return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
+        return self._look(episode_id, self._camera, self._reader, segments, evidence)
+
+    def _look(
+        self, episode_id: str, camera: str, reader: Reader, segments: SegmentList, evidence: Evidence
+    ) -> Observation:
+        frame_at = lru_cache(maxsize=16)(lambda index: self._episodes.frame(episode_id, camera, index))
+        num_frames = self._episodes.row(episode_id).num_frames
+        first_close, last_open = _grasp_span(evidence.events or (), num_frames, evidence.rate_hz)
+        start, layout = _clear_view(frame_at, np.linspace(0, first_close, _LOOKS).astype(int).tolist())
+        later = np.linspace(num_frames - 1, last_open, _LOOKS).astype(int).tolist()
+        again, board_again = _second_look(frame_at, [*later, first_close // 2], start, layout)
+        readings: BoardReadings | None = None
+        crops: dict[str, bytes] = {}
+        if self._wants_crops:
+            crops = _crops(frame_at(start), frame_at(again), layout, board_again)
+        elif layout.board and board_again:
+            readings = reader.board(*board_crops(frame_at(start), frame_at(again), layout.board, board_again))
+        cards = tuple(self._card(reader, frame_at(start), layout, index) for index in range(len(layout.cards)))
+        pick = find_pick(frame_at(start), layout, later, frame_at, reader.card)
+        images = _images(camera, frame_at(start).shape, layout, start, board_again, again)
+        if pick:
+            images["after"] = _image(camera, pick.frame, None)
+        return Observation(
+            episode_id=episode_id,
+            segments=segments,
+            evidence=Evidence(rate_hz=evidence.rate_hz, events=evidence.events, readings=readings, pick=pick),
+            cards=cards,
+            crops=crops,
+            images=images,
+        )
+
+    def _card(self, reader: Reader, frame: Pixels, layout: Layout, index: int) -> Card:
+        paper = layout.cards[index]
+        text = None if self._wants_crops else reader.card(frame, paper)
+        return Card(text=text or UNREAD, position=layout.position(index), box_xyxy=paper.box(frame.shape))
+
+
+def _grasp_span(events: Sequence[GripperEvent], num_frames: int, rate_hz: int) -> tuple[int, int]:
+    """Frames of the first closing and of the last opening; a third and the end of the episode where unknown."""
+    closes = [event.stamp_ns for event in events if event.event == "close"]
+    opens = [event.stamp_ns for event in events if event.event == "open"]
+    first_close = closes[0] * rate_hz // 1_000_000_000 if closes else num_frames // 3
+    last_open = opens[-1] * rate_hz // 1_000_000_000 if opens else num_frames - 1
+    return min(first_close, num_frames - 1), min(last_open, num_frames - 1)
+
+
+def _clear_view(frame_at: Callable[[int], Pixels], indices: Sequence[int]) -> tuple[int, Layout]:
+    """The first frame that shows the board and three cards; otherwise the one that shows most."""
+    best: tuple[int, Layout] | None = None
+    for index in indices:
+        layout = lay_out(find_papers(frame_at(index)))
+        if layout.board is not None and len(layout.cards) == 3:
+            return index, layout
+        if best is None or (layout.board is not None, len(layout.cards)) > (
+            best[1].board is not None,
+            len(best[1].cards),
+        ):
+            best = (index, layout)
+    if best is None:
+        raise EpisodeError("there is no frame to look at.")
+    return best
+
+
+def _second_look(
+    frame_at: Callable[[int], Pixels], indices: Sequence[int], start: int, layout: Layout
+) -> tuple[int, Paper | None]:
+    """Another frame that shows the same board unhidden; the same frame where no other does."""
+    if layout.board is None:
+        return start, None
+    for index in indices:
+        other = lay_out(find_papers(frame_at(index)))
+        if index != start and same_board(other, layout.board):
+            return index, other.board
+    return start, layout.board
+
+
+def _crops(first: Pixels, second: Pixels, layout: Layout, board_again: Paper | None) -> dict[str, bytes]:
+    """PNG bytes of what a model is shown; whole frames where geometry found nothing."""
+    whole = enlarged(first, (0, 0, first.shape[1], first.shape[0]), height=_WHOLE_HEIGHT)
+    tight, loose = first, whole
+    if layout.board is not None and board_again is not None:
+        tight, loose = board_crops(first, second, layout.board, board_again)
+    cards = whole
+    if layout.cards:
+        box = cards_box(first.shape, layout.cards)
+        cards = enlarged(first, box, height=max(192, box[3] - box[1]))
+    return {"board_first": _png(tight), "board_second": _png(loose), "cards": _png(cards)}
+
+
+def _png(picture: Pixels) -> bytes:
+    written, data = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
+    if not written:
+        raise EpisodeError(f"a crop of {picture.shape[1]}x{picture.shape[0]} can not be encoded.")
+    return data.tobytes()
+
+
+def _images(
+    camera: str, shape: Sequence[int], layout: Layout, start: int, board_again: Paper | None, again: int
+) -> dict[str, JsonValue]:
+    """Crops a reviewer is shown: {"board": {"camera", "frame", "box_xyxy"}, "card_left": ..., ...}."""
+    images: dict[str, JsonValue] = {}
+    if layout.board is not None and board_again is not None:
+        images["board"] = _image(camera, start, layout.board.box(shape, 0.1))
+        images["board_again"] = _image(camera, again, board_again.box(shape, 0.15))
+    for index, card in enumerate(layout.cards):
+        place = layout.position(index)
+        name = f"card_{place}" if place != "unknown" else f"card_{index + 1}"
+        images[name] = _image(camera, start, card.box(shape, 0.2))
+    return images
+
+
+def _image(camera: str, frame: int, box: tuple[int, int, int, int] | None) -> dict[str, JsonValue]:
+    return {"camera": camera, "frame": frame, "box_xyxy": list(box) if box else None}

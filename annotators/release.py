@@ -1,0 +1,235 @@
+"""Freezing the ledger: (ledger seq, policy) -> an immutable annotation set whose rows say on whose word they rest.
+
+* human: a person accepted or edited it.
+* verified: every hard verifier passed and at least one looked; people may not have. What a person edited is left out,
+  because the proposal is then known to be wrong.
+* either: a person's word where there is one, else verified.
+
+A person's reject leaves the item out under every policy. What is left out is a row in `rejected`, with its reason.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
+from annotators.ledger.rows import AnyPayload
+from dataengine.artifacts import Draft, begin
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.annotations import RELEASE_SCHEMA, Basis, ReasoningTrace, ReleasePolicy, SegmentList, release_schema
+from schemas.errors import UsageError
+from schemas.records import InputRef, Record, RejectedRow, canonical_json, sha256_of
+from schemas.refs import Ref
+from schemas.spans import NS_PER_S
+
+FILE = "annotations.parquet"
+_NOT_IDENTITY = ("ledger_seq",)  # depends on the order in which workers finished, not on what was said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """One item that goes out: what is true, and on whose word."""
+
+    history: ItemHistory
+    payload: AnyPayload
+    proposal: StoredProposal
+    basis: Basis
+    decision: StoredDecision | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """One item that stays back, and why."""
+
+    history: ItemHistory
+    reason: str
+
+
+class SpanError(ValueError):
+    """A payload's times do not fit its episode; it becomes a row in `rejected`."""
+
+
+def release(
+    *,
+    episodes: Ref,
+    to: Ref,
+    workspace: Workspace,
+    ledger: Ledger,
+    policy: ReleasePolicy,
+    seq: int | None = None,
+) -> Record:
+    """Freeze the ledger at `seq` (now, when None) under `policy` into `annotations/NAME@VERSION`.
+
+    Only items of the episodes in `episodes` go in. Returns the record; the existing one when nothing differs. Raises
+    UsageError for an unknown policy, LedgerError for a seq that is not reached, ArtifactError for a taken version.
+    """
+    if policy not in get_args(ReleasePolicy):
+        raise UsageError(f"'{policy}' is no release policy. Use {', '.join(get_args(ReleasePolicy))}.")
+    shown = EpisodeSet.open(workspace, episodes)
+    frozen_seq, histories = ledger.snapshot(seq=seq)
+    ours = _in_dataset_order(shown, histories)
+    recipe = {
+        "episodes": str(episodes),
+        "policy": policy,
+        "seq": frozen_seq,
+        "state": sha256_of([_state(history) for history in ours]),
+        "schema_version": RELEASE_SCHEMA,
+    }
+    inputs = [InputRef(kind="episodes", ref=str(episodes), fingerprint=shown.fingerprint)]
+    draft = begin(workspace, "annotations", to, recipe=recipe, inputs=inputs)
+    if isinstance(draft, Record):
+        return draft
+    with draft:
+        return _write(draft, shown, ours, policy)
+
+
+def choose(history: ItemHistory, policy: ReleasePolicy) -> Released | Withheld:
+    """What one item's history amounts to under a policy."""
+    decision = history.standing
+    if decision is not None and decision.action == "reject":
+        words = f": {decision.note}" if decision.note else ""
+        return Withheld(history=history, reason=f"rejected by {decision.reviewer}{words}")
+    if decision is not None and policy != "verified":
+        base = history.proposal(decision.base_proposal_id)
+        payload = decision.payload or base.proposal.payload
+        return Released(history=history, payload=payload, proposal=base, basis="human", decision=decision)
+    if policy == "human":
+        return Withheld(history=history, reason="no decision")
+    if decision is not None and decision.action == "edit":
+        reason = f"edited by {decision.reviewer}, so the proposal is wrong (policy human or either releases the edit)"
+        return Withheld(history=history, reason=reason)
+    chosen = history.head if decision is None else history.proposal(decision.base_proposal_id)
+    doubt = _why_unverified(chosen)
+    if doubt is not None:
+        words = f"no decision, and {doubt}" if policy == "either" else doubt
+        return Withheld(history=history, reason=words)
+    payload = chosen.proposal.payload
+    return Released(history=history, payload=payload, proposal=chosen, basis="verified", decision=decision)
+
+
+def _why_unverified(stored: StoredProposal) -> str | None:
+    """Why a proposal is not verified; None when it is. Unknown is not pass."""
+    hard = [row for row in stored.results if row.hard]
+    for verdict, words in (("fail", "failed"), ("unknown", "unknown")):
+        for row in hard:
+            if row.verdict == verdict:
+                return f"verifier {row.verifier} {words}: {row.evidence}"
+    return None if hard else "no hard verifier looked at it"
+
+
+def _state(history: ItemHistory) -> list[Any]:
+    """What the item's part of the ledger says, free of the order in which items arrived."""
+    said = [
+        [row.proposal_id, sorted(canonical_json(result.model_dump(mode="json")) for result in row.results)]
+        for row in history.proposals
+    ]
+    return [history.item_id, said, [row.decision_id for row in history.decisions]]
+
+
+def _in_dataset_order(shown: EpisodeSet, histories: Sequence[ItemHistory]) -> list[ItemHistory]:
+    place = {episode_id: index for index, episode_id in enumerate(shown.ids())}
+    ours = [history for history in histories if history.episode_id in place]
+    return sorted(ours, key=lambda history: (place[history.episode_id], history.field, history.stamp_ns))
+
+
+def _write(draft: Draft, shown: EpisodeSet, histories: Sequence[ItemHistory], policy: ReleasePolicy) -> Record:
+    rows: list[dict[str, Any]] = []
+    rejected: list[RejectedRow] = []
+    counts: dict[str, int | float] = dict.fromkeys(("rows", "items", "released", "human", "verified"), 0)
+    silent = dict.fromkeys(shown.ids())
+    for index, history in enumerate(histories):
+        silent.pop(history.episode_id, None)
+        counts["items"] += 1
+        chosen = choose(history, policy)
+        if isinstance(chosen, Released):
+            following = histories[index + 1] if index + 1 < len(histories) else None
+            try:
+                made = _rows(chosen, _end_ns(shown, history, following))
+            except SpanError as error:
+                chosen = Withheld(history=history, reason=str(error))
+            else:
+                rows += made
+                counts["released"] += 1
+                counts[chosen.basis] += 1
+                continue
+        rejected.append(RejectedRow(episode=history.episode_id, reason=f"{history.field}: {chosen.reason}"))
+    rejected += [RejectedRow(episode=episode_id, reason="no proposal") for episode_id in silent]
+    pq.write_table(pa.Table.from_pylist(rows, schema=release_schema()), draft.path / FILE)
+    counts |= {"rows": len(rows), "episodes": len({row["episode_id"] for row in rows}), "rejected": len(rejected)}
+    logical = [{key: value for key, value in row.items() if key not in _NOT_IDENTITY} for row in rows]
+    fingerprint = sha256_of({"schema_version": RELEASE_SCHEMA, "rows": logical})
+    return draft.publish(fingerprint=fingerprint, counts=counts, rejected=rejected)
+
+
+def _end_ns(shown: EpisodeSet, history: ItemHistory, following: ItemHistory | None) -> int:
+    """Where an item's span ends: at the next item of its field, else with the episode."""
+    if following is not None and (following.episode_id, following.field) == (history.episode_id, history.field):
+        return following.stamp_ns
+    return shown.row(history.episode_id).num_frames * NS_PER_S // shown.rate_hz
+
+
+def _rows(released: Released, end_ns: int) -> list[dict[str, Any]]:
+    """The rows of one item: one for a trace, one per segment. Raises SpanError when a time does not fit."""
+    start_ns = released.history.stamp_ns
+    match released.payload:
+        case ReasoningTrace() as trace:
+            if start_ns >= end_ns:
+                raise SpanError(f"it starts at {start_ns} ns, and the episode ends at {end_ns} ns")
+            return [_row(released, "trace", start_ns, end_ns, trace.render(), trace.model_dump(mode="json"))]
+        case SegmentList() as listed:
+            rows = []
+            before = start_ns
+            for number, part in enumerate(listed.segments, 1):
+                if not before <= part.start_ns < part.end_ns <= end_ns:
+                    raise SpanError(
+                        f"segment {number} [{part.start_ns}, {part.end_ns}) ns is not between {before} and {end_ns}"
+                    )
+                before = part.end_ns
+                rows.append(
+                    _row(released, "segment", part.start_ns, part.end_ns, part.render(), part.model_dump(mode="json"))
+                )
+            if not rows:
+                raise SpanError("it holds no segment")
+            return rows
+
+
+def _row(
+    released: Released,
+    field: str,
+    start_ns: int,
+    end_ns: int,
+    text: str,
+    payload: dict[str, Any],
+) -> dict[str, Any]:
+    stored, decision = released.proposal, released.decision
+    provenance = stored.proposal.provenance
+    return {
+        "episode_id": released.history.episode_id,
+        "field": field,
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "text": text,
+        "payload_json": canonical_json(payload),
+        "basis": released.basis,
+        "family": stored.proposal.family,
+        "proposal_id": stored.proposal_id,
+        "backend": provenance.backend,
+        "model": provenance.model,
+        "prompt_hash": provenance.prompt_hash,
+        "call_keys": list(provenance.call_keys),
+        # About the proposal that proposal_id names, also where a person edited it.
+        "verifiers_json": canonical_json([row.model_dump(mode="json") for row in _by_name(stored)]),
+        "decision_id": decision.decision_id if decision else None,
+        "decision_action": decision.action if decision else None,
+        "reviewer": decision.reviewer if decision else None,
+        "decided_at": decision.created if decision else None,
+        "ledger_seq": decision.seq if decision else stored.seq,
+    }
+
+
+def _by_name(stored: StoredProposal) -> list[Any]:
+    return sorted(stored.results, key=lambda row: row.verifier)

@@ -1,0 +1,245 @@
+"""The rules of review: what a reviewer may change, how their words become a payload, and what is odd about the result.
+
+A form holds what was typed, as it was typed. Reading it gives either a payload or sentences about what to mend; nothing
+that was typed is ever dropped or corrected in silence. Oddities (the sum is wrong) are shown and may be saved: the
+person is the authority, and the board may hold a mistake.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, number_text, solve, worked_line
+from annotators.ledger.rows import AnyPayload
+from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
+from schemas.spans import NS_PER_S
+
+POSITIONS: tuple[Position, ...] = get_args(Position)
+LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold", "unknown")
+NUM_CARDS = 3  # rows of the form; a trace with more cards gets more rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceForm:
+    """A reasoning trace as typed: every field a string, empty for "not read"."""
+
+    board: str = ""
+    solution: str = ""
+    cards: tuple[tuple[str, str], ...] = ()  # (text, position)
+    pick_text: str = ""
+    pick_position: str = "unknown"
+
+    @classmethod
+    def of(cls, trace: ReasoningTrace) -> "TraceForm":
+        """The form that shows a trace, with room for more cards."""
+        cards = tuple((card.text, str(card.position)) for card in trace.cards)
+        return cls(
+            board=trace.board or "",
+            solution=trace.solution or "",
+            cards=cards + (("", "unknown"),) * (NUM_CARDS - len(cards)),
+            pick_text=trace.pick_text or "",
+            pick_position=trace.pick_position,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a form amounts to: a payload, or sentences that say what to mend."""
+
+    payload: AnyPayload | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words the model would learn; empty while something must be mended."""
+        return "" if self.payload is None else render_payload(self.payload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One field that a person changed."""
+
+    name: str
+    before: str
+    after: str
+
+
+def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
+    """The trace a form stands for. Boxes of cards that kept their text and place are kept."""
+    problems: list[str] = []
+    board, solution, pick = (_words(text) for text in (form.board, form.solution, form.pick_text))
+    places = [*((f"The card {text!r}", where) for text, where in form.cards), ("The pick", form.pick_position)]
+    problems += [
+        f"{name} can not be at '{where}'. Choose {', '.join(POSITIONS)}."
+        for name, where in places
+        if where not in POSITIONS
+    ]
+    cards = []
+    for text, where in form.cards:
+        words = _words(text)
+        if words is None and where != "unknown":
+            problems.append(f"The card at the {where} has no number. Type what is on it, or set its place to unknown.")
+        elif words is not None:
+            cards.append((words, where))
+    taken = [where for _, where in cards if where != "unknown"]
+    problems += [
+        f"Two cards are at the {where}. Give each its own place."
+        for where in sorted({where for where in taken if taken.count(where) > 1})
+    ]
+    problems += _pick_problems(cards, pick, form.pick_position)
+    if problems:
+        return Reading(payload=None, problems=tuple(problems))
+    known = {(card.text, card.position): card for card in base.cards}
+    payload = ReasoningTrace(
+        board=board,
+        solution=solution,
+        cards=tuple(
+            known.get((text, cast(Position, where)), Card(text=text, position=cast(Position, where)))
+            for text, where in cards
+        ),
+        pick_text=pick,
+        pick_position=cast(Position, form.pick_position),
+    )
+    return Reading(payload=payload)
+
+
+def _pick_problems(cards: Sequence[tuple[str, str]], pick: str | None, where: str) -> list[str]:
+    if pick is None:
+        return [] if where == "unknown" else [f"The pick is from the {where} but has no number. Type it."]
+    if not cards:
+        return []
+    if pick not in [text for text, _ in cards]:
+        return [f"No card reads '{pick}', so it can not be picked. Correct the pick or a card."]
+    if where != "unknown" and (pick, where) not in cards and (pick, "unknown") not in cards:
+        there = ", ".join(place for text, place in cards if text == pick)
+        return [f"The {pick} is at the {there}, not at the {where}. Correct one of them."]
+    return []
+
+
+def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns: int) -> Reading:
+    """The segments a table of (start_s, end_s, label, end effector) stands for.
+
+    Times that still show what the base says keep its exact nanoseconds. `end_ns` is where the episode ends.
+    """
+    problems: list[str] = []
+    segments: list[Segment] = []
+    exact = {shown_s(ns): ns for part in base.segments for ns in (part.start_ns, part.end_ns)}
+    for number, row in enumerate(rows, 1):
+        start_s, end_s, label, end_effector = (str(cell).strip() for cell in row)
+        if not any((start_s, end_s, label, end_effector)):
+            continue
+        start_ns, stop_ns = _time_ns(start_s, exact), _time_ns(end_s, exact)
+        if start_ns is None or stop_ns is None:
+            problems.append(f"Row {number}: times are seconds such as 1.25, got '{start_s}' and '{end_s}'.")
+            continue
+        before = segments[-1].end_ns if segments else 0
+        if not before <= start_ns < stop_ns <= end_ns:
+            problems.append(
+                f"Row {number}: {start_s} to {end_s} s must move forward, start at {shown_s(before)} s or later and "
+                f"end by {shown_s(end_ns)} s."
+            )
+            continue
+        if label not in LABELS:
+            problems.append(f"Row {number}: '{label}' is no label. Use {', '.join(LABELS)}.")
+            continue
+        moves = next((part.moves for part in base.segments if (part.start_ns, part.end_ns) == (start_ns, stop_ns)), ())
+        segments.append(
+            Segment(start_ns=start_ns, end_ns=stop_ns, label=label, end_effector=end_effector or "unknown", moves=moves)
+        )
+    if not segments and not problems:
+        problems.append("There is no segment. Keep at least one row, or reject the item.")
+    if problems:
+        return Reading(payload=None, problems=tuple(problems))
+    return Reading(payload=SegmentList(segments=tuple(segments), events=base.events))
+
+
+def segment_rows(payload: SegmentList) -> list[list[str]]:
+    """The table that shows segments."""
+    return [[shown_s(part.start_ns), shown_s(part.end_ns), part.label, part.end_effector] for part in payload.segments]
+
+
+def shown_s(stamp_ns: int) -> str:
+    """Nanoseconds as seconds to the millisecond, the way a reviewer sees and types them."""
+    return f"{stamp_ns / NS_PER_S:.3f}"
+
+
+def _time_ns(text: str, exact: dict[str, int]) -> int | None:
+    if text in exact:
+        return exact[text]
+    try:
+        return round(float(text) * NS_PER_S)
+    except (ValueError, OverflowError):  # not a number, or infinite
+        return None
+
+
+def _words(text: str) -> str | None:
+    return " ".join(text.split()) or None
+
+
+def changes(before: AnyPayload, after: AnyPayload) -> tuple[FieldChange, ...]:
+    """What differs between a proposal and an edit, field by field, in the words of the form."""
+    old, new = _flat(before), _flat(after)
+    names = dict.fromkeys([*old, *new])
+    return tuple(
+        FieldChange(name=name, before=old.get(name, "nothing"), after=new.get(name, "nothing"))
+        for name in names
+        if old.get(name) != new.get(name)
+    )
+
+
+def _flat(payload: AnyPayload) -> dict[str, str]:
+    match payload:
+        case ReasoningTrace():
+            fields = {
+                "board": payload.board or "nothing",
+                "solution": payload.solution or "nothing",
+                "pick": payload.pick_text or "nothing",
+                "pick from": str(payload.pick_position),
+            }
+            cards = {f"card {number}": f"{card.text} ({card.position})" for number, card in enumerate(payload.cards, 1)}
+            return fields | cards
+        case SegmentList():
+            return {
+                f"segment {number}": f"{label} {start_s}-{end_s} s, {end_effector}"
+                for number, (start_s, end_s, label, end_effector) in enumerate(segment_rows(payload), 1)
+            }
+
+
+def recheck(payload: AnyPayload) -> tuple[VerifierResult, ...]:
+    """What programs say about edited words at once, without pixels: the sum, and the number that should be picked."""
+    if not isinstance(payload, ReasoningTrace):
+        return ()
+    return (_sum_check(payload), _pick_check(payload))
+
+
+def _sum_check(trace: ReasoningTrace) -> VerifierResult:
+    if trace.board is None or trace.solution is None:
+        missing = "board" if trace.board is None else "solution"
+        return _found("arithmetic", "unknown", f"there is no {missing} to check")
+    line = worked_line(trace.board)
+    if line is None:
+        return _found("arithmetic", "unknown", f"'{trace.board}' is no sum that can be worked out")
+    asked, _, answer = trace.solution.rpartition("=")
+    try:
+        right = canonical(asked) == canonical(trace.board) and solve(answer) == solve(trace.board)
+    except ArithmeticSyntaxError:
+        right = False
+    if right:
+        return _found("arithmetic", "pass", f"{line} follows from the board")
+    return _found("arithmetic", "fail", f"the board gives {line}, the solution says {trace.solution}")
+
+
+def _pick_check(trace: ReasoningTrace) -> VerifierResult:
+    line = worked_line(trace.board) if trace.board else None
+    if trace.pick_text is None or trace.board is None or line is None:
+        return _found("pick_answers_board", "unknown", "there is no pick, or no answer to compare it with")
+    answer = number_text(solve(trace.board))
+    if canonical_number(trace.pick_text) == answer:
+        return _found("pick_answers_board", "pass", f"{trace.pick_text} is the answer to {trace.board}")
+    return _found("pick_answers_board", "fail", f"the answer is {answer}, the pick is {trace.pick_text}")
+
+
+def _found(verifier: str, verdict: str, evidence: str) -> VerifierResult:
+    return VerifierResult.model_validate(
+        {"verifier": verifier, "version": 1, "verdict": verdict, "hard": True, "evidence": evidence}
+    )

@@ -1,0 +1,158 @@
+"""Programs that check proposals: pass, fail or unknown, with evidence a person can follow. Unknown is not pass.
+
+Pure functions of a proposal's payload and the evidence; they never look at who proposed it. A change in what one of
+them says is a new version of it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+from annotators.arithmetic import canonical, canonical_number, worked_line
+from annotators.evidence import Evidence
+from annotators.traces import UNREAD
+from schemas.annotations import Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
+from schemas.spans import NS_PER_S
+
+VerifierName = Literal["arithmetic", "double_reading", "picked_card", "gripper_events"]
+VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
+_VERSION = 1
+TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
+
+
+def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]) -> tuple[VerifierResult, ...]:
+    """Run those of `names` that have something to say about this kind of payload."""
+    payload = proposal.payload
+    results = []
+    for name in names:
+        match name, payload:
+            case "arithmetic", ReasoningTrace():
+                results.append(arithmetic(payload))
+            case "double_reading", ReasoningTrace():
+                results.append(double_reading(payload, evidence))
+            case "picked_card", ReasoningTrace():
+                results.append(picked_card(payload, evidence))
+            case "gripper_events", SegmentList():
+                results.append(gripper_events(payload, evidence))
+    return tuple(results)
+
+
+def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
+    """(verifier, version) of those that speak about a field."""
+    return frozenset((name, _VERSION) for name in names if (name == "gripper_events") == (field == "segments"))
+
+
+def arithmetic(trace: ReasoningTrace) -> VerifierResult:
+    """The worked line follows from the board, and the picked number is its result, on the card it is said to be on."""
+    name: VerifierName = "arithmetic"
+    line = worked_line(trace.board) if trace.board else None
+    if line is None:
+        return _result(name, "unknown", f"the board ({trace.board or 'not read'}) gives no result to check.")
+    result = line.partition("=")[2]
+    if trace.solution != line:
+        return _result(name, "fail", f"{trace.board} gives {line}, the trace says {trace.solution or 'nothing'}.")
+    if trace.pick_text is None:
+        if any(card.text == UNREAD for card in trace.cards) or not trace.cards:
+            return _result(name, "unknown", f"{line}, but no card was picked and not every card was read.")
+        return _result(name, "fail", f"{line}, but no card shows {result}: {_cards(trace)}.")
+    if canonical_number(trace.pick_text) != result:
+        return _result(name, "fail", f"{line}, but the trace picks {trace.pick_text}.")
+    there = [card.text for card in trace.cards if card.position == trace.pick_position]
+    if trace.pick_position == "unknown" or not there:
+        return _result(name, "unknown", f"{line}; on which card {trace.pick_text} stands is not said.")
+    if [canonical_number(text) for text in there] != [result]:
+        return _result(name, "fail", f"{line}, but the {trace.pick_position} card shows {', '.join(there)}.")
+    return _result(name, "pass", f"{line}; the {trace.pick_position} card shows {trace.pick_text}.")
+
+
+def double_reading(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
+    """Two readings of the board, blind to the cards and the answer, agree with each other and with the trace."""
+    name: VerifierName = "double_reading"
+    readings = evidence.readings
+    first, second = (canonical(readings.first), canonical(readings.second)) if readings else (None, None)
+    if first is None or second is None:
+        return _result(name, "unknown", f"read as {first or 'nothing'} and as {second or 'nothing'}.")
+    if first != second:
+        return _result(name, "fail", f"read once as {first}, once as {second}.")
+    if canonical(trace.board) != first:
+        return _result(name, "fail", f"read twice as {first}, the trace says {trace.board or 'nothing'}.")
+    return _result(name, "pass", f"read twice as {first}.")
+
+
+def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
+    """The card that left its place in the video is the one the trace picks."""
+    name: VerifierName = "picked_card"
+    pick = evidence.pick
+    if pick is None:
+        return _result(name, "unknown", "the three card places can not be told apart in the video.")
+    if trace.pick_text is None or trace.pick_position == "unknown":
+        return _result(name, "unknown", f"the trace picks no place; {_gone(pick.empty)} in frame {pick.frame}.")
+    where = f"{_gone(pick.empty)} in frame {pick.frame}"
+    slot = dict(zip(("left", "middle", "right"), pick.slots, strict=True))[trace.pick_position]
+    if slot == "full":
+        return _result(name, "fail", f"the {trace.pick_position} card still lies there; {where}.")
+    if "hidden" in pick.slots:
+        return _result(name, "unknown", f"a card place is hidden in frame {pick.frame} and every other one looked at.")
+    if len(pick.empty) > 1:
+        return _result(name, "unknown", f"{where}: more than the picked card was moved.")
+    shown = canonical_number(pick.moved_text)
+    if shown is not None and shown != canonical_number(trace.pick_text):
+        return _result(name, "fail", f"{where}, but the moved card shows {shown}, not {trace.pick_text}.")
+    seen = f" and the moved card shows {shown}" if shown else ""
+    return _result(name, "pass", f"{where}{seen}.")
+
+
+def gripper_events(segments: SegmentList, evidence: Evidence) -> VerifierResult:
+    """Grasps begin where a gripper closes and releases where it opens; order, and no gap or overlap in time."""
+    name: VerifierName = "gripper_events"
+    for before, after in pairwise(segments.segments):
+        if before.end_ns != after.start_ns or before.start_ns >= before.end_ns:
+            return _result(name, "fail", f"segments {before.label} and {after.label} leave a gap or overlap.")
+    if evidence.events is None:
+        return _result(name, "unknown", "the rig declares no end effector.")
+    expected = [(str(event.event), event.end_effector, event.stamp_ns) for event in evidence.events]
+    named = {"grasp": "close", "release": "open"}
+    said = [(named[one.label], one.end_effector, one.start_ns) for one in segments.segments if one.label in named]
+    tolerance_ns = int(TOLERANCE_S * NS_PER_S)
+    for event, end_effector, stamp_ns in said:
+        nearest = [abs(at - stamp_ns) for what, who, at in expected if (what, who) == (event, end_effector)]
+        if not nearest or min(nearest) > tolerance_ns:
+            off = f"the nearest is {min(nearest) / NS_PER_S:.2f} s away" if nearest else "it never does"
+            return _result(
+                name,
+                "fail",
+                f"{end_effector} should {event} at {stamp_ns / NS_PER_S:.2f} s, where a segment begins; {off}.",
+            )
+    missing = Counter((what, who) for what, who, _ in expected) - Counter((what, who) for what, who, _ in said)
+    hidden = sum(missing.values())
+    if hidden and not _overlapped(evidence):
+        (event, who), count = next(iter(missing.items()))
+        return _result(name, "fail", f"{who} has {count} {event} events that no segment names.")
+    if not expected:
+        return _result(name, "pass", "no gripper event, and no grasp or release is claimed.")
+    frames = round(TOLERANCE_S * evidence.rate_hz)
+    return _result(name, "pass", f"{len(said)} grasps and releases begin within {frames} frames of a gripper event.")
+
+
+def _overlapped(evidence: Evidence) -> bool:
+    """Several end effectors act: in one timeline a grasp of one may stand inside a louder stretch of the other."""
+    return len({event.end_effector for event in evidence.events or ()}) > 1
+
+
+def _cards(trace: ReasoningTrace) -> str:
+    return ", ".join(f"{card.text} ({card.position})" for card in trace.cards)
+
+
+def _gone(empty: Sequence[str]) -> str:
+    match len(empty):
+        case 0:
+            return "no card left its place"
+        case 1:
+            return f"the {empty[0]} card left its place"
+        case _:
+            return f"the cards {' and '.join(empty)} left their places"
+
+
+def _result(name: VerifierName, verdict: Verdict, evidence: str) -> VerifierResult:
+    return VerifierResult(verifier=name, version=_VERSION, verdict=verdict, evidence=evidence)

@@ -1,0 +1,59 @@
+"""What the math-matching questions may be answered with, and reading answers back.
+
+A server may ignore the schema it was sent, so every answer is validated here, whatever the server promised.
+"""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from annotators.calls import RawAnswer
+from schemas.annotations import Position
+from schemas.records import sha256_of
+
+_FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+Question = Literal["board", "cards"]
+
+
+class BoardAnswer(BaseModel):
+    """What is written on the board; null where it can not be read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    writing: str | None
+
+
+class CardAnswer(BaseModel):
+    """One card as read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: str | None
+    position: Position
+
+
+class CardsAnswer(BaseModel):
+    """The cards from left to right."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cards: tuple[CardAnswer, ...]
+
+
+def schema_of(question: Question) -> dict[str, Any]:
+    """The JSON schema an answer is held to."""
+    return BoardAnswer.model_json_schema() if question == "board" else CardsAnswer.model_json_schema()
+
+
+def schema_hash() -> str:
+    """One hash over both schemas."""
+    return sha256_of([schema_of("board"), schema_of("cards")])
+
+
+def parse[Answer: BaseModel](answer: RawAnswer, form: type[Answer]) -> Answer | None:
+    """The answer in its form, also out of a code fence; None for anything cut off, blocked or not of that form."""
+    if answer.outcome != "success":
+        return None
+    fenced = _FENCED.match(answer.text)
+    try:
+        return form.model_validate_json(fenced.group(1) if fenced else answer.text)
+    except ValidationError:
+        return None

@@ -1,0 +1,63 @@
+"""The three questions about one math-matching episode, and what their answers say together.
+
+The board is asked about twice, with two crops at two scales, and neither question knows of the cards or the answer: a
+model that knows the answer transcribes what should be written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from annotators.calls import RawAnswer
+from annotators.families import Family
+from annotators.perception import BoardReadings
+from annotators.traces import UNREAD
+from annotators.vlm.answers import BoardAnswer, CardsAnswer, Question, parse, schema_of
+from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
+from schemas.annotations import Card
+
+CROPS: dict[str, Question] = {"board_first": "board", "board_second": "board", "cards": "cards"}
+CALLS_PER_EPISODE = len(CROPS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a model said about one episode; None and UNREAD stand for what it did not say in the asked form."""
+
+    readings: BoardReadings
+    cards: tuple[Card, ...]
+    num_invalid: int
+
+
+def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> dict[str, Request]:
+    """One request per crop, from PNG bytes."""
+    return {
+        crop: Request(
+            speaker=speaker,
+            turns=(
+                Turn(role="system", parts=(TextPart(family.prompts[question]),)),
+                Turn(role="user", parts=(ImagePart(crops[crop]),)),
+            ),
+            schema_name=question,
+            schema=schema_of(question),
+        )
+        for crop, question in CROPS.items()
+    }
+
+
+def understand(answers: Mapping[str, RawAnswer], seen: tuple[Card, ...]) -> Said:
+    """Join the answers. Where geometry saw as many cards as the model, places and boxes are geometry's."""
+    first = parse(answers["board_first"], BoardAnswer)
+    second = parse(answers["board_second"], BoardAnswer)
+    cards = parse(answers["cards"], CardsAnswer)
+    told = cards.cards if cards else ()
+    if seen and len(told) == len(seen):
+        joined = tuple(
+            card.model_copy(update={"text": one.text or UNREAD}) for card, one in zip(seen, told, strict=True)
+        )
+    else:
+        joined = tuple(Card(text=one.text or UNREAD, position=one.position) for one in told) or seen
+    return Said(
+        readings=BoardReadings(first=first.writing if first else None, second=second.writing if second else None),
+        cards=joined,
+        num_invalid=sum(parsed is None for parsed in (first, second, cards)),
+    )

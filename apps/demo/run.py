@@ -1,0 +1,259 @@
+"""The stages of the demo, in order. Each reads what the one before left; a killed demo goes on where it stopped."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from apps.cli.progress import progress
+from apps.demo.whiteboards import write_whiteboards
+from dataengine.artifacts import write_atomic
+from dataengine.workspace import Workspace
+from schemas.errors import EngineError
+from schemas.refs import Kind, Ref
+
+MIX_FILE = """\
+# Robot : image-text = 3 : 1, ChatVLA-2's ratio. Paths are relative to this file.
+num_samples: {num_samples}
+seed: 0
+sources:
+  - kind: robot
+    name: tabletop
+    episodes: sim@1
+    annotations: sim-verified@1
+    reasoning: trace
+    cameras: [cam_high]
+    chunk_steps: 50
+    weight: 3
+  - kind: llava
+    name: whiteboards
+    path: raw/whiteboards/conversations.json
+    weight: 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """How much of everything; the defaults end within 10 minutes on 2 cores."""
+
+    num_episodes: int = 32
+    num_whiteboards: int = 160
+    num_steps: int = 400
+    num_trials: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoArtifacts:
+    """The names the demo gives to what it makes."""
+
+    episodes: Ref
+    annotations: Ref
+    mix: Ref
+    checkpoint: Ref
+    trials: Ref
+
+    def chain(self) -> tuple[tuple[Kind, Ref], ...]:
+        """Every artifact in the order of the path."""
+        return (
+            ("episodes", self.episodes),
+            ("frames", self.episodes),
+            ("annotations", self.annotations),
+            ("mixes", self.mix),
+            ("checkpoints", self.checkpoint),
+            ("evaluations", self.trials),
+        )
+
+
+MADE = DemoArtifacts(
+    episodes=Ref("sim", "1"),
+    annotations=Ref("sim-verified", "1"),
+    mix=Ref("demo", "1"),
+    checkpoint=Ref("nano", "1"),
+    trials=Ref("demo-trials", "1"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """How long one stage took in the run that did it."""
+
+    name: str
+    seconds: float
+    summary: str
+
+
+class Clock:
+    """Times the stages; keeps the first full time of each beside the workspace, so that a resumed demo still knows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.times: list[StageTime] = []
+        if path.exists():
+            self.times = [StageTime(**row) for row in json.loads(path.read_text())]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Time one stage; the body gives its one-line summary."""
+        sys.stdout.write(f"\n== {name}\n")
+        sys.stdout.flush()
+        summary = ""
+
+        def say(text: str) -> None:
+            nonlocal summary
+            summary = text
+            sys.stdout.write(f"   {text}\n")
+            sys.stdout.flush()
+
+        start = time.monotonic()
+        yield say
+        seconds = time.monotonic() - start
+        known = {row.name: row for row in self.times}
+        if name not in known or seconds > known[name].seconds:
+            known[name] = StageTime(name=name, seconds=seconds, summary=summary)
+        self.times = list(known.values())
+        write_atomic(self.path, json.dumps([asdict(row) for row in self.times]).encode())
+
+
+def run_demo(workspace: Workspace, config: DemoConfig) -> Path:
+    """Run every stage and write `report.html`; returns its path."""
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    clock = Clock(workspace.root / "demo_times.json")
+    raw = workspace.root / "raw" / "sim"
+    _collect(workspace, config, clock, raw)
+    _label(workspace, clock)
+    _mix_and_train(workspace, config, clock)
+    _try(workspace, config, clock, raw)
+    from apps.report import write_report
+
+    with clock.stage("report") as say:
+        path = write_report(workspace, MADE, clock.times)
+        say(f"{path} ({path.stat().st_size / 1e6:.1f} MB, self-contained)")
+    return path
+
+
+def _collect(workspace: Workspace, config: DemoConfig, clock: Clock, raw: Path) -> None:
+    """Raw episodes in, a dataset that was proven equal to them out."""
+    from apps.cli.words import convert_words, inspection_headline, verify_words
+    from apps.sim.simulate import simulate
+    from dataengine.convert import convert
+    from dataengine.inspection import inspect_path
+    from dataengine.verification import verify
+
+    with clock.stage("simulate") as say, progress("simulate") as on_progress:
+        report = simulate(
+            out=raw,
+            num_episodes=config.num_episodes,
+            split="in-domain",
+            seed=config.seed,
+            workers=2,
+            on_progress=on_progress,
+        )
+        say(report.summary())
+    with clock.stage("inspect") as say:
+        say(inspection_headline(inspect_path(raw)))
+    with clock.stage("convert") as say, progress("convert") as on_progress:
+        done = convert(
+            source_path=raw,
+            to=MADE.episodes,
+            workspace=workspace,
+            rig="aloha_sim",
+            sink="both",
+            on_progress=on_progress,
+        )
+        say(convert_words(done))
+    with clock.stage("verify") as say, progress("verify") as on_progress:
+        proof = verify(
+            source_path=raw, ref=MADE.episodes, workspace=workspace, rig="aloha_sim", on_progress=on_progress
+        )
+        say(verify_words(proof))
+        if not proof.ok:
+            raise EngineError("the converted dataset differs from its source; see the lines above.")
+
+
+def _label(workspace: Workspace, clock: Clock) -> None:
+    """Proposals, verifier results and review items into the ledger; what programs verified out as a release."""
+    from annotators.annotate import annotate
+    from annotators.ledger import Ledger
+    from annotators.release import release
+    from annotators.vlm.backends import Perception
+
+    with Ledger.open(workspace.ledger_url) as ledger:
+        with clock.stage("annotate") as say, progress("annotate") as on_progress:
+            report = annotate(
+                episodes=MADE.episodes,
+                workspace=workspace,
+                family="math-matching",
+                backend=Perception(),
+                workers=None,
+                ray_address=None,
+                ledger=ledger,
+                on_progress=on_progress,
+            )
+            say(report.summary())
+        with clock.stage("review") as say:
+            status = ledger.progress()
+            say(
+                f"{status.num_items} items wait for a reviewer ({status.num_done} decided): make review. "
+                "Nobody looked in this demo."
+            )
+        with clock.stage("release") as say:
+            record = release(
+                episodes=MADE.episodes, to=MADE.annotations, workspace=workspace, ledger=ledger, policy="verified"
+            )
+            say(
+                f"{record.counts['rows']} rows by policy 'verified' (every hard verifier passed, nobody looked), "
+                f"{len(record.rejected)} items left out"
+            )
+
+
+def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> None:
+    """Released episodes and whiteboards in, a locked mix and a trained checkpoint out."""
+    from dataengine.mix import Mix, build_mix
+    from trainers.loop import train
+    from trainers.recipes import recipe
+    from trainers.tokenizer import image_tokens, nano_tokenizer
+
+    with clock.stage("image-text") as say:
+        listing = write_whiteboards(
+            workspace.root / "raw" / "whiteboards", num_rows=config.num_whiteboards, seed=config.seed
+        )
+        say(f"{config.num_whiteboards} whiteboard questions in {listing}")
+    with clock.stage("mix") as say:
+        spec = workspace.root / "mix.yaml"
+        write_atomic(spec, MIX_FILE.format(num_samples=4 * config.num_whiteboards * 4).encode())
+        build_mix(
+            spec_path=spec, to=MADE.mix, workspace=workspace, tokenizer=nano_tokenizer(), image_tokens=image_tokens
+        )
+        say(Mix.open(workspace, MADE.mix).tree())
+    with clock.stage("train") as say, progress("train", unit="steps") as on_progress:
+        record = train(
+            mix=MADE.mix,
+            to=MADE.checkpoint,
+            workspace=workspace,
+            recipe=recipe("nano"),
+            steps=config.num_steps,
+            on_progress=on_progress,
+        )
+        say(", ".join(f"{name} {value:,.3g}" for name, value in record.counts.items()))
+
+
+def _try(workspace: Workspace, config: DemoConfig, clock: Clock, raw: Path) -> None:
+    """Closed-loop trials of the trained policy beside the two yardsticks."""
+    from apps.rollout.run import RolloutSettings, rollout
+
+    with clock.stage("rollout") as say, progress("rollout", unit="trials") as on_progress:
+        report = rollout(
+            workspace=workspace,
+            to=MADE.trials,
+            settings=RolloutSettings(trials=config.num_trials, seed=config.seed + 1000),
+            episodes=MADE.episodes,
+            ground_truth=raw.with_name(f"{raw.name}.ground_truth"),
+            checkpoint=MADE.checkpoint,
+            splits=("open-world",),
+            on_progress=lambda done, total, _row: on_progress(done, total),
+        )
+        say("\n   ".join(row.line() for row in report.summaries()))

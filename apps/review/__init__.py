@@ -1,0 +1,1 @@
+"""The review page: people look at what was proposed and decide."""

@@ -1,0 +1,92 @@
+"""The review page: a Gradio app over one ledger and one set of episodes.
+
+It keeps no state of its own between clicks (Gradio's per-tab state is lost on reload and loses updates): each handler
+reads the ledger, and the page holds one `Token` that says what it shows.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from apps.review.desk import Desk
+from apps.review.page import Page
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+
+_HERE = Path(__file__).parent
+_SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
+
+
+def build_app(*, workspace: Workspace, episodes: Ref, ledger_url: str, reviewer: str | None) -> gr.Blocks:
+    """The page for one set of episodes. `reviewer` fills the name field; with a login, its name counts instead."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
+    gr.set_static_paths([desk.episodes.path / "videos"])  # served from where they are, never copied
+    app = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
+    with app:
+        page = Page(desk, reviewer or "")
+        _connect(app, page)
+    return app
+
+
+def _connect(app: gr.Blocks, page: Page) -> None:
+    """Every control with its own handler: controls that share one share its queue."""
+    common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+    inputs, outputs = page.inputs, page.outputs
+    app.load(page.on_load, inputs, outputs, **common)
+    page.reviewer.submit(page.on_name, inputs, outputs, **common)
+    page.reviewer.blur(page.on_name_left, inputs, outputs, **common)
+    page.accept.click(page.on_accept, inputs, outputs, **common)
+    page.save.click(page.on_save, inputs, outputs, **common)
+    page.reject.click(page.on_reject, inputs, outputs, **common)
+    page.skip.click(page.on_skip, inputs, outputs, **common)
+    page.undo.click(page.on_undo, inputs, outputs, **common)
+    page.reset.click(page.on_reset, inputs, outputs, **common)
+    page.queue.click(page.on_open, inputs, outputs, **common)
+    typing = [field.input for field in page.fields]
+    gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
+    lists = [page.queue, page.progress]
+    gr.on([page.status.input, page.rank.input, page.search.input], page.on_filter, inputs, lists, **common)
+    gr.Timer(_SECONDS_BETWEEN_LOOKS).tick(page.on_tick, inputs, lists, **common)
+
+
+def launch(
+    *,
+    workspace: Workspace,
+    episodes: Ref,
+    ledger_url: str,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    reviewer: str | None = None,
+    open_browser: bool = False,
+) -> None:
+    """Serve the page until interrupted. Loopback by default: the page itself asks for no password."""
+    app = build_app(workspace=workspace, episodes=episodes, ledger_url=ledger_url, reviewer=reviewer)
+    app.queue(default_concurrency_limit=None)
+    app.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=_theme(),
+        css=(_HERE / "review.css").read_text(),
+        head=f"<script>{(_HERE / 'review.js').read_text()}</script>",
+    )
+
+
+def _theme() -> gr.themes.Base:
+    """System fonts only: the page must not reach for anything outside this machine."""
+    return gr.themes.Base(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        spacing_size="sm",
+        radius_size="md",
+        text_size="sm",
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+    )

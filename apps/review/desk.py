@@ -1,0 +1,202 @@
+"""A reviewer's desk, without a page: which item is shown, what was typed, and how that becomes a decision.
+
+All truth is in the ledger. What a browser holds between two clicks is a `Token`: it names what was shown, and the
+ledger checks every part of it again, so a second tab, a reload or a forged token can spoil nothing.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from annotators.ledger import Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision
+from annotators.ledger.rows import AnyPayload
+from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.annotations import Action, ReasoningTrace, SegmentList
+from schemas.errors import LedgerError
+from schemas.refs import Ref
+from schemas.spans import NS_PER_S
+
+Choice = Literal["accept", "edit", "reject", "skip"]
+
+
+class Token(BaseModel):
+    """What a browser remembers of the item it shows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    item_id: str
+    base_proposal_id: str
+    revision: int
+    key: str  # fresh each time an item is shown: sending a decision twice counts once
+    shown_ms: int
+
+    @classmethod
+    def read(cls, text: str | None) -> "Token | None":
+        """The token in a text; None when nothing is shown."""
+        try:
+            return cls.model_validate_json(text or "")
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typed:
+    """The fields of the page, as they are now."""
+
+    trace: TraceForm
+    segments: tuple[tuple[str, ...], ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """An item with the token that its page holds, and what its fields start with."""
+
+    item: ReviewItem
+    token: Token
+
+    @property
+    def start(self) -> AnyPayload:
+        """What the fields start with: what a person confirmed, else the newest proposal."""
+        return self.item.confirmed or self.item.head.proposal.payload
+
+
+class Desk:
+    """One set of episodes, one ledger, any number of reviewers."""
+
+    def __init__(self, *, workspace: Workspace, episodes: Ref, ledger_url: str) -> None:
+        self.episodes = EpisodeSet.open(workspace, episodes)
+        self.ledger = Ledger.open(ledger_url)
+        self.looking = threading.Lock()  # an EpisodeSet's decoders are not for several threads at once
+        self._among = self.episodes.ids()
+
+    def wanted(self, *, status: str | None = None, rank: int | None = None, search: str = "") -> QueueFilter:
+        """A filter over the items of these episodes."""
+        known: dict[str, Literal["open", "accepted", "edited", "rejected", "skipped"]] = {
+            "open": "open",
+            "accepted": "accepted",
+            "edited": "edited",
+            "rejected": "rejected",
+            "skipped": "skipped",
+        }
+        chosen = known.get(status or "")
+        return QueueFilter(status=chosen, rank=rank, search=search.strip(), among=self._among)
+
+    def take(self, *, reviewer: str, wanted: QueueFilter, item_id: str | None = None) -> Shown | None:
+        """Lease the next item, or the named one; None when nothing waits."""
+        item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted)
+        return None if item is None else shown(item)
+
+    def again(self, token: Token) -> Shown:
+        """The item a token names, as the ledger has it now."""
+        return Shown(item=self.ledger.item(token.item_id), token=token)
+
+    def queue(self, wanted: QueueFilter) -> list[QueueRow]:
+        """The queue, in order."""
+        return self.ledger.queue(wanted)
+
+    def progress(self) -> Progress:
+        """How far these episodes are."""
+        return self.ledger.progress(QueueFilter(among=self._among))
+
+    def read(self, shown: Shown, typed: Typed) -> Reading:
+        """What the fields amount to now."""
+        start = shown.start
+        match start:
+            case ReasoningTrace():
+                return read_trace(typed.trace, start)
+            case SegmentList():
+                return read_segments(typed.segments, start, end_ns=self.end_ns(shown.item.episode_id))
+
+    def is_changed(self, shown: Shown, typed: Typed) -> bool:
+        """True when the fields no longer say what they started with."""
+        start = shown.start
+        if isinstance(start, ReasoningTrace):
+            return typed.trace != TraceForm.of(start)
+        rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
+        return rows != segment_rows(start)
+
+    def end_ns(self, episode_id: str) -> int:
+        """Where an episode ends."""
+        return self.episodes.row(episode_id).num_frames * NS_PER_S // self.episodes.rate_hz
+
+    def segments(self, shown: Shown) -> SegmentList | None:
+        """The segments to draw under the video: the item's own, else what is known about the same episode."""
+        if isinstance(shown.start, SegmentList):
+            return shown.start
+        found = self.ledger.proposals(episode_ids=[shown.item.episode_id], field="segments")
+        if not found:
+            return None
+        item = self.ledger.item(found[-1].item_id)
+        payload = item.confirmed or item.head.proposal.payload
+        return payload if isinstance(payload, SegmentList) else None
+
+    def decide(self, choice: Choice, *, token: Token, reviewer: str, typed: Typed) -> StoredDecision:
+        """Write one decision. Raises LedgerError, in words for the reviewer, when it can not be saved as it stands."""
+        before = self.again(token)
+        payload: AnyPayload | None = None
+        if choice == "edit":
+            payload = self._edited(before, typed)
+        elif self.is_changed(before, typed) and before.item.revision == token.revision:
+            raise LedgerError("You changed fields. Save the edit (Ctrl+Enter), or reset the fields first.")
+        action: Action = choice
+        return self.ledger.decide(
+            item_id=token.item_id,
+            base_proposal_id=token.base_proposal_id,
+            action=action,
+            reviewer=reviewer,
+            payload=payload,
+            idem_key=f"{token.key}:{choice}",
+            lead_time_ms=max(0, _now_ms() - token.shown_ms),
+            note=typed.note.strip(),
+            base_revision=token.revision,
+        )
+
+    def _edited(self, before: Shown, typed: Typed) -> AnyPayload:
+        reading = self.read(before, typed)
+        if reading.payload is None:
+            raise LedgerError(f"Not saved yet. {' '.join(reading.problems)}")
+        if reading.payload == before.item.head.proposal.payload:
+            raise LedgerError("The fields say what the proposal says. Press Accept, or change a field.")
+        return reading.payload
+
+    def undo(self, *, reviewer: str, token: Token | None) -> Shown | None:
+        """Take back the reviewer's last decision and show its item again; None when there is nothing to take back."""
+        key = token.key if token is not None else uuid.uuid4().hex
+        taken = self.ledger.undo(reviewer=reviewer, idem_key=f"{key}:undo")
+        if taken is None:
+            return None
+        return self.take(reviewer=reviewer, wanted=self.wanted(), item_id=taken.item_id)
+
+    def close(self) -> None:
+        """Close the ledger and the videos."""
+        self.ledger.close()
+        self.episodes.close()
+
+
+def shown(item: ReviewItem) -> Shown:
+    """An item with a fresh token."""
+    token = Token(
+        item_id=item.item_id,
+        base_proposal_id=item.head.proposal_id,
+        revision=item.revision,
+        key=uuid.uuid4().hex,
+        shown_ms=_now_ms(),
+    )
+    return Shown(item=item, token=token)
+
+
+def typed_cells(table: Sequence[Sequence[object]] | None) -> tuple[tuple[str, ...], ...]:
+    """A table's cells as they were typed; rows cut or filled to four cells."""
+    rows = [[("" if cell is None else str(cell)) for cell in row] for row in (table or ())]
+    return tuple(tuple((row + [""] * 4)[:4]) for row in rows)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,42 @@
+"""Small pieces of the page as HTML. Every word that comes from data goes through `say`."""
+
+import html
+
+from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_UNKNOWN
+
+VERDICTS = {"pass": ("\u2713", "passed"), "fail": ("\u2715", "failed"), "unknown": ("?", "could not tell")}
+STATUSES = {
+    "open": ("\u25cb", "waiting"),
+    "accepted": ("\u2713", "accepted"),
+    "edited": ("\u270e", "edited"),
+    "rejected": ("\u2715", "rejected"),
+    "skipped": ("\u21b7", "skipped"),
+}
+RANKS = {
+    RANK_FAIL: ("fail", "a verifier failed"),
+    RANK_DISAGREEMENT: ("disagree", "models disagree"),
+    RANK_UNKNOWN: ("unknown", "a verifier could not tell"),
+}
+
+
+def say(text: object) -> str:
+    """Text that was read from pictures, files or people, safe inside HTML and inside attributes.
+
+    The component that shows it expands `${...}` and `{{...}}`, so those signs are escaped as well.
+    """
+    return html.escape(str(text), quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+
+
+def verdict_badge(verdict: str) -> str:
+    """A verdict as sign, colour and word."""
+    sign, word = VERDICTS[verdict]
+    return f'<span class="badge {verdict}"><b aria-hidden="true">{sign}</b> {word}</span>'
+
+
+def rank_badge(rank: int, *, conflict: bool) -> str:
+    """Why an item stands where it stands in the queue."""
+    if conflict:
+        return '<span class="badge disagree"><b aria-hidden="true">!</b> differs from what a person said</span>'
+    name, words = RANKS.get(rank, ("rest", "audit: nothing suspicious"))
+    sign = {"fail": "\u2715", "disagree": "\u2260", "unknown": "?"}.get(name, "\u00b7")
+    return f'<span class="badge {name}"><b aria-hidden="true">{sign}</b> {words}</span>'

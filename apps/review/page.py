@@ -1,0 +1,332 @@
+"""The page's controls and what happens when one is used."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.i18n import I18nData
+
+from annotators.review import LABELS, POSITIONS, TraceForm, segment_rows
+from apps.review.desk import Choice, Desk, Shown, Token, Typed, typed_cells
+from apps.review.markup import say
+from apps.review.panels import (
+    idle_panel,
+    progress_panel,
+    queue_panel,
+    rank_choices,
+    verdicts_panel,
+    words_panel,
+)
+from apps.review.stage import stage
+from schemas.annotations import ReasoningTrace
+from schemas.errors import EngineError, LedgerError
+
+MOST_CARDS = 6
+_HEADERS = ["start_s", "end_s", "label", "end effector"]
+_OPEN_ROW = """element.addEventListener('click', event => {
+  const row = event.target.closest('[data-item]');
+  if (row) trigger('click', {item: row.dataset.item});
+});"""
+_STATUSES: list[str | int | float | tuple[str | I18nData, str | int | float]] = [
+    ("all items", ""),
+    *("open", "skipped", "accepted", "edited", "rejected"),
+]
+
+
+class Page:
+    """Builds the controls inside the current Blocks; its methods are the handlers.
+
+    Handlers take the request first, then the values of `inputs` in order, and give the values of `outputs` in order.
+    """
+
+    def __init__(self, desk: Desk, reviewer: str) -> None:
+        self._desk = desk
+        with gr.Row(elem_id="top"):
+            self.progress = gr.HTML(elem_id="progress")
+            self.reviewer = gr.Textbox(
+                reviewer, label="Reviewer", placeholder="your name", elem_id="reviewer", max_lines=1, max_length=80
+            )
+        self.token = gr.Textbox(visible=False)
+        with gr.Row(elem_id="desk"):
+            with gr.Column(elem_id="left"):
+                self._queue_controls()
+            with gr.Column(elem_id="middle"):
+                self.stage = gr.HTML(idle_panel("Loading."), elem_id="stage")
+            with gr.Column(elem_id="right"):
+                self._form_controls()
+        self.fields: list[Any] = [
+            self.board,
+            self.solution,
+            self.pick_text,
+            self.pick_position,
+            self.segments,
+            *self.card_texts,
+            *self.card_places,
+        ]
+        self.inputs = [self.token, self.reviewer, self.status, self.rank, self.search, self.note, *self.fields]
+        self.outputs = [
+            self.token,
+            self.progress,
+            self.queue,
+            self.stage,
+            self.words,
+            self.verdicts,
+            self.note,
+            self.trace_form,
+            self.segments_form,
+            self.bar,
+            *self.cards,
+            *self.fields,
+        ]
+
+    def _queue_controls(self) -> None:
+        with gr.Group(elem_id="filters"):
+            self.search = gr.Textbox(
+                label="Episode", placeholder="search episodes", elem_id="search", max_lines=1, show_label=False
+            )
+            with gr.Row():
+                self.status = gr.Dropdown(
+                    _STATUSES, value="", show_label=False, container=False, elem_id="status", filterable=False
+                )
+                self.rank = gr.Dropdown(
+                    rank_choices(), value=-1, show_label=False, container=False, elem_id="rank", filterable=False
+                )
+        self.queue = gr.HTML(elem_id="queue", js_on_load=_OPEN_ROW)
+
+    def _form_controls(self) -> None:
+        with gr.Column(elem_id="facts"):
+            self.words = gr.HTML(elem_id="words")
+            with gr.Column(elem_id="trace-form", visible=False) as self.trace_form:
+                with gr.Row():
+                    self.board = gr.Textbox(label="Board", elem_id="board", max_lines=1, max_length=200)
+                    self.solution = gr.Textbox(label="Solution", elem_id="solution", max_lines=1, max_length=200)
+                with gr.Row(elem_id="cards"):
+                    self._cards()
+                with gr.Row():
+                    self.pick_text = gr.Textbox(label="Pick", elem_id="pick", max_lines=1, max_length=80)
+                    self.pick_position = gr.Dropdown(
+                        list(POSITIONS), label="Pick from", elem_id="pick-from", filterable=False
+                    )
+            with gr.Column(elem_id="segments-form", visible=False) as self.segments_form:
+                self.segments = gr.Dataframe(
+                    headers=_HEADERS,
+                    datatype="str",
+                    type="array",
+                    column_count=4,
+                    interactive=True,
+                    show_label=False,
+                    elem_id="segments",
+                    max_height=320,
+                )
+                gr.HTML(f'<p class="hint">Labels: {", ".join(LABELS)}.</p>')
+            self.verdicts = gr.HTML(elem_id="verdicts")
+            self.note = gr.Textbox(
+                label="Note", placeholder="why, for others (optional)", elem_id="note", max_lines=1, max_length=500
+            )
+        with gr.Column(elem_id="decide", visible=False) as self.bar:
+            with gr.Row():
+                self.accept = gr.Button("Accept", elem_id="accept", variant="primary")
+                self.save = gr.Button("Save edit", elem_id="save")
+                self.reject = gr.Button("Reject", elem_id="reject")
+                self.skip = gr.Button("Skip", elem_id="skip")
+            with gr.Row(elem_id="second"):
+                self.undo = gr.Button("Undo my last decision", elem_id="undo", size="sm")
+                self.reset = gr.Button("Reset fields", elem_id="reset", size="sm")
+
+    def _cards(self) -> None:
+        """One narrow column per card: what is on it, and where it lies."""
+        self.cards: list[gr.Column] = []
+        self.card_texts: list[gr.Textbox] = []
+        self.card_places: list[gr.Dropdown] = []
+        for number in range(1, MOST_CARDS + 1):
+            with gr.Column(min_width=80, elem_classes="card", visible=number <= 3) as column:
+                text = gr.Textbox(label=f"Card {number}", elem_id=f"card-{number}", max_lines=1, max_length=80)
+                place = gr.Dropdown(
+                    list(POSITIONS), show_label=False, container=False, elem_id=f"place-{number}", filterable=False
+                )
+            self.cards.append(column)
+            self.card_texts.append(text)
+            self.card_places.append(place)
+
+    # Handlers
+
+    def on_load(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """The page was opened: show the next item."""
+        return self._next(_Call(request, values))
+
+    def on_name(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """A name was typed: show that reviewer's next item."""
+        return self._next(_Call(request, values))
+
+    def on_name_left(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """The name field was left: go on if nothing is shown yet."""
+        call = _Call(request, values)
+        return gr.skip() if call.token is not None else self._next(call)
+
+    def on_accept(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Accept the proposal as it is."""
+        return self._decide("accept", _Call(request, values))
+
+    def on_save(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Save the fields as the truth."""
+        return self._decide("edit", _Call(request, values))
+
+    def on_reject(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Keep the item out of every release."""
+        return self._decide("reject", _Call(request, values))
+
+    def on_skip(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Leave the item to someone else."""
+        return self._decide("skip", _Call(request, values))
+
+    def on_undo(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Take back the last decision and show its item."""
+        call = _Call(request, values)
+        if not call.reviewer:
+            return _warn("Type your name first.")
+        try:
+            shown = self._desk.undo(reviewer=call.reviewer, token=call.token)
+        except LedgerError as error:
+            return _warn(str(error))
+        return _warn("There is nothing of yours to undo.") if shown is None else self._show(shown, call)
+
+    def on_reset(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Put the fields back to what they started with."""
+        call = _Call(request, values)
+        return gr.skip() if call.token is None else self._open(call.token.item_id, call)
+
+    def on_open(self, event: gr.EventData, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """A row of the queue was clicked."""
+        call = _Call(request, values)
+        if call.token is not None and self._desk.is_changed(self._desk.again(call.token), call.typed):
+            return _warn("You changed fields. Save the edit (Ctrl+Enter), or reset the fields first.")
+        return self._open(str(event.item), call)
+
+    def on_typing(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """A field changed: show the words it makes."""
+        call = _Call(request, values)
+        if call.token is None:
+            return gr.skip()
+        shown = self._desk.again(call.token)
+        return words_panel(shown, self._desk.read(shown, call.typed))
+
+    def on_filter(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """A filter changed: show the queue it leaves."""
+        return self._lists(_Call(request, values))
+
+    def on_tick(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Time passed: show what others did."""
+        return self._lists(_Call(request, values))
+
+    # What they share
+
+    def _decide(self, choice: Choice, call: "_Call") -> Any:  # noqa: ANN401 - Gradio's values
+        if call.token is None or not call.reviewer:
+            return _warn("Type your name first." if call.token is None else "A decision needs your name.")
+        try:
+            self._desk.decide(choice, token=call.token, reviewer=call.reviewer, typed=call.typed)
+        except LedgerError as error:
+            return _warn(str(error))
+        return self._next(call)
+
+    def _next(self, call: "_Call") -> Any:  # noqa: ANN401 - Gradio's values
+        if not call.reviewer:
+            return self._idle("Type your name at the top right to begin.", call)
+        try:
+            shown = self._desk.take(reviewer=call.reviewer, wanted=call.wanted(self._desk))
+        except EngineError as error:
+            return self._idle(str(error), call)
+        if shown is None:
+            return self._idle("Nothing waits for you here. Change the filters, or open an item in the queue.", call)
+        return self._show(shown, call)
+
+    def _open(self, item_id: str, call: "_Call") -> Any:  # noqa: ANN401 - Gradio's values
+        if not call.reviewer:
+            return _warn("Type your name first.")
+        try:
+            shown = self._desk.take(reviewer=call.reviewer, wanted=self._desk.wanted(), item_id=item_id)
+        except LedgerError as error:
+            return _warn(str(error))
+        return gr.skip() if shown is None else self._show(shown, call)
+
+    def _lists(self, call: "_Call", current: str | None = None) -> tuple[str, str]:
+        """Queue and progress."""
+        if current is None and call.token is not None:
+            current = call.token.item_id
+        rows = self._desk.queue(call.wanted(self._desk))
+        name = str(self._desk.episodes.ref)
+        return queue_panel(rows, current, call.reviewer), progress_panel(self._desk.progress(), name)
+
+    def _show(self, shown: Shown, call: "_Call") -> list[Any]:
+        queue, progress = self._lists(call, shown.item.item_id)
+        start = shown.start
+        is_trace = isinstance(start, ReasoningTrace)
+        form = TraceForm.of(start) if isinstance(start, ReasoningTrace) else TraceForm()
+        rows = [] if isinstance(start, ReasoningTrace) else segment_rows(start)
+        typed = Typed(trace=form, segments=typed_cells(rows), note="")
+        cards = (form.cards + (("", "unknown"),) * MOST_CARDS)[:MOST_CARDS]
+        return [
+            shown.token.model_dump_json(),
+            progress,
+            queue,
+            stage(self._desk, shown),
+            words_panel(shown, self._desk.read(shown, typed)),
+            verdicts_panel(shown),
+            "",
+            gr.update(visible=is_trace),
+            gr.update(visible=not is_trace),
+            gr.update(visible=True),
+            *(gr.update(visible=index < len(form.cards)) for index in range(MOST_CARDS)),
+            form.board,
+            form.solution,
+            form.pick_text,
+            form.pick_position,
+            rows,
+            *(text for text, _ in cards),
+            *(where for _, where in cards),
+        ]
+
+    def _idle(self, reason: str, call: "_Call") -> list[Any]:
+        queue, progress = self._lists(call, "")
+        hidden = gr.update(visible=False)
+        shown = [None, progress, queue, idle_panel(reason), "", "", "", hidden, hidden, gr.update(visible=True)]
+        return shown + [gr.skip()] * (len(self.cards) + len(self.fields))
+
+
+class _Call:
+    """The values that came with one event, by name. Who calls is the login's name where there is a login."""
+
+    def __init__(self, request: gr.Request, values: tuple[Any, ...]) -> None:
+        token, reviewer, self._status, self._rank, self._search, note, *fields = values
+        board, solution, pick_text, pick_position, segments, *cards = fields
+        self.token = Token.read(token)
+        login = getattr(request, "username", None)
+        self.reviewer = str(login or reviewer or "").strip()
+        pairs = zip(cards[:MOST_CARDS], cards[MOST_CARDS:], strict=True)
+        self.typed = Typed(
+            trace=TraceForm(
+                board=board or "",
+                solution=solution or "",
+                cards=_without_empty_tail([(text or "", where or "unknown") for text, where in pairs]),
+                pick_text=pick_text or "",
+                pick_position=pick_position or "unknown",
+            ),
+            segments=typed_cells(segments),
+            note=note or "",
+        )
+
+    def wanted(self, desk: Desk) -> Any:  # noqa: ANN401 - a QueueFilter
+        """The queue's filter."""
+        rank = None if self._rank in (None, -1) else int(self._rank)
+        return desk.wanted(status=self._status, rank=rank, search=self._search or "")
+
+
+def _without_empty_tail(cards: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The cards as the form starts them: at least three rows, no empty ones after."""
+    while len(cards) > 3 and cards[-1] == ("", "unknown"):
+        cards = cards[:-1]
+    return tuple(cards)
+
+
+def _warn(words: str) -> Any:  # noqa: ANN401 - Gradio's "change nothing"
+    gr.Warning(say(words))
+    return gr.skip()

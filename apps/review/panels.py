@@ -1,0 +1,135 @@
+"""The sides of the page: progress, the queue, the words as the model would learn them, and what the verifiers found."""
+
+from collections.abc import Sequence
+
+from annotators.ledger import Progress, QueueRow
+from annotators.ledger.rows import RANK_WORDS
+from annotators.review import Reading, changes, recheck
+from apps.review.desk import Shown
+from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge
+from schemas.annotations import SegmentList, VerifierResult, render_payload
+
+
+def progress_panel(progress: Progress, name: str) -> str:
+    """How much is done, how much is left, and by whom."""
+    total = max(progress.num_items, 1)
+    bars = "".join(
+        f'<i class="{status}" style="width:{100 * progress.by_status.get(status, 0) / total:.2f}%" '
+        f'title="{progress.by_status.get(status, 0)} {words}"></i>'
+        for status, (_, words) in STATUSES.items()
+        if status in ("accepted", "edited", "rejected")
+    )
+    people = "".join(f"<span><b>{count}</b> {say(who)}</span>" for who, count in progress.by_reviewer.items())
+    extra = f'<span class="warn"><b>{progress.num_conflicts}</b> conflicts</span>' if progress.num_conflicts else ""
+    done = f"<span><b>{progress.num_done}</b> done</span><span><b>{progress.num_left}</b> left</span>"
+    return f"""
+<div class="progress"><div class="brand">Review <b>{say(name)}</b></div>
+  <div class="meter" role="img" aria-label="{progress.num_done} of {progress.num_items} decided">{bars}</div>
+  <div class="counts">{done}{extra}</div>
+  <div class="people">{people}</div></div>"""
+
+
+def queue_panel(rows: Sequence[QueueRow], current: str | None, reviewer: str) -> str:
+    """The queue; a click on a row opens it."""
+    if not rows:
+        return '<p class="hint">No item matches. Clear the filters to see all.</p>'
+    return '<div class="queue" role="list">' + "".join(_queue_row(row, current, reviewer) for row in rows) + "</div>"
+
+
+def _queue_row(row: QueueRow, current: str | None, reviewer: str) -> str:
+    sign, words = STATUSES[row.status]
+    colour: str = row.status
+    if row.conflict:
+        sign, words, colour = "!", f"{words}, and a newer proposal differs", "disagree"
+    elif row.status in ("open", "skipped") and row.rank in RANKS:
+        colour, reason = RANKS[row.rank]
+        sign = {"fail": "\u2715", "disagree": "\u2260", "unknown": "?"}[colour] if row.status == "open" else sign
+        words = f"{words}: {reason}"
+    who = row.decided_by or (f"{row.lease_owner} is on it" if row.lease_owner not in (None, reviewer) else "")
+    mark = ' aria-current="true"' if row.item_id == current else ""
+    stem, _, tail = row.episode_id.rpartition("-")
+    return (
+        f'<button type="button" class="queue-row" role="listitem" data-item="{say(row.item_id)}"{mark} '
+        f'title="{say(row.episode_id)}: {say(words)}"><b class="dot {colour}">{sign}</b>'
+        f'<span class="name">{say(stem or tail)}<small>{say(row.field)}</small></span>'
+        f'<small class="who">{say(who)}</small></button>'
+    )
+
+
+def words_panel(shown: Shown, reading: Reading) -> str:
+    """What the model would learn from the fields as they are now, large; or what must be mended first."""
+    item, proposal = shown.item, shown.item.head.proposal
+    if reading.payload is None:
+        problems = "".join(f"<li>{say(problem)}</li>" for problem in reading.problems)
+        body = f'<ul class="problems" role="alert">{problems}</ul>'
+    else:
+        small = " long" if isinstance(reading.payload, SegmentList) else ""
+        body = f'<p class="words{small}" id="trace-words">{say(reading.text)}</p>'
+    who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
+    return (
+        f'<section class="words-panel"><div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
+        f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span></div>{body}'
+        f"{_standing(shown)}{_changes(shown, reading)}</section>"
+    )
+
+
+def _standing(shown: Shown) -> str:
+    """What people decided before, where they did."""
+    item = shown.item
+    last = item.last_word
+    if last is None:
+        return ""
+    note = f" \u201c{say(last.note)}\u201d" if last.note else ""
+    what = STATUSES[item.status][1].capitalize()
+    said = f"<b>{say(what)}</b> by {say(last.reviewer)}, {say(last.created[:16].replace('T', ' '))}{note}."
+    if not item.conflict:
+        return f'<p class="standing">{said} A new decision replaces it.</p>'
+    fresh = render_payload(item.head.proposal.payload)
+    return (
+        f'<p class="standing conflict">{said} A newer proposal differs: <q>{say(fresh)}</q> Accept takes the new one; '
+        "Save edit keeps what stands in the fields.</p>"
+    )
+
+
+def _changes(shown: Shown, reading: Reading) -> str:
+    """The difference between the proposal and the fields, and what programs say about the edit."""
+    if reading.payload is None:
+        return ""
+    found = changes(shown.item.head.proposal.payload, reading.payload)
+    if not found:
+        return ""
+    rows = "".join(
+        f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
+        for row in found
+    )
+    checks = "".join(_verdict(row) for row in recheck(reading.payload) if row.verdict != "pass")
+    listing = f'<ul class="verdicts">{checks}</ul>' if checks else ""
+    return f'<div class="changes"><h3>Your edit</h3><ul class="diff">{rows}</ul>{listing}</div>'
+
+
+def verdicts_panel(shown: Shown) -> str:
+    """What every verifier found about the proposal, worst first, with its evidence."""
+    order = {"fail": 0, "unknown": 1, "pass": 2}
+    results = sorted(shown.item.head.results, key=lambda row: (order[row.verdict], row.verifier))
+    if not results:
+        return '<section><h3>Verifiers</h3><p class="hint">No program looked at this proposal.</p></section>'
+    rows = "".join(_verdict(row) for row in results)
+    return f'<section><h3>Verifiers <small>about the proposal</small></h3><ul class="verdicts">{rows}</ul></section>'
+
+
+def _verdict(row: VerifierResult) -> str:
+    soft = "" if row.hard else ' <small title="does not gate the release policy verified">advice</small>'
+    return (
+        f'<li class="{row.verdict}">{verdict_badge(row.verdict)}<span class="verifier">'
+        f'{say(row.verifier.replace("_", " "))}{soft}</span><span class="evidence">{say(row.evidence)}</span></li>'
+    )
+
+
+def idle_panel(reason: str) -> str:
+    """What the stage says when no item is shown."""
+    return f'<div class="idle"><p>{say(reason)}</p></div>'
+
+
+def rank_choices() -> list[tuple[str, int]]:
+    """The verdict filter's choices."""
+    return [("any verdict", -1), *((words, rank) for rank, words in enumerate(RANK_WORDS))]

@@ -1,0 +1,121 @@
+"""The middle of the page: the episode's video, what was cut out of it, and the timeline.
+
+The video is the dataset's own file. Shards hold many episodes one after another, so the page gets where this one starts
+and ends and stays inside. Nothing is copied or re-encoded.
+"""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from apps.review.desk import Desk, Shown
+from apps.review.markup import say
+from apps.review.timeline import timeline
+from schemas.errors import EngineError
+
+FILE_ROUTE = "/gradio_api/file="
+_LEAST_SHOWN = 96  # pixels: smaller cut-outs are enlarged without smoothing, so that every pixel is seen
+
+
+def stage(desk: Desk, shown: Shown) -> str:
+    """Video, controls, timeline and cut-outs of the item's episode."""
+    item, episodes = shown.item, desk.episodes
+    row = episodes.row(item.episode_id)
+    cameras = [_camera(desk, item.episode_id, name) for name in episodes.cameras]
+    buttons = "".join(
+        f'<button type="button" data-camera="{index}" aria-pressed="{"true" if index == 0 else "false"}">'
+        f"{say(camera['name'])}</button>"
+        for index, camera in enumerate(cameras)
+    )
+    with desk.looking:
+        lanes = timeline(episodes, item.episode_id, desk.segments(shown))
+        crops = _crops(desk, shown)
+    screen = (
+        '<video muted playsinline preload="auto" aria-label="the episode"></video>'
+        if cameras
+        else '<p class="hint">These episodes have no camera.</p>'
+    )
+    return f"""
+<div class="stage" data-fps="{episodes.rate_hz}" data-frames="{row.num_frames}" data-key="{say(shown.token.key)}"
+     data-cameras="{say(json.dumps(cameras))}">
+  <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
+    <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
+  <div class="screen-row"><div class="screen">{screen}</div>
+    <div class="crops" aria-label="cut out of the video">{crops}</div></div>
+  {_TRANSPORT}
+  {lanes}
+</div>"""
+
+
+_TRANSPORT = """
+  <div class="transport">
+    <button type="button" data-act="first" title="to the start (Home)">|&#9664;&#xFE0E;</button>
+    <button type="button" data-act="prev" title="one frame back (left arrow)">&#9664;&#xFE0E; 1</button>
+    <button type="button" data-act="play" class="play" title="play or pause (space)">Play</button>
+    <button type="button" data-act="next" title="one frame on (right arrow)">1 &#9654;&#xFE0E;</button>
+    <button type="button" data-act="speed" title="speed">1&times;</button>
+    <span class="spacer"></span>
+    <output class="clock">frame 0</output>
+  </div>"""
+
+
+def _camera(desk: Desk, episode_id: str, name: str) -> dict[str, Any]:
+    path, start_s, end_s = desk.episodes.video_clip(episode_id, name)
+    return {"name": name, "url": FILE_ROUTE + quote(str(Path(path).resolve())), "start": start_s, "end": end_s}
+
+
+def _crops(desk: Desk, shown: Shown) -> str:
+    figures = [
+        _figure(desk, shown.item.episode_id, name, spec)
+        for name, spec in _ordered(shown.item.head.proposal.images)
+        if isinstance(spec, dict)
+    ]
+    return "".join(figures) or '<p class="hint">This proposal names no cut-outs.</p>'
+
+
+def _ordered(images: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The board first, then the cards from left to right, then the rest."""
+    order = ("board", "board_again", "card_left", "card_middle", "card_right")
+    return sorted(images.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else 99, pair[0]))
+
+
+def _figure(desk: Desk, episode_id: str, name: str, spec: dict[str, Any]) -> str:
+    """One cut-out at full resolution; a click on it seeks to its frame."""
+    words = name.replace("_", " ")
+    try:
+        index = int(spec["frame"])
+        picture = _cut(desk.episodes.frame(episode_id, str(spec["camera"]), index), spec.get("box_xyxy"))
+    except (EngineError, KeyError, ValueError, TypeError, IndexError) as error:
+        # A proposal's picture may name what these episodes lack; the item can still be decided from the video.
+        return f'<figure class="crop missing"><figcaption>{say(words)}: {say(error)}</figcaption></figure>'
+    height, width = picture.shape[:2]
+    grown = "tiny" if height < _LEAST_SHOWN else "plain"
+    kind = "wide" if name.startswith("board") or spec.get("box_xyxy") is None else "narrow"
+    return (
+        f'<figure class="crop {kind}" data-seek="{index}" tabindex="-1" title="click to see frame {index}">'
+        f'<img class="{grown}" src="{_data_url(picture)}" width="{width}" height="{height}" alt="{say(words)}">'
+        f"<figcaption>{say(words)} <span>frame {index}</span></figcaption></figure>"
+    )
+
+
+def _cut(frame: NDArray[np.uint8], box: list[int] | None) -> NDArray[np.uint8]:
+    if box is None:
+        return frame
+    x0, y0, x1, y1 = (int(value) for value in box)
+    part = frame[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)]
+    if part.size == 0:
+        raise ValueError(f"the box {box} holds no pixel of a {frame.shape[1]}x{frame.shape[0]} picture")
+    return part
+
+
+def _data_url(picture: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,113 @@
+"""The robot's state under the video: segments as bands, grippers and joints as curves, all on one time axis."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotators.kinematics import openness
+from apps.review.markup import say
+from dataengine.episode_set import EpisodeSet
+from schemas.annotations import SegmentList
+from schemas.errors import EpisodeError
+from schemas.spans import NS_PER_S
+
+_WIDTH = 1000  # units of the drawing; it is stretched to the page
+_MOST_POINTS = 500
+_LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold")  # each has its colour in review.css
+
+
+def timeline(episodes: EpisodeSet, episode_id: str, segments: SegmentList | None) -> str:
+    """All rows of one episode; the page draws a playhead over them and seeks where they are clicked."""
+    num_frames = episodes.row(episode_id).num_frames
+    end_ns = num_frames * NS_PER_S // episodes.rate_hz
+    columns = episodes.columns(episode_id)
+    rows = [_bands(segments, end_ns)] if segments is not None else []
+    taken: dict[str, set[int]] = {}
+    for end in episodes.rig.end_effectors:
+        taken.setdefault(end.feature, set()).update(end.indices)
+        try:
+            rows.append(_gripper(end.name, openness(columns, end)))
+        except EpisodeError as error:  # the rig and these episodes misfit: the reviewer should know, and can go on
+            rows.append(_row(end.name, f'<p class="hint">{say(error)}</p>', "note"))
+    parts = [(arm.name, arm.feature, list(arm.indices)) for arm in episodes.rig.arms]
+    if not parts and "observation.state" in columns:
+        rest = range(columns["observation.state"].shape[1])
+        left = [index for index in rest if index not in taken.get("observation.state", set())]
+        parts = [("state", "observation.state", left)] if left else []
+    for name, feature, indices in parts:
+        column = columns.get(feature)
+        if column is not None and max(indices) < column.shape[1]:
+            rows.append(_joints(name, column[:, indices]))
+    ticks = _seconds(end_ns / NS_PER_S)
+    return f'<div class="timeline" data-timeline>{"".join(rows)}{ticks}</div>'
+
+
+def _row(label: str, body: str, kind: str) -> str:
+    return (
+        f'<div class="lane {kind}"><div class="lane-name" title="{say(label)}">{say(label)}</div>'
+        f'<div class="lane-plot">{body}<i class="playhead" aria-hidden="true"></i></div></div>'
+    )
+
+
+def _bands(segments: SegmentList, end_ns: int) -> str:
+    bands = []
+    for part in segments.segments:
+        left, width = 100 * part.start_ns / end_ns, 100 * (part.end_ns - part.start_ns) / end_ns
+        colour = part.label if part.label in _LABELS else "other"
+        title = f"{part.render()}, {part.start_ns / NS_PER_S:.2f} to {part.end_ns / NS_PER_S:.2f} s"
+        bands.append(
+            f'<span class="band {colour}" style="left:{left:.3f}%;width:{width:.3f}%" title="{say(title)}">'
+            f"{say(part.label)}</span>"
+        )
+    for event in segments.events:
+        sign = "\u25bc" if event.event == "close" else "\u25b3"
+        title = f"{event.end_effector} {event.event}s at {event.stamp_ns / NS_PER_S:.2f} s"
+        bands.append(
+            f'<i class="event" style="left:{100 * event.stamp_ns / end_ns:.3f}%" title="{say(title)}">{sign}</i>'
+        )
+    return _row("segments", "".join(bands), "segments")
+
+
+def _gripper(name: str, values: NDArray[np.float64]) -> str:
+    points = _points(values, 0.0, 1.0, 30)
+    fill = f"0,30 {points} {_WIDTH},30"
+    body = (
+        f'<svg viewBox="0 0 {_WIDTH} 30" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polygon class="fill" points="{fill}"/><polyline class="curve" points="{points}"/></svg>'
+        '<small class="high">open</small><small class="low">closed</small>'
+    )
+    return _row(name, body, "gripper")
+
+
+def _joints(name: str, values: NDArray[np.generic]) -> str:
+    numbers = np.asarray(values, dtype=np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
+    lines = "".join(
+        f'<polyline class="curve joint j{index % 6}" points="{_points(numbers[:, index], low, high, 40)}"/>'
+        for index in range(numbers.shape[1])
+    )
+    body = (
+        f'<svg viewBox="0 0 {_WIDTH} 40" preserveAspectRatio="none" aria-hidden="true">{lines}</svg>'
+        f'<small class="high">{high:.2f}</small><small class="low">{low:.2f}</small>'
+    )
+    return _row(name, body, "joints")
+
+
+def _points(values: NDArray[np.float64], low: float, high: float, height: int) -> str:
+    """Polyline points; long episodes are thinned, first and last row kept."""
+    picked = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST_POINTS)).round().astype(int))
+    x = (picked + 0.5) / len(values) * _WIDTH
+    y = height - 1 - (values[picked] - low) / max(high - low, 1e-9) * (height - 2)
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+
+
+def _seconds(duration_s: float) -> str:
+    step = next((step for step in _STEPS if duration_s / step <= 8), _STEPS[-1])
+    count = int(duration_s / step + 1e-9)
+    marks: Sequence[float] = [index * step for index in range(count + 1)]
+    ticks = "".join(f'<span style="left:{100 * mark / duration_s:.2f}%">{mark:g}</span>' for mark in marks)
+    return f'<div class="lane axis"><div class="lane-name">seconds</div><div class="lane-plot">{ticks}</div></div>'
+
+
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)

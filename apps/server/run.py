@@ -1,0 +1,91 @@
+"""`dataengine serve`: a checkpoint on a socket, behind a gate made from the demonstrations it learned from."""
+
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from apps.server.gate import ActionGate
+from apps.server.server import DEFAULT_PORT, serve
+from apps.server.session import ServerCounts
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.errors import ArtifactError, UsageError
+from schemas.mixes import MixLock, RobotSource
+from schemas.refs import Ref
+from schemas.wire import ServerMetadata
+
+log = logging.getLogger(__name__)
+
+
+def serve_checkpoint(
+    workspace: Workspace,
+    checkpoint: Ref,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    token: str | None = None,
+    embodiment: str | None = None,
+    rate_hz: int | None = None,
+    on_ready: Callable[[int], None] = lambda port: log.info("listening on port %d", port),
+) -> ServerCounts:
+    """Serve until SIGINT or SIGTERM.
+
+    `embodiment` is needed when the model knows several robots, `rate_hz` when the episodes it learned from are not in
+    this workspace. Raises RefError, TrainError, ArtifactError or UsageError before anything listens.
+    """
+    # Imported here: a refused host or an unknown checkpoint is told before torch is loaded.
+    path = workspace.find("checkpoints", checkpoint)
+    from trainers.policy import load_policy
+
+    policy = load_policy(path, embodiment=embodiment)
+    robot = policy.robot
+    names, known_rate_hz = _demonstrated(workspace, checkpoint, robot.name)
+    rate_hz = rate_hz or known_rate_hz
+    if rate_hz is None:
+        raise UsageError(
+            f"nothing in this workspace says at which rate '{robot.name}' acts. Pull the mix and the episodes of "
+            f"{checkpoint}, or give --rate-hz."
+        )
+    num_actions = len(robot.normalizer.action_low)
+    return serve(
+        policy,
+        gate=ActionGate.around(
+            robot.normalizer, chunk_steps=policy.chunk_steps, names=names if len(names) == num_actions else ()
+        ),
+        metadata=ServerMetadata(
+            policy=policy.name,
+            cameras=policy.cameras,
+            state_dim=len(robot.normalizer.state_mean),
+            action_dim=num_actions,
+            chunk_steps=policy.chunk_steps,
+            rate_hz=rate_hz,
+        ),
+        host=host,
+        port=port,
+        token=token,
+        on_ready=on_ready,
+    )
+
+
+def read_lock(workspace: Workspace, mix: Ref) -> MixLock:
+    """The lock of a mix. Raises RefError when it is absent, ArtifactError when it is damaged."""
+    path = workspace.find("mixes", mix) / "lock.json"
+    try:
+        return MixLock.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        raise ArtifactError(f"mix '{mix}' is damaged: its lock.json cannot be read. Build the mix again.") from None
+
+
+def _demonstrated(workspace: Workspace, checkpoint: Ref, robot: str) -> tuple[tuple[str, ...], int | None]:
+    """The names of a robot's action numbers and its rate, found through the mix; nothing when that is elsewhere."""
+    for row in workspace.record("checkpoints", checkpoint).inputs:
+        if row.kind != "mixes" or Ref.parse(row.ref) not in workspace.refs("mixes"):
+            continue
+        for source in read_lock(workspace, Ref.parse(row.ref)).spec.sources:
+            if not isinstance(source, RobotSource) or Ref.parse(source.episodes) not in workspace.refs("episodes"):
+                continue
+            episodes = EpisodeSet.open(workspace, Ref.parse(source.episodes))
+            if episodes.rig.name == robot:
+                return episodes.rig.features["action"].names, episodes.rate_hz
+    return (), None

@@ -1,0 +1,277 @@
+"""Convert: raw episodes become a LeRobot v3.0 dataset and a frame store.
+
+read on Ray workers -> stage per episode -> accept or reject -> commit in natural order -> publish
+
+Staging survives a kill, so a run goes on per episode; the fingerprint covers what the source holds, so an unbroken run,
+a resumed one and one with other workers agree.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from dataengine.artifacts import Draft, begin
+from dataengine.disk_estimate import Estimate, estimate
+from dataengine.executor import for_each_episode, num_workers
+from dataengine.rig_files import load_rig
+from dataengine.sinks import lerobot_v3, zarr_frames
+from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, load_staged, stage_episode
+from dataengine.sinks.video_encoding import VideoEncoding
+from dataengine.sources import Source, open_source
+from dataengine.workspace import Workspace
+from schemas.episodes import Rejected
+from schemas.errors import RejectedError, UsageError
+from schemas.records import InputRef, Record, RejectedRow
+from schemas.refs import Kind, Ref
+from schemas.rigs import Rig
+
+__all__ = ["ConvertReport", "Estimate", "Sink", "VideoEncoding", "convert"]
+
+Sink = Literal["lerobot", "zarr", "both"]
+JPEG_QUALITY = 90
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertReport:
+    """What a conversion made, or (`estimate`) would make."""
+
+    records: tuple[Record, ...]
+    already_there: bool  # nothing had to be done
+    num_episodes: int
+    num_frames: int
+    rejected: tuple[RejectedRow, ...]
+    estimate: Estimate | None = None
+
+
+def convert(
+    *,
+    source_path: Path,
+    to: Ref,
+    workspace: Workspace,
+    rig: str | None,
+    sink: Sink = "both",
+    max_rejected: float = 0.10,
+    frame_size: tuple[int, int] | None = None,
+    encoding: VideoEncoding | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    dry_run: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ConvertReport:
+    """Convert `source_path` into `episodes/to` and/or `frames/to`.
+
+    Args:
+        rig: shipped name or YAML path; None where the raw data says enough.
+        max_rejected: share of episodes that may be left out; above it the run stops and can be continued.
+        frame_size: (width, height) of the frame store; None keeps the source's pictures, JPEGs byte for byte.
+
+    Raises:
+        RejectedError: more episodes were rejected than allowed, or none is left.
+        SourceError, RigError, ArtifactError: the run cannot start, or `to` was made differently.
+    """
+    encoding = encoding or VideoEncoding()
+    _check_arguments(max_rejected, frame_size, workers)
+    source = open_source(source_path, load_rig(rig) if rig else None)
+    names = source.names()
+    if dry_run:
+        return _dry(source, names, sink)
+    inputs = [InputRef(kind="raw", ref=source_path.resolve().name, fingerprint=source.fingerprint())]
+    with ExitStack() as stack:
+        begun = {
+            kind: begin(workspace, kind, to, recipe=recipe, inputs=inputs)
+            for kind, recipe in _recipes(sink, source.rig, encoding, frame_size).items()
+        }
+        drafts = {kind: stack.enter_context(draft) for kind, draft in begun.items() if isinstance(draft, Draft)}
+        records = {kind: record for kind, record in begun.items() if isinstance(record, Record)}
+        if drafts:
+            jobs = _jobs(drafts, encoding, frame_size, workers)
+            rejected = _stage(source, names, jobs, workers, ray_address, on_progress)
+            for kind, draft in drafts.items():
+                records[kind] = _publish(draft, source.rig, names, rejected, max_rejected, encoding)
+    return _report(tuple(records[kind] for kind in begun), already_there=not drafts)
+
+
+def _check_arguments(max_rejected: float, frame_size: tuple[int, int] | None, workers: int | None) -> None:
+    if not 0 <= max_rejected <= 1:
+        raise UsageError(f"the share of rejected episodes is between 0 and 1, got {max_rejected}. Try 0.1 or 10%.")
+    if frame_size is not None and min(frame_size) < 16:
+        raise UsageError(f"frames of {frame_size[0]}x{frame_size[1]} are too small. Use WIDTHxHEIGHT, e.g. 320x240.")
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers can not work. Use 1 or more.")
+
+
+def _recipes(
+    sink: Sink, rig: Rig, encoding: VideoEncoding, frame_size: tuple[int, int] | None
+) -> dict[Kind, dict[str, Any]]:
+    recipes: dict[Kind, dict[str, Any]] = {}
+    if sink in ("lerobot", "both"):
+        recipes["episodes"] = {
+            "layout": lerobot_v3.LAYOUT,
+            "rig": rig.model_dump(mode="json"),
+            "encoding": encoding.to_json(),
+        }
+    if sink in ("zarr", "both"):
+        recipes["frames"] = zarr_frames.frame_recipe(rig, frame_size, JPEG_QUALITY)
+    return recipes
+
+
+def _jobs(
+    drafts: dict[Kind, Draft], encoding: VideoEncoding, frame_size: tuple[int, int] | None, workers: int | None
+) -> tuple[StageJob, ...]:
+    jobs: list[StageJob] = []
+    if "episodes" in drafts:
+        # one encoder thread each where several work side by side: 1.5 times the frames per second on two cores
+        threads = 1 if num_workers(workers) > 1 else None
+        jobs.append(StageVideos(root=drafts["episodes"].staging, encoding=encoding, encoder_threads=threads))
+    if "frames" in drafts:
+        jobs.append(
+            StageFrames(
+                root=drafts["frames"].staging,
+                frame_size=frame_size,
+                quality=JPEG_QUALITY,
+            )
+        )
+    return tuple(jobs)
+
+
+def _stage(
+    source: Source,
+    names: Sequence[str],
+    jobs: tuple[StageJob, ...],
+    workers: int | None,
+    ray_address: str | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, str]:
+    """Stage every episode that is not staged yet; returns the rejected ones and why."""
+    todo = [name for name in names if any(load_staged(job.root, name) is None for job in jobs)]
+    done = len(names) - len(todo)
+    if done:
+        _log.info("going on with %d of %d episodes already staged", done, len(names))
+    rejected: dict[str, str] = {}
+    task = partial(_stage_one, source, jobs)
+    for name, result in for_each_episode(task, todo, workers=workers, ray_address=ray_address):
+        if isinstance(result, Rejected):
+            rejected[name] = result.reason
+            _log.info("rejected %s", result.reason)
+        done += 1
+        if on_progress:
+            on_progress(done, len(names))
+    return rejected
+
+
+def _stage_one(source: Source, jobs: tuple[StageJob, ...], name: str) -> None:
+    missing = tuple(job for job in jobs if load_staged(job.root, name) is None)
+    stage_episode(source.read(name), name, source.rig, missing)
+
+
+def _publish(
+    draft: Draft,
+    rig: Rig,
+    names: Sequence[str],
+    rejected: dict[str, str],
+    max_rejected: float,
+    encoding: VideoEncoding,
+) -> Record:
+    accepted, reasons = _accept(draft.staging, names, rejected)
+    _check_share(names, reasons, accepted, max_rejected)
+    match draft.kind:
+        case "episodes":
+            done = lerobot_v3.commit(draft.path, draft.staging, accepted, rig, encoding)
+        case _:
+            done = zarr_frames.commit(draft.path, draft.staging, accepted, rig, draft.identity["recipe"])
+    return draft.publish(
+        fingerprint=done.fingerprint,
+        counts={
+            "episodes": len(accepted),
+            "frames": done.num_frames,
+            "hours": round(done.num_frames / rig.rate_hz / 3600, 4),
+            "rejected": len(reasons),
+        },
+        rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in names if name in reasons],
+    )
+
+
+def _accept(
+    staging: Path, names: Sequence[str], rejected: dict[str, str]
+) -> tuple[list[StagedEpisode], dict[str, str]]:
+    """Staged episodes in natural order; what can not stand in one dataset with the first one is rejected."""
+    accepted: list[StagedEpisode] = []
+    reasons = dict(rejected)
+    seen: dict[str, str] = {}
+    for name in names:
+        if name in rejected:
+            continue
+        staged = load_staged(staging, name)
+        assert staged is not None, f"{name} was neither staged nor rejected"
+        first = accepted[0].layout() if accepted else staged.layout()
+        odd = next((key for key in first | staged.layout() if first.get(key) != staged.layout().get(key)), None)
+        if odd is not None:
+            reasons[name] = (
+                f"{name}: {odd} is {staged.layout().get(odd, 'absent')}, but {first.get(odd, 'absent')} in "
+                f"{accepted[0].name}. Convert it under another name."
+            )
+        elif staged.episode_id in seen:
+            reasons[name] = f"{name}: the same episode id as {seen[staged.episode_id]}. Remove the copy."
+        else:
+            accepted.append(staged)
+            seen[staged.episode_id] = name
+    return accepted, reasons
+
+
+def _check_share(
+    names: Sequence[str], reasons: dict[str, str], accepted: list[StagedEpisode], max_rejected: float
+) -> None:
+    num = len(reasons)
+    if accepted and num <= max_rejected * len(names) + 1e-9:
+        return
+    rows = [(_kind_of(name, reasons[name]), name) for name in names if name in reasons]
+    kinds = Counter(kind for kind, _ in rows)
+    first = dict(reversed(rows))
+    parts = [f"{count}: {kind}, e.g. {first[kind]}" for kind, count in kinds.most_common(3)]
+    listing = "; ".join(parts) + ("; ..." if len(kinds) > len(parts) else "")
+    allow = f", or allow it with --max-rejected {_percent(num, len(names))}%" if accepted else ""
+    raise RejectedError(f"{num} of {len(names)} episodes were rejected ({listing}). Fix them{allow}.")
+
+
+def _percent(num: int, total: int) -> int:
+    """The smallest round share that lets `num` pass: 100 for most of them, else the next whole percent."""
+    share = -(-100 * num // total)
+    return 100 if share > 50 else share
+
+
+def _kind_of(name: str, reason: str) -> str:
+    """A reason without the episode's name, paths and numbers, to count equal ones."""
+    text = reason.removeprefix(f"{name}: ")
+    text = re.split(r"\. (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
+    text = " ".join(word for word in text.replace(name, "it").split() if "/" not in word)
+    return re.sub(r"\d+(\.\d+)?", "N", text)
+
+
+def _dry(source: Source, names: Sequence[str], sink: Sink) -> ConvertReport:
+    result = estimate(source, names, videos=sink != "zarr", frames=sink != "lerobot")
+    return ConvertReport(
+        records=(),
+        already_there=False,
+        num_episodes=len(names),
+        num_frames=result.num_frames,
+        rejected=(),
+        estimate=result,
+    )
+
+
+def _report(records: tuple[Record, ...], *, already_there: bool) -> ConvertReport:
+    counts = records[0].counts
+    return ConvertReport(
+        records=records,
+        already_there=already_there,
+        num_episodes=int(counts["episodes"]),
+        num_frames=int(counts["frames"]),
+        rejected=records[0].rejected,
+    )

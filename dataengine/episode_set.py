@@ -1,0 +1,255 @@
+"""Reads converted episodes: rows, columns and upright RGB pictures by episode id.
+
+Pictures come from the frame store of the same ref where there is one (one pread, one JPEG decode), else from the mp4
+shards. No torch, no lerobot; an EpisodeSet is picklable and opens files when first asked, once per process.
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dataengine.frame_store import FrameStore
+from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS
+from dataengine.sinks.parquet_shards import AUTO_COLUMNS
+from dataengine.video_reader import VideoReader, packet_hashes
+from dataengine.workspace import Workspace
+from schemas.errors import ArtifactError, RefError, did_you_mean
+from schemas.records import Record
+from schemas.refs import Ref
+from schemas.rigs import Rig
+from schemas.spans import frame_stamps_ns
+
+_CACHED_BYTES = 1 << 30  # low-dimensional columns kept in memory per process
+_OPEN_VIDEOS = 8
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRow:
+    """One episode of a set."""
+
+    episode_id: str
+    index: int
+    num_frames: int
+    task: str
+    metadata: dict[str, str]  # raw_name, operator, session, station, scene, outcome, licence
+    first_index: int  # row of its first frame in the whole set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VideoPlace:
+    path: Path
+    first: int  # pictures before the episode in the shard
+    start_s: float
+    end_s: float
+
+
+class EpisodeSet:
+    """An episodes artifact, and its frames artifact where there is one."""
+
+    def __init__(self, path: Path, frames_path: Path | None, record: Record) -> None:
+        self.path = path
+        self.record = record
+        self.ref = Ref(record.name, record.version)
+        self.fingerprint = record.fingerprint
+        self.rig = Rig.model_validate_json((path / "meta" / "rig.json").read_bytes())
+        self.info: dict[str, Any] = json.loads((path / "meta" / "info.json").read_bytes())
+        self.rate_hz = int(self.info["fps"])
+        keys = [key for key, feature in self.info["features"].items() if feature["dtype"] == "video"]
+        self.cameras: tuple[str, ...] = tuple(key.removeprefix(IMAGES) for key in keys)
+        self._store = FrameStore.open(frames_path) if frames_path else None
+        self._load_rows()
+        if self._store and self._store.episode_ids != self.ids():
+            raise ArtifactError(
+                f"frames '{self.ref}' and episodes '{self.ref}' hold different episodes. Convert again."
+            )
+        self._open_nothing()
+
+    @classmethod
+    def open(cls, workspace: Workspace, ref: Ref) -> "EpisodeSet":
+        """Open `ref`. Raises RefError when there is no such episodes artifact."""
+        path = workspace.find("episodes", ref)
+        frames = workspace.path("frames", ref)
+        has_frames = (frames / "record.json").is_file()
+        return cls(path, frames if has_frames else None, workspace.record("episodes", ref))
+
+    def _load_rows(self) -> None:
+        files = sorted((self.path / "meta" / "episodes").glob("*/*.parquet"))
+        wanted = [name for name in pq.read_schema(files[0]).names if not name.startswith("stats/")]
+        raw = [row for file in files for row in pq.read_table(file, columns=wanted).to_pylist()]
+        self._rows: dict[str, EpisodeRow] = {}
+        self._places: dict[tuple[str, str], _VideoPlace] = {}
+        self._groups: dict[str, tuple[Path, int]] = {}
+        groups: dict[Path, int] = {}
+        for row in raw:
+            name = row["episode_id"]
+            self._rows[name] = EpisodeRow(
+                episode_id=name,
+                index=row["episode_index"],
+                num_frames=row["length"],
+                task=row["task"],
+                metadata={key: row[key] for key in META_COLUMNS if key not in ("episode_id", "task")},
+                first_index=row["dataset_from_index"],
+            )
+            data = self.path / self.info["data_path"].format(
+                chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+            )
+            self._groups[name] = (data, groups.setdefault(data, 0))
+            groups[data] += 1
+            for camera in self.cameras:
+                self._places[name, camera] = self._place(row, IMAGES + camera)
+
+    def _place(self, row: dict[str, Any], key: str) -> _VideoPlace:
+        start = row[f"videos/{key}/from_timestamp"]
+        relative = self.info["video_path"].format(
+            video_key=key, chunk_index=row[f"videos/{key}/chunk_index"], file_index=row[f"videos/{key}/file_index"]
+        )
+        return _VideoPlace(
+            path=self.path / relative,
+            first=round(start * self.rate_hz),
+            start_s=start,
+            end_s=row[f"videos/{key}/to_timestamp"],
+        )
+
+    def _open_nothing(self) -> None:
+        self._process = os.getpid()
+        self._columns: OrderedDict[str, Columns] = OrderedDict()
+        self._cached_bytes = 0
+        self._videos: OrderedDict[Path, VideoReader] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        hidden = ("_process", "_columns", "_cached_bytes", "_videos")
+        return {key: value for key, value in self.__dict__.items() if key not in hidden}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_nothing()
+
+    @property
+    def has_frame_store(self) -> bool:
+        """True where pictures come from the frame store."""
+        return self._store is not None
+
+    def ids(self) -> tuple[str, ...]:
+        """Episode ids in dataset order."""
+        return tuple(self._rows)
+
+    def row(self, episode_id: str) -> EpisodeRow:
+        """One episode's row. Raises RefError for an unknown id."""
+        row = self._rows.get(episode_id)
+        if row is None:
+            raise RefError(
+                f"no episode '{episode_id}' in episodes '{self.ref}'. {did_you_mean(episode_id, self._rows)}"
+            )
+        return row
+
+    def columns(self, episode_id: str) -> Columns:
+        """Features of one episode, (rows, dims) each; read-only, kept in memory up to 1 GiB."""
+        return {key: value for key, value in self._all_columns(episode_id).items() if not key.startswith("stamp_ns.")}
+
+    def recorded_stamps_ns(self, episode_id: str) -> dict[str, NDArray[np.int64]]:
+        """Original stamps by stream, (rows,) each; empty where none were recorded."""
+        columns = self._all_columns(episode_id)
+        return {key[9:]: value[:, 0] for key, value in columns.items() if key.startswith("stamp_ns.")}
+
+    def _all_columns(self, episode_id: str) -> Columns:
+        self.row(episode_id)
+        cached = self._columns.get(episode_id)
+        if cached is not None:
+            self._columns.move_to_end(episode_id)
+            return cached
+        path, group = self._groups[episode_id]
+        with pq.ParquetFile(path, memory_map=True) as file:
+            table = file.read_row_group(group)
+        columns: Columns = {}
+        for key in table.column_names:
+            if key in AUTO_COLUMNS:
+                continue
+            column = table.column(key).combine_chunks()
+            flat = column.flatten() if hasattr(column, "flatten") and hasattr(column.type, "list_size") else column
+            values = flat.to_numpy(zero_copy_only=False).reshape(len(column), -1).copy()
+            values.flags.writeable = False
+            columns[key] = values
+        self._columns[episode_id] = columns
+        self._cached_bytes += sum(value.nbytes for value in columns.values())
+        while self._cached_bytes > _CACHED_BYTES and len(self._columns) > 1:
+            _, dropped = self._columns.popitem(last=False)
+            self._cached_bytes -= sum(value.nbytes for value in dropped.values())
+        return columns
+
+    def stamps_ns(self, episode_id: str) -> NDArray[np.int64]:
+        """Episode time of each row in nanoseconds, first one 0."""
+        return frame_stamps_ns(self.row(episode_id).num_frames, self.rate_hz)
+
+    def frame(self, episode_id: str, camera: str, index: int) -> NDArray[np.uint8]:
+        """One picture, upright RGB (height, width, 3)."""
+        row = self.row(episode_id)
+        if not 0 <= index < row.num_frames:
+            raise IndexError(f"frame {index} of {row.num_frames} in episode '{episode_id}'")
+        if self._store is not None:
+            return self._store.frame(self._checked(camera), row.first_index + index)
+        return self._from_video(episode_id, camera, index)
+
+    def frames(self, episode_id: str, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Several pictures, (N, height, width, 3)."""
+        return np.stack([self.frame(episode_id, camera, index) for index in indices])
+
+    def video_frame(self, episode_id: str, camera: str, index: int) -> NDArray[np.uint8]:
+        """One picture of the mp4, also where there is a frame store."""
+        self.row(episode_id)
+        return self._from_video(episode_id, camera, index)
+
+    def jpeg(self, episode_id: str, camera: str, index: int) -> bytes:
+        """The stored bytes of one picture. Raises RefError when there is no frame store."""
+        if self._store is None:
+            raise RefError(f"episodes '{self.ref}' have no frame store. Convert with --sink both.")
+        return self._store.jpeg(self._checked(camera), self.row(episode_id).first_index + index)
+
+    def keeps_source_jpegs(self, camera: str) -> bool:
+        """True where the frame store holds the source's own JPEGs."""
+        return self._store is not None and self._store.cameras[self._checked(camera)].source_bytes
+
+    def video_packets(self, episode_id: str, camera: str) -> list[str]:
+        """sha256 of each video packet of one episode, in presentation order."""
+        row, place = self.row(episode_id), self._places[episode_id, self._checked(camera)]
+        return packet_hashes(place.path, rate_hz=self.rate_hz, first=place.first, num=row.num_frames)
+
+    def video_clip(self, episode_id: str, camera: str) -> tuple[Path, float, float]:
+        """The mp4 shard an episode lies in, and its start and end in it, in seconds."""
+        self.row(episode_id)
+        place = self._places[episode_id, self._checked(camera)]
+        return place.path, place.start_s, place.end_s
+
+    def _checked(self, camera: str) -> str:
+        if camera not in self.cameras:
+            raise RefError(f"no camera '{camera}' in episodes '{self.ref}'. {did_you_mean(camera, self.cameras)}")
+        return camera
+
+    def _from_video(self, episode_id: str, camera: str, index: int) -> NDArray[np.uint8]:
+        place = self._places[episode_id, self._checked(camera)]
+        if os.getpid() != self._process:  # a decoder does not survive a fork
+            self._open_nothing()
+        reader = self._videos.get(place.path)
+        if reader is None:
+            reader = self._videos[place.path] = VideoReader(place.path, rate_hz=self.rate_hz)
+            if len(self._videos) > _OPEN_VIDEOS:
+                self._videos.popitem(last=False)[1].close()
+        self._videos.move_to_end(place.path)
+        return reader.frame(place.first + index)
+
+    def close(self) -> None:
+        """Close what is open; asked again, the set opens it again."""
+        for reader in self._videos.values():
+            reader.close()
+        self._videos.clear()
+        if self._store is not None:
+            self._store.close()

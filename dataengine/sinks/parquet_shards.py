@@ -1,0 +1,80 @@
+"""Data parquet of LeRobot v3.0: files of about 100 MB, one row group per episode, columns in feature order."""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dataengine.sinks.video_shards import chunk_and_file
+
+SHARD_BYTES = 100 * 1024 * 1024
+AUTO_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+
+
+def to_arrow(column: NDArray[np.generic]) -> pa.Array:
+    """(rows,) or (rows, 1) as plain values, (rows, dims) as fixed-size lists: what LeRobot's features expect."""
+    if column.ndim == 1 or column.shape[1] == 1:
+        return pa.array(np.ascontiguousarray(column.reshape(-1)))
+    flat = pa.array(np.ascontiguousarray(column).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+
+
+def auto_columns(
+    *, num_frames: int, rate_hz: int, episode_index: int, first_index: int, task_index: int
+) -> dict[str, NDArray[np.generic]]:
+    """The five columns LeRobot adds to every frame; timestamp is always frame_index / rate."""
+    frames = np.arange(num_frames, dtype=np.int64)
+    return {
+        "timestamp": (frames / rate_hz).astype(np.float32),
+        "frame_index": frames,
+        "episode_index": np.full(num_frames, episode_index, dtype=np.int64),
+        "index": frames + first_index,
+        "task_index": np.full(num_frames, task_index, dtype=np.int64),
+    }
+
+
+class DataWriter:
+    """Writes episodes one after the other; use as a context manager."""
+
+    def __init__(self, root: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+        self._root = root
+        self._shard_bytes = shard_bytes
+        self._number = -1
+        self._sink: pa.OSFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, columns: dict[str, NDArray[np.generic]]) -> tuple[int, int]:
+        """Append one episode as one row group; returns (chunk index, file index)."""
+        table = pa.table({key: to_arrow(column) for key, column in columns.items()})
+        if self._writer is None or (self._sink is not None and self._sink.tell() + table.nbytes > self._shard_bytes):
+            self._open(table.schema)
+        assert self._writer is not None
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
+        return chunk_and_file(self._number)
+
+    def _open(self, schema: pa.Schema) -> None:
+        self.close()
+        self._number += 1
+        chunk, file = chunk_and_file(self._number)
+        path = self._root / "data" / f"chunk-{chunk:03d}" / f"file-{file:03d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="snappy", use_dictionary=True)
+
+    def close(self) -> None:
+        """Write the footer."""
+        if self._writer is not None and self._sink is not None:
+            self._writer.close()
+            self._sink.close()
+            self._writer = self._sink = None
+
+    def __enter__(self) -> "DataWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,58 @@
+"""Identity and order of raw files: natural names, content hashes, and one cheap fingerprint of a whole folder."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from schemas.records import sha256_of
+
+_DIGITS = re.compile(r"(\d+)")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_WHOLE_BYTES = 1 << 20  # files up to 1 MiB are hashed whole
+_NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 14  # of larger ones, 16 KiB at 16 places, first and last included
+
+
+def natural_key(name: str) -> tuple[tuple[str, int], ...]:
+    """Sort key by which `episode_2` comes before `episode_10`."""
+    return tuple(("", int(part)) if part.isdigit() else (part, 0) for part in _DIGITS.split(name))
+
+
+def episode_id(stem: str, digest: str) -> str:
+    """Readable name + first 12 hex digits of the raw content's sha256; safe as a file name."""
+    return f"{_UNSAFE.sub('_', stem).strip('_.') or 'episode'}-{digest[:12]}"
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """Hex sha256 over the whole content of some files, in the given order."""
+    if len(paths) == 1:
+        with paths[0].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of([hash_files([path]) for path in paths])
+
+
+def folder_fingerprint(
+    root: Path, *, whole: Iterable[Path], pixels: Iterable[Path], low_dim: Sequence[str] = ()
+) -> str:
+    """Identity of a raw folder: relative names, sizes and content; no absolute path and no dates.
+
+    `whole` files count with every byte. Of large `pixels` files 16 places are read, so that 100 GB takes seconds;
+    where such a file also holds numbers, `low_dim` holds their hashes, because a repaired value would slip through.
+    Each episode's id still hashes all of its content.
+    """
+    rows = [[path.relative_to(root).as_posix(), hash_files([path])] for path in whole]
+    rows += [[path.relative_to(root).as_posix(), *_sampled(path)] for path in pixels]
+    return sha256_of([sorted(rows), list(low_dim)])
+
+
+def _sampled(path: Path) -> tuple[str, str]:
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            digest.update(file.read())
+        else:
+            for index in range(_NUM_SAMPLES):
+                file.seek((size - _SAMPLE_BYTES) * index // (_NUM_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return str(size), digest.hexdigest()

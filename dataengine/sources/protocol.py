@@ -1,0 +1,31 @@
+"""What every source is: a folder of raw episodes that can be listed cheaply and read one by one."""
+
+from typing import Protocol
+
+from schemas.episodes import Episode
+from schemas.rigs import Rig, SourceKind
+
+
+class Source(Protocol):
+    """Raw episodes of one folder. Picklable: workers call `read` on their own copy.
+
+    `rig` is the given rig without the optional features and cameras that this folder does not have, so that its
+    episodes have exactly the columns and cameras it names.
+    """
+
+    @property
+    def kind(self) -> SourceKind: ...
+    @property
+    def rig(self) -> Rig: ...
+
+    def names(self) -> list[str]:
+        """Raw names of all episodes, whole or broken, in natural order (episode_2 before episode_10)."""
+        ...
+
+    def read(self, name: str) -> Episode:
+        """One episode, every check done. Raises EpisodeError for a bad one, RigError where the rig cannot fit."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identity of the raw content: names, sizes, sampled bytes; free of paths and dates."""
+        ...

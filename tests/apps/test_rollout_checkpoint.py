@@ -1,0 +1,113 @@
+"""A checkpoint (nano's architecture, weights as they are born) served and tried like any policy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.robot.client import RefusedError, RobotClient
+from apps.rollout.run import RolloutSettings, rollout
+from apps.server.run import serve_checkpoint
+from apps.sim.tabletop import action_limits
+from dataengine.artifacts import Draft, begin
+from dataengine.workspace import Workspace
+from schemas.chat import Image, Message, Text
+from schemas.control import Observation
+from schemas.errors import RefError, TrainError, UsageError
+from schemas.normalization import Normalizer
+from schemas.refs import Ref
+from trainers.checkpoint import Trained, save_trained
+from trainers.data import Embodiment
+from trainers.models.action_expert import ActionShape
+from trainers.models.vla import build_vla
+from trainers.recipes import nano
+from trainers.tokenizer import nano_tokenizer
+
+BORN = Ref("born", "1")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Holds one checkpoint that was never trained: its chunks are noise, all else is real."""
+    place = Workspace.at(tmp_path_factory.mktemp("checkpoint"))
+    lower, upper = action_limits()
+    rows = np.random.default_rng(0).uniform(lower, upper, (200, len(lower)))
+    prompt = (Message(role="user", parts=(Image("cam_high"), Text("pick the card"))),)
+    robot = Embodiment(
+        name="aloha_sim",
+        normalizer=Normalizer.fit("aloha_sim", rows, rows),
+        chunk_steps=50,
+        image_sizes=((160, 120),),
+        prompt=prompt,
+    )
+    shape, tokenizer = ActionShape(steps=50, action_width=14, state_width=14), nano_tokenizer()
+    vla = build_vla(nano(), shape, tokenizer)
+    draft = begin(place, "checkpoints", BORN, recipe={"steps": 0})
+    assert isinstance(draft, Draft)
+    with draft:
+        trained = Trained(vla=vla, config=nano(), shape=shape, embodiments=(robot,), tokenizer=tokenizer)
+        draft.publish(fingerprint=save_trained(draft.path, trained))
+    return place
+
+
+def test_noise_from_an_untrained_model_never_reaches_the_robot(workspace: Workspace) -> None:
+    report = rollout(
+        workspace=workspace,
+        to=Ref("noise", "1"),
+        settings=RolloutSettings(trials=1, seed=0, max_steps=200),
+        checkpoint=BORN,
+        yardsticks=(),
+        splits=("open-world",),
+    )
+    (row,) = report.rows
+    assert (row.policy, row.split, row.end, row.success) == ("born@1", "open-world", "aborted by gate", False)
+    assert (row.gate_rejects, row.num_chunks) == (5, 0)
+    assert "per step" in row.refusals[0] or "a jump over" in row.refusals[0]
+
+
+SERVE = """
+import sys
+from apps.server.run import serve_checkpoint
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+serve_checkpoint(Workspace.at(sys.argv[1]), Ref("born", "1"), port=0, rate_hz=50, on_ready=lambda port: print(port, flush=True))
+"""
+
+
+def test_a_served_checkpoint_announces_what_it_wants_and_answers(workspace: Workspace) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(workspace.root)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        with RobotClient(f"ws://127.0.0.1:{process.stdout.readline().strip()}", timeout_s=120) as client:
+            assert (client.metadata.policy, client.metadata.cameras) == ("born@1", ("cam_high",))
+            assert (client.metadata.chunk_steps, client.metadata.rate_hz, client.metadata.state_dim) == (50, 50, 14)
+            images = {"cam_high": np.zeros((120, 160, 3), dtype=np.uint8)}
+            with pytest.raises(RefusedError) as refused:
+                client.infer(Observation(images=images, state=np.zeros(14, dtype=np.float32), prompt="pick"))
+            assert refused.value.code == "rejected_chunk"
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_checkpoint_that_cannot_be_served_is_one_sentence(workspace: Workspace) -> None:
+    with pytest.raises(RefError, match="Did you mean 'born@1'"):
+        serve_checkpoint(workspace, Ref("borne", "1"))
+    with pytest.raises(UsageError, match="give --rate-hz"):
+        serve_checkpoint(workspace, BORN)
+    with pytest.raises(TrainError, match="aloha_sim"):
+        serve_checkpoint(workspace, BORN, embodiment="aloha_simm")
+    with pytest.raises(UsageError, match="can be reached from other machines"):
+        serve_checkpoint(workspace, BORN, rate_hz=50, host="0.0.0.0")

@@ -1,0 +1,63 @@
+"""What a path holds: one dataset, wherever it lies below, or a sentence that says why not."""
+
+from pathlib import Path
+
+import h5py
+import pytest
+from raw_files import write_aloha_episode, write_diffusion_zarr, write_lerobot_v21
+
+from dataengine.rig_files import load_rig
+from dataengine.sources import detect, open_source
+from schemas.errors import RigError, SourceError
+
+
+def test_each_format_is_detected_also_from_a_folder_above(tmp_path: Path) -> None:
+    write_aloha_episode(tmp_path / "a/day_1/episode_0.hdf5", num_frames=3)
+    write_lerobot_v21(tmp_path / "b/deep/er", lengths=(3,))
+    write_diffusion_zarr(tmp_path / "c/data/x.zarr")
+    assert [detect(tmp_path / name) for name in "abc"] == ["aloha_hdf5", "lerobot_v21", "diffusion_zarr"]
+
+
+def test_several_datasets_below_one_folder_are_listed_and_not_chosen_from(tmp_path: Path) -> None:
+    write_lerobot_v21(tmp_path / "one", lengths=(3,))
+    write_diffusion_zarr(tmp_path / "two")
+    with pytest.raises(SourceError, match=r"holds 2 datasets: one \(lerobot_v21\), two \(diffusion_zarr\)"):
+        detect(tmp_path)
+
+
+def test_an_empty_directory_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"is an empty directory"):
+        detect(tmp_path)
+
+
+def test_a_missing_path_and_a_file_are_called_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"does not exist"):
+        detect(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(SourceError, match=r"is a file. Give the folder"):
+        detect(tmp_path / "notes.txt")
+
+
+def test_a_folder_without_a_dataset_says_what_would_be_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(SourceError, match=r"holds no dataset that can be read. Known: ALOHA/DexVLA \*\.hdf5"):
+        detect(tmp_path)
+
+
+def test_hdf5_of_another_layout_is_not_taken_for_aloha(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "demo.hdf5", "w") as file:
+        file["data/demo_0/actions"] = [[0.0]]
+    with pytest.raises(SourceError, match=r"demo.hdf5 has /data, not the ALOHA/DexVLA layout"):
+        detect(tmp_path)
+
+
+def test_a_rig_for_another_format_is_refused(tmp_path: Path) -> None:
+    write_aloha_episode(tmp_path / "episode_0.hdf5", num_frames=3)
+    with pytest.raises(RigError, match=r"rig 'pusht' is for diffusion_zarr, but .* holds aloha_hdf5"):
+        open_source(tmp_path, load_rig("pusht"))
+
+
+def test_hdf5_without_a_rig_says_what_is_not_stored(tmp_path: Path) -> None:
+    write_aloha_episode(tmp_path / "episode_0.hdf5", num_frames=3)
+    with pytest.raises(RigError, match=r"store no rate, units or colour order. Pass a rig: --rig aloha"):
+        open_source(tmp_path, None)

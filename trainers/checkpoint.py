@@ -1,0 +1,189 @@
+"""What survives a kill, and what a finished run leaves: files of weights with the numbers that give them meaning.
+
+A step checkpoint is a folder that appears by one rename: weights, optimizer, and where in the mix the next step starts.
+No random state is kept, because every draw of noise is keyed by (seed, step).
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dataengine.artifacts import write_atomic
+from schemas.errors import ArtifactError, TrainError
+from schemas.records import canonical_json
+from trainers.data import Embodiment
+from trainers.models.action_expert import ActionShape
+from trainers.models.vla import Vla, build_vla
+from trainers.recipes import TrainConfig
+from trainers.tokenizer import LocalTokenizer
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+NORMALIZERS_FILE = "normalizers.json"
+METRICS_FILE = "metrics.jsonl"
+OPTIMIZER_FILE = "optimizer.pt"
+_TIED = "vlm.lm_head.weight"  # the same numbers as the token embeddings; stored once
+_CONFIG_SCHEMA = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a run stands: the next step, and the next position of the mix."""
+
+    mix_fingerprint: str
+    step: int = 0
+    position: int = 0
+    taken: dict[str, int] = field(default_factory=dict)  # draws learned from, per source
+    passed_over: dict[str, int] = field(default_factory=dict)  # draws a stage had no use for, per source
+
+
+def model_tensors(vla: Vla) -> dict[str, torch.Tensor]:
+    """All weights by name, on the CPU, the tied output layer left out."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in vla.state_dict().items() if name != _TIED}
+
+
+def load_tensors(vla: Vla, path: Path) -> None:
+    """Fill a model of the same shape. Raises ArtifactError when a weight is missing, unknown or of another shape."""
+    try:
+        report = vla.load_state_dict(load_file(path), strict=False)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path.name} does not fit this model ({str(error).splitlines()[-1].strip()}).") from None
+    wrong = [*report.unexpected_keys, *(name for name in report.missing_keys if name != _TIED)]
+    if wrong:
+        raise ArtifactError(f"{path.name} does not fit this model: {len(wrong)} names differ, first {wrong[0]}.")
+
+
+def weights_fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_step(staging: Path, vla: Vla, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Keep everything the next step needs; the checkpoint before it goes once this one is whole."""
+    final, beside = staging / f"step_{progress.step:08d}", staging / ".step.tmp"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    save_file(model_tensors(vla), beside / MODEL_FILE)
+    torch.save(optimizer.state_dict(), beside / OPTIMIZER_FILE)
+    (beside / "progress.json").write_text(json.dumps(asdict(progress)))
+    for path in beside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(beside, final)
+    for old in staging.glob("step_*"):
+        if old != final:
+            shutil.rmtree(old)
+
+
+def latest_step(staging: Path, mix_fingerprint: str) -> tuple[Path, Progress] | None:
+    """The newest whole checkpoint. Raises TrainError when it was made from another mix."""
+    folders = sorted(staging.glob("step_*"))
+    if not folders:
+        return None
+    progress = Progress(**json.loads((folders[-1] / "progress.json").read_text()))
+    if progress.mix_fingerprint != mix_fingerprint:
+        raise TrainError(
+            f"the checkpoint at step {progress.step} was trained on mix {progress.mix_fingerprint[:12]}, this is mix "
+            f"{mix_fingerprint[:12]}. Train into a new NAME@VERSION, or bring the first mix back."
+        )
+    return folders[-1], progress
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Forget rows of steps that will be done again."""
+    if path.exists():
+        kept = [
+            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
+        ]
+        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+@contextmanager
+def only_trainer(staging: Path, *, patience_s: float = 60) -> Iterator[None]:
+    """Hold the run's lock. A worker whose driver was killed may live some seconds longer: wait for it, then refuse."""
+    lock = os.open(staging / "train.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    deadline = time.monotonic() + patience_s
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrainError("another process still trains into this draft. Stop it first.") from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(lock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """A model with all it needs to act: what `save_trained` writes and `load_trained` reads."""
+
+    vla: Vla
+    config: TrainConfig
+    shape: ActionShape
+    embodiments: tuple[Embodiment, ...]
+    tokenizer: LocalTokenizer
+
+
+def save_trained(folder: Path, trained: Trained) -> str:
+    """Write the finished model's files. Returns the fingerprint of weights, config and normalisation."""
+    tensors = model_tensors(trained.vla)
+    config: dict[str, Any] = {
+        "schema_version": _CONFIG_SCHEMA,
+        "recipe": trained.config.to_json(),
+        "shape": asdict(trained.shape),
+        "embodiments": [robot.to_json() for robot in trained.embodiments],
+        "tokenizer_fingerprint": trained.tokenizer.fingerprint,
+    }
+    save_file(tensors, folder / MODEL_FILE)
+    trained.tokenizer.save(folder)
+    normalizers = {robot.name: robot.normalizer.to_json() for robot in trained.embodiments}
+    write_atomic(folder / NORMALIZERS_FILE, json.dumps(normalizers, indent=1).encode())
+    write_atomic(folder / CONFIG_FILE, json.dumps(config, indent=1).encode())
+    return hashlib.sha256((weights_fingerprint(tensors) + canonical_json(config)).encode()).hexdigest()
+
+
+def load_trained(folder: Path) -> Trained:
+    """Read a finished model, in evaluation mode. Raises ArtifactError when a file is missing or does not fit."""
+    if not (folder / CONFIG_FILE).is_file() or not (folder / MODEL_FILE).is_file():
+        raise ArtifactError(
+            f"'{folder.name}' is no checkpoint: it lacks {CONFIG_FILE} or {MODEL_FILE}. Train one first."
+        )
+    saved = json.loads((folder / CONFIG_FILE).read_text())
+    if saved.get("schema_version") != _CONFIG_SCHEMA:
+        raise ArtifactError(f"'{folder.name}' has checkpoint schema {saved.get('schema_version')}. Train it again.")
+    config = TrainConfig.from_json(saved["recipe"])
+    shape = ActionShape(**saved["shape"])
+    tokenizer = LocalTokenizer.load(folder)
+    if tokenizer.fingerprint != saved["tokenizer_fingerprint"]:
+        raise ArtifactError(f"'{folder.name}' was trained with another tokenizer than lies beside it. Restore it.")
+    vla = build_vla(config, shape, tokenizer, empty=True)
+    load_tensors(vla, folder / MODEL_FILE)
+    return Trained(
+        vla=vla.eval(),
+        config=config,
+        shape=shape,
+        embodiments=tuple(Embodiment.from_json(row) for row in saved["embodiments"]),
+        tokenizer=tokenizer,
+    )

@@ -1,0 +1,182 @@
+"""`train`: from a locked mix to `checkpoints/NAME@V`, run by Ray Train so that a cluster can place it.
+
+Ray decides where the run happens, never in which order samples come. The worker does all the work; the driver holds the
+draft's lock, follows the worker's metrics for progress, and publishes. What they tell each other are files in the
+draft's staging, so a refusal keeps its own words instead of arriving inside Ray's traceback.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataengine.artifacts import Draft, begin, write_atomic
+from dataengine.mix.mix import Mix
+from dataengine.ray_session import init_ray
+from dataengine.workspace import Workspace
+from schemas.errors import EngineError, TrainError
+from schemas.records import InputRef, Record, sha256_of
+from schemas.refs import Ref
+from trainers.recipes import TrainConfig, with_steps
+
+if TYPE_CHECKING:
+    from trainers.run import TrainResult
+
+_RESULT_FILE, _REFUSAL_FILE, _METRICS_FILE = "result.json", "refusal.txt", "metrics.jsonl"
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What the worker is told."""
+
+    config: TrainConfig
+    mix: Ref
+    workspace: Workspace
+    folder: Path
+    staging: Path
+    num_threads: int
+
+
+def train(
+    *,
+    mix: Ref,
+    to: Ref,
+    workspace: Workspace,
+    recipe: TrainConfig,
+    steps: int | None = None,
+    ray_address: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Record:
+    """Train a recipe on a mix; the same call goes on after a kill, and returns the record when it is already done.
+
+    `on_progress` gets (steps done, steps in all). Raises TrainError, MixError or ArtifactError.
+    """
+    config = recipe if steps is None else with_steps(recipe, steps)
+    opened = Mix.open(workspace, mix)
+    inputs = [InputRef(kind="mixes", ref=str(mix), fingerprint=opened.fingerprint)]
+    if config.weights is not None:
+        inputs.append(InputRef(kind="raw", ref=config.weights.name, fingerprint=_weights_fingerprint(config.weights)))
+    draft = begin(workspace, "checkpoints", to, recipe={"train": config.to_json()}, inputs=inputs)
+    if isinstance(draft, Record):
+        return draft
+    with draft:
+        result = _fit(draft, config, mix, workspace, ray_address, on_progress)
+        return draft.publish(
+            fingerprint=result.fingerprint,
+            counts={
+                "num_steps": result.num_steps,
+                "num_parameters": result.num_parameters,
+                "final_loss": result.final_loss,
+                "final_text_loss": result.final_text_loss,
+                "final_action_loss": result.final_action_loss,
+            },
+            notes={
+                "draws": result.draws,
+                "passed_over": result.passed_over,
+                "mix_position": result.position,
+                "samples_per_s": result.samples_per_s,
+            },
+        )
+
+
+def _fit(
+    draft: Draft,
+    config: TrainConfig,
+    mix: Ref,
+    workspace: Workspace,
+    ray_address: str | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> "TrainResult":
+    """Place one worker, wait for it, and read what it left."""
+    ray = init_ray(ray_address)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from trainers.run import TrainResult
+
+    resources = ray.cluster_resources()
+    cpus = max(1, int(min(resources.get("CPU", 1), os.cpu_count() or 1)))
+    job = _Job(config=config, mix=mix, workspace=workspace, folder=draft.path, staging=draft.staging, num_threads=cpus)
+    for name in (_RESULT_FILE, _REFUSAL_FILE):
+        (draft.staging / name).unlink(missing_ok=True)
+    use_gpu = resources.get("GPU", 0) >= 1
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        # Ray sets OMP_NUM_THREADS to what a worker claims, so claim all cores: one worker is all there is.
+        scaling_config=ScalingConfig(
+            num_workers=1, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})}
+        ),
+        run_config=RunConfig(
+            name="run", storage_path=str(draft.staging / "ray"), failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+    with _followed(draft.staging / _METRICS_FILE, config.num_steps, on_progress):
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray wraps whatever the worker raised; our own refusals lie beside it as words
+            refusal = draft.staging / _REFUSAL_FILE
+            if refusal.exists():
+                raise TrainError(refusal.read_text(encoding="utf-8")) from None
+            raise error
+    return TrainResult(**json.loads((draft.staging / _RESULT_FILE).read_text()))
+
+
+def _work(told: dict[str, _Job]) -> None:
+    """The worker: open the mix here, train, leave the result as a file."""
+    from trainers.run import run_training
+
+    job = told["job"]
+    try:
+        source = Mix.open(job.workspace, job.mix)
+        result = run_training(job.config, source, folder=job.folder, staging=job.staging, num_threads=job.num_threads)
+    except EngineError as error:
+        write_atomic(job.staging / _REFUSAL_FILE, str(error).encode())
+        raise
+    write_atomic(job.staging / _RESULT_FILE, json.dumps(asdict(result)).encode())
+
+
+@contextmanager
+def _followed(metrics: Path, total: int, on_progress: Callable[[int, int], None] | None) -> Iterator[None]:
+    """Report the worker's steps while it works; they are read from its metrics, which it flushes step by step."""
+    if on_progress is None:
+        yield
+        return
+    done = threading.Event()
+
+    def follow() -> None:
+        last = -1
+        while True:
+            ended = done.wait(_POLL_S)
+            count = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+            if count != last:
+                last = count
+                on_progress(count, total)
+            if ended:
+                return
+
+    thread = threading.Thread(target=follow, name="train-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _weights_fingerprint(folder: Path) -> str:
+    """Content of a local model directory: the sha256 of each file that weights, config and tokenizer are read from."""
+    if not folder.is_dir():
+        raise TrainError(f"'{folder.name}' is no directory. Name the folder of a local Qwen2-VL (--weights DIR).")
+    rows = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json"):
+            with path.open("rb") as file:
+                rows.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
+    return sha256_of(rows)
