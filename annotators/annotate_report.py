@@ -41,7 +41,7 @@ class AnnotateReport:
         todo = self.num_episodes - self.num_skipped
         if self.dry_run:
             calls = f"at most {self.planned_calls} calls" if self.planned_calls else "no calls"
-            return f"{todo} of {self.num_episodes} episodes would be annotated, with {calls}. Nothing was asked or written."
+            return f"{todo} of {self.num_episodes} episodes would be annotated, with {calls}. Nothing was done."
         there = f", {self.num_skipped} were already there" if self.num_skipped else ""
         lines = [f"{self.num_proposed} of {self.num_episodes} episodes annotated{there}."]
         lines += [f"{name}: {_counts(counts)}" for name, counts in sorted(self.verifiers.items())]

@@ -26,8 +26,10 @@ FloatArray = NDArray[np.float64]
 # Shares of the openness range of one episode. 0.22: an ALOHA gripper lets a card go by opening from 0.52 to 0.74 while
 # an empty try in the same episode closes to 0.25 (range 0.7); tremor and sensor noise stay under 0.08.
 _TURN_SHARE = 0.22
-_LEAST_TURN = 0.08
+_LEAST_TURN = 0.12
+_LEAST_RANGE = 0.25  # of openness in an episode; an idle hand of a real humanoid wanders by up to 0.21
 _STILL_SHARE = 0.1  # of the movement's fastest stretch; slower than this it has not begun, or it is over
+_STILL_LEAST = 0.015  # and below this it is noise
 _STILL_S = 0.2  # hands that report at 10 Hz step: shorter looks see stillness between two steps
 _CLOSED_BELOW_SHARE = 0.5  # a hand that only relaxes half-way after letting go has not closed
 _LEAST_EVENT_S = 0.06
@@ -74,7 +76,7 @@ def openness(columns: Columns, end_effector: EndEffector) -> FloatArray:
 def turns(opening: FloatArray, rate_hz: int) -> tuple[Turn, ...]:
     """Closings and openings in alternation, the first one a closing. Debounced: shorter ones than 60 ms are noise."""
     low, high = np.percentile(opening, [1, 99])
-    if high - low < _LEAST_TURN:
+    if high - low < _LEAST_RANGE:
         return ()
     smooth = _median(opening, max(1, round(_LEAST_EVENT_S * rate_hz)) | 1)
     turn = max(_LEAST_TURN, _TURN_SHARE * float(high - low))
@@ -92,6 +94,8 @@ def turns(opening: FloatArray, rate_hz: int) -> tuple[Turn, ...]:
             onset = _onset(smooth, best_at, at, window)
             found.append(Turn(event=event, onset=onset, settled=_settled(smooth, onset, at, window)))
             best, best_at, is_closed = value, at, not is_closed
+    if not found:
+        return ()
     return tuple(
         Turn(event=one.event, onset=one.onset, settled=min(one.settled, following.onset if following else len(smooth)))
         for one, following in zip(found, [*found[1:], None], strict=True)
@@ -106,7 +110,7 @@ def _onset(smooth: FloatArray, start: int, stop: int, window: int) -> int:
     if stop - start <= window:
         return start
     travel = np.abs(smooth[start + window : stop + 1] - smooth[start : stop + 1 - window])
-    slow = np.flatnonzero(travel < _STILL_SHARE * travel.max())
+    slow = np.flatnonzero(travel < max(_STILL_LEAST, _STILL_SHARE * travel.max()))
     return start + (int(slow[-1]) + 3 * window // 4 if len(slow) else 0)
 
 
@@ -115,7 +119,7 @@ def _settled(smooth: FloatArray, onset: int, at: int, window: int) -> int:
     begin = max(0, min(onset, at - window))
     fastest = np.abs(smooth[begin + window : at + 1] - smooth[begin : at + 1 - window]).max(initial=0.0)
     for frame in range(at, len(smooth) - window):
-        if abs(smooth[frame + window] - smooth[frame]) < _STILL_SHARE * fastest:
+        if abs(smooth[frame + window] - smooth[frame]) < max(_STILL_LEAST, _STILL_SHARE * fastest):
             return frame + window // 4
     return len(smooth)
 

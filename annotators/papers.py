@@ -20,6 +20,7 @@ _LEAST_WHITE = 170  # the darkest channel of paper in ordinary light
 _WHITE_OF_BRIGHTEST = 0.82  # of the picture's brightest decile: in dim light paper is grey
 _MOST_COLOUR = 45  # largest minus smallest channel of something colourless
 _LEAST_AREA = 0.0008  # of the picture
+_LEAST_WHOLE = 0.6  # of its hull: less is no piece of paper
 _LEAST_FILL = 0.78  # area over area of the enclosing turned rectangle: hands and glare are no rectangles
 _BOARD_OVER_CARD = 2.5  # a board is at least so many times a card
 _CARD_SPREAD = 2.2  # cards differ in size at most so much: perspective, not kind
@@ -73,11 +74,14 @@ def find_papers(frame: Pixels) -> tuple[Paper, ...]:
 
 
 def _paper(contour: NDArray[np.int32], shape: Sequence[int]) -> Paper | None:
-    area = cv2.contourArea(contour)
+    # The hull, because a digit that touches the edge of a small card bites a notch out of its outline.
+    area = cv2.contourArea(cv2.convexHull(contour))
     if area < _LEAST_AREA * shape[0] * shape[1]:
         return None
     (x, y), (width, height), turn_deg = cv2.minAreaRect(contour)
-    if min(width, height) < 4 or area / (width * height) < _LEAST_FILL:
+    if min(width, height) < 4:
+        return None
+    if cv2.contourArea(contour) < _LEAST_WHOLE * area or area / (width * height) < _LEAST_FILL:
         return None
     # The paper lies within 45 degrees of upright: of the four ways to say one rectangle, take the least turned.
     quarter = round(turn_deg / 90)

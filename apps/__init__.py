@@ -1,1 +1,1 @@
-"""The edges: command line, review page, policy server, robot and simulator. The only package people and sockets meet."""
+"""The edges: command line, review page, policy server, robot, simulator. Only here people and sockets are met."""

@@ -1,4 +1,4 @@
-"""`dataengine` and `python -m apps`: run one verb; an input's fault is one sentence and exit code 2, never a traceback."""
+"""`dataengine` and `python -m apps`: run one verb; an input's fault is one sentence and exit code 2, no traceback."""
 
 import os
 import sys

@@ -135,9 +135,12 @@ class Draft:
         rejected: Sequence[RejectedRow] = (),
         notes: dict[str, Any] | None = None,
     ) -> Record:
-        """Drop the staging, sync, write the record last, and rename. The artifact appears whole or not at all."""
-        shutil.rmtree(self.staging)
-        paths = sorted(path for path in self.path.rglob("*") if path.is_file() and path.name != "record.json")
+        """Hash and sync every file, write the record, drop the staging, and rename.
+
+        The artifact appears whole or not at all. The staging goes last: hashing takes long, and a kill before the
+        rename must not cost the work.
+        """
+        paths = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
         record = Record(
             kind=self.kind,
             name=self.ref.name,
@@ -152,11 +155,15 @@ class Draft:
             notes=notes or {},
         )
         write_atomic(self.path / "record.json", record.model_dump_json(indent=1).encode())
+        shutil.rmtree(self.staging)
         for folder in [*(path for path in self.path.rglob("*") if path.is_dir()), self.path]:
             _sync(folder)
         os.rename(self.path, self.final)
         _sync(self.final.parent)
         return record
+
+    def _belongs(self, path: Path) -> bool:
+        return self.staging not in path.parents and path != self.path / "record.json"
 
     def __enter__(self) -> "Draft":
         return self

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dataengine.frame_store import FrameStore
 from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS
 from dataengine.sinks.parquet_shards import AUTO_COLUMNS
+from dataengine.sinks.staging import NO_STAMP
 from dataengine.video_reader import VideoReader, packet_hashes
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, RefError, did_you_mean
@@ -29,6 +30,7 @@ from schemas.spans import frame_stamps_ns
 
 _CACHED_BYTES = 1 << 30  # low-dimensional columns kept in memory per process
 _OPEN_VIDEOS = 8
+_STAMPS = "stamp_ns."
 
 Columns = dict[str, NDArray[Any]]
 
@@ -154,12 +156,22 @@ class EpisodeSet:
 
     def columns(self, episode_id: str) -> Columns:
         """Features of one episode, (rows, dims) each; read-only, kept in memory up to 1 GiB."""
-        return {key: value for key, value in self._all_columns(episode_id).items() if not key.startswith("stamp_ns.")}
+        return {key: value for key, value in self._all_columns(episode_id).items() if not key.startswith(_STAMPS)}
 
     def recorded_stamps_ns(self, episode_id: str) -> dict[str, NDArray[np.int64]]:
-        """Original stamps by stream, (rows,) each; empty where none were recorded."""
+        """Original stamps by stream, (rows,) each; without streams that recorded none in this episode."""
         columns = self._all_columns(episode_id)
-        return {key[9:]: value[:, 0] for key, value in columns.items() if key.startswith("stamp_ns.")}
+        stamps = {key.removeprefix(_STAMPS): value[:, 0] for key, value in columns.items() if key.startswith(_STAMPS)}
+        return {key: value for key, value in stamps.items() if value[0] != NO_STAMP}
+
+    def imported(self, episode_id: str) -> dict[str, tuple[str, ...]]:
+        """Annotations found in the raw data, by raw key (`reasoning`, `substep_reasonings`, ...)."""
+        self.row(episode_id)
+        path = self.path / "meta" / "imported.parquet"
+        if not path.is_file():
+            return {}
+        rows = pq.read_table(path, filters=[("episode_id", "=", episode_id)]).to_pylist()
+        return {row["key"]: tuple(row["texts"]) for row in rows}
 
     def _all_columns(self, episode_id: str) -> Columns:
         self.row(episode_id)
@@ -207,16 +219,6 @@ class EpisodeSet:
         """One picture of the mp4, also where there is a frame store."""
         self.row(episode_id)
         return self._from_video(episode_id, camera, index)
-
-    def jpeg(self, episode_id: str, camera: str, index: int) -> bytes:
-        """The stored bytes of one picture. Raises RefError when there is no frame store."""
-        if self._store is None:
-            raise RefError(f"episodes '{self.ref}' have no frame store. Convert with --sink both.")
-        return self._store.jpeg(self._checked(camera), self.row(episode_id).first_index + index)
-
-    def keeps_source_jpegs(self, camera: str) -> bool:
-        """True where the frame store holds the source's own JPEGs."""
-        return self._store is not None and self._store.cameras[self._checked(camera)].source_bytes
 
     def video_packets(self, episode_id: str, camera: str) -> list[str]:
         """sha256 of each video packet of one episode, in presentation order."""

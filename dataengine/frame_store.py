@@ -99,6 +99,20 @@ class FrameStore:
         array = self.cameras[camera]
         return decode_jpeg(self.jpeg(camera, row), array.channel_order, array.orientation)
 
+    def column(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` of one low-dimensional column, (rows, dims) or (rows,)."""
+        folder = self.path / "columns" / key
+        meta = _read_json(folder / "zarr.json")
+        chunk = meta["chunk_grid"]["configuration"]["chunk_shape"]
+        dtype = np.dtype(meta["data_type"]).newbyteorder("<")
+        parts = []
+        for number in range(start // chunk[0], -(-stop // chunk[0])):
+            path = (folder / "c" / str(number)).joinpath(*["0"] * (len(chunk) - 1))
+            rows = np.memmap(path, dtype=dtype, mode="r", shape=tuple(chunk))
+            first = number * chunk[0]
+            parts.append(np.asarray(rows[max(start, first) - first : min(stop, first + chunk[0]) - first]))
+        return np.concatenate(parts)
+
     def _shard(self, camera: str, number: int) -> _Shard:
         key = (camera, number)
         shard = self._shards.get(key)

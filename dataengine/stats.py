@@ -5,6 +5,7 @@ whole range.) Picture statistics come from 256-bin histograms of sampled frames,
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 _TARGET_PIXELS = 150  # pictures are thinned to about this many pixels a side, as LeRobot does
 
-type Stats = dict[str, NDArray[np.generic]]
+type Stats = dict[str, NDArray[Any]]
 
 
 def column_stats(rows: NDArray[np.generic]) -> Stats:

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from dataengine.episode_set import EpisodeSet
 from dataengine.executor import for_each_episode
+from dataengine.frame_store import FrameStore
 from dataengine.rig_files import load_rig
 from dataengine.sinks.pictures import is_upright_rgb, pictures, resized
 from dataengine.sources import Source, open_source
 from dataengine.workspace import Workspace
 from schemas.episodes import CameraStream, Episode, Rejected, VideoFile
 from schemas.errors import SourceError
+from schemas.records import Record
 from schemas.refs import Ref
+from schemas.rigs import Rig
 
 FLOOR_DB = 20.0  # libsvtav1 crf 30 stays above 30 dB on real teleoperation; hard synthetic edges reach 24
 _SAMPLED = 25  # pictures compared per camera and episode
@@ -76,19 +79,19 @@ def verify(
 ) -> VerifyReport:
     """Compare every episode of `ref` with the raw data it was made from.
 
-    `rig` defaults to the one kept in the dataset. Raises SourceError when the raw data has no such episode at all.
+    `rig` defaults to the one it was converted with. Raises RefError when there are neither episodes nor frames of that
+    name, SourceError when the raw data holds another number of episodes.
     """
-    episodes = EpisodeSet.open(workspace, ref)
-    source = open_source(source_path, load_rig(rig) if rig else episodes.rig)
-    rejected = {row.episode for row in episodes.record.rejected}
+    target = _Target.open(workspace, ref)
+    source = open_source(source_path, load_rig(rig) if rig else target.rig)
+    rejected = {row.episode for row in target.record.rejected}
     names = [name for name in source.names() if name not in rejected]
-    if len(names) != len(episodes.ids()):
+    if len(names) != len(target.ids):
         raise SourceError(
-            f"'{source_path.name}' has {len(names)} episodes that were not rejected, episodes '{ref}' has "
-            f"{len(episodes.ids())}. Name the folder it was converted from."
+            f"'{source_path.name}' has {len(names)} episodes that were not rejected, '{ref}' has {len(target.ids)}. "
+            f"Name the folder it was converted from."
         )
-    ids = dict(zip(names, episodes.ids(), strict=True))
-    task = partial(_verify_one, source, episodes, ids, floor_db)
+    task = partial(_verify_one, source, target, dict(zip(names, target.ids, strict=True)), floor_db)
     findings: list[tuple[str, _Finding]] = []
     for done, (name, result) in enumerate(
         for_each_episode(task, names, workers=workers, ray_address=ray_address), start=1
@@ -117,35 +120,55 @@ def _summarised(findings: list[tuple[str, _Finding]]) -> Iterator[CheckRow]:
         yield CheckRow(check=check, stream=stream, num_episodes=len(rows), ok=not bad, detail=detail)
 
 
-def _verify_one(
-    source: Source, episodes: EpisodeSet, ids: dict[str, str], floor_db: float, name: str
-) -> list[_Finding]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What was made: an episodes artifact, a frames artifact, or both. Picklable."""
+
+    record: Record
+    rig: Rig
+    ids: tuple[str, ...]
+    episodes: EpisodeSet | None
+    store: FrameStore | None
+
+    @classmethod
+    def open(cls, workspace: Workspace, ref: Ref) -> "_Target":
+        frames = workspace.path("frames", ref)
+        store = FrameStore.open(frames) if (frames / "record.json").is_file() else None
+        if store is not None and not (workspace.path("episodes", ref) / "record.json").is_file():
+            record = workspace.record("frames", ref)
+            rig = Rig.model_validate(record.recipe["rig"])
+            return cls(record=record, rig=rig, ids=store.episode_ids, episodes=None, store=store)
+        episodes = EpisodeSet.open(workspace, ref)
+        return cls(record=episodes.record, rig=episodes.rig, ids=episodes.ids(), episodes=episodes, store=store)
+
+
+def _verify_one(source: Source, target: _Target, ids: dict[str, str], floor_db: float, name: str) -> list[_Finding]:
     episode, episode_id = source.read(name), ids[name]
     same = episode.meta.episode_id == episode_id
-    findings = [
-        _Finding(
-            check="episode ids are equal", stream="all", ok=same, detail=f"{episode.meta.episode_id} / {episode_id}"
-        )
-    ]
+    detail = f"{episode.meta.episode_id} / {episode_id}"
+    findings = [_Finding(check="episode ids are equal", stream="all", ok=same, detail=detail)]
     if not same:
         return findings
-    findings += _compare_columns(episode, episodes, episode_id)
+    if target.episodes is not None:
+        stamps = target.episodes.recorded_stamps_ns(episode_id)
+        ours = target.episodes.columns(episode_id) | {f"stamp_ns.{key}": value for key, value in stamps.items()}
+        findings += _compare_columns(episode, ours, "columns are bit-equal")
+    if target.store is not None:
+        start, stop = target.store.span(episode_id)
+        ours = {key: target.store.column(key, start, stop) for key in target.store.columns}
+        findings += _compare_columns(episode, ours, "columns of the frame store are bit-equal")
     for key, stream in episode.cameras.items():
-        findings += _compare_camera(episode, key, stream, episodes, floor_db)
+        findings += _compare_camera(episode, key, stream, target, floor_db)
     return findings
 
 
-def _compare_columns(episode: Episode, episodes: EpisodeSet, episode_id: str) -> Iterator[_Finding]:
-    ours = episodes.columns(episode_id)
-    for key, column in episode.columns.items():
+def _compare_columns(episode: Episode, ours: dict[str, NDArray[Any]], check: str) -> Iterator[_Finding]:
+    stamps = {f"stamp_ns.{key}": value for key, value in episode.stamps_ns.items()}
+    for key, column in (episode.columns | stamps).items():
         got = ours.get(key)
         equal = got is not None and got.dtype == column.dtype and _bytes(got) == _bytes(column)
         detail = "absent" if got is None else f"{got.dtype} {got.shape} for {column.dtype} {column.shape}"
-        yield _Finding(check="columns are bit-equal", stream=key, ok=equal, detail=detail)
-    stamps = episodes.recorded_stamps_ns(episode_id)
-    for key, values in episode.stamps_ns.items():
-        equal = key in stamps and np.array_equal(stamps[key], values)
-        yield _Finding(check="original stamps are equal", stream=key, ok=equal, detail="stamps differ")
+        yield _Finding(check=check, stream=key, ok=equal, detail=detail)
 
 
 def _bytes(column: NDArray[Any]) -> bytes:
@@ -153,40 +176,43 @@ def _bytes(column: NDArray[Any]) -> bytes:
 
 
 def _compare_camera(
-    episode: Episode, key: str, stream: CameraStream, episodes: EpisodeSet, floor_db: float
+    episode: Episode, key: str, stream: CameraStream, target: _Target, floor_db: float
 ) -> Iterator[_Finding]:
-    episode_id = episode.meta.episode_id
-    packets = episodes.video_packets(episode_id, key)
-    rows = episode.num_frames
-    yield _Finding(
-        check="frames == rows", stream=key, ok=len(packets) == rows, detail=f"{len(packets)} for {rows} rows"
-    )
-    if len(packets) != rows:
-        return
+    """Packets and counts of the video, then every picture of the source once, for both stores."""
+    episode_id, rows = episode.meta.episode_id, episode.num_frames
+    video, store = target.episodes, target.store
     copied = False
-    if isinstance(stream, VideoFile) and is_upright_rgb(stream.spec):
-        copied = True
-        same = packets == source_packets(stream)
-        yield _Finding(check="video packets are byte-identical", stream=key, ok=same, detail="packets differ")
+    if video is not None:
+        packets = video.video_packets(episode_id, key)
+        detail = f"{len(packets)} for {rows} rows"
+        yield _Finding(check="frames == rows", stream=key, ok=len(packets) == rows, detail=detail)
+        if len(packets) != rows:
+            return
+        if isinstance(stream, VideoFile) and is_upright_rgb(stream.spec):
+            copied = True
+            same = packets == source_packets(stream)
+            yield _Finding(check="video packets are byte-identical", stream=key, ok=same, detail="packets differ")
+    passed_through = store is not None and store.cameras[key].source_bytes
+    first = store.span(episode_id)[0] if store is not None else 0
     sampled = set(np.linspace(0, rows - 1, min(_SAMPLED, rows)).round().astype(int).tolist())
-    passed_through = stream.spec.encoding == "jpeg" and episodes.keeps_source_jpegs(key)
     video_db, store_db, same_jpegs = _IDENTICAL_DB, _IDENTICAL_DB, 0
     for index, picture in enumerate(pictures(stream)):
-        if passed_through:
-            same_jpegs += picture.jpeg == episodes.jpeg(episode_id, key, index)
+        if store is not None and passed_through:
+            same_jpegs += picture.jpeg == store.jpeg(key, first + index)
         if index not in sampled:
             continue
-        video_db = min(video_db, psnr_db(picture.rgb(), episodes.video_frame(episode_id, key, index)))
-        if episodes.has_frame_store and not passed_through:
-            stored = episodes.frame(episode_id, key, index)
-            wanted = resized(picture.rgb(), stored.shape[1], stored.shape[0])
-            store_db = min(store_db, psnr_db(wanted, stored))
+        if video is not None:
+            video_db = min(video_db, psnr_db(picture.rgb(), video.video_frame(episode_id, key, index)))
+        if store is not None and not passed_through:
+            stored = store.frame(key, first + index)
+            store_db = min(store_db, psnr_db(resized(picture.rgb(), stored.shape[1], stored.shape[0]), stored))
     if passed_through:
         detail = f"{rows - same_jpegs} of {rows} JPEGs differ"
         yield _Finding(check="JPEGs are byte-identical", stream=key, ok=same_jpegs == rows, detail=detail)
-    elif episodes.has_frame_store:
+    elif store is not None:
         yield _near("stored pictures are near the source", key, store_db, floor_db)
-    yield _near("video pictures are near the source", key, video_db, _IDENTICAL_DB if copied else floor_db)
+    if video is not None:
+        yield _near("video pictures are near the source", key, video_db, _IDENTICAL_DB if copied else floor_db)
 
 
 def _near(check: str, key: str, db: float, floor_db: float) -> _Finding:

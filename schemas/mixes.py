@@ -97,7 +97,7 @@ class MixSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """One training sample's address: position in the pass, source, item inside the source."""
+    """One training sample's address: position (epoch = position // num_samples), source, item inside the source."""
 
     position: int
     source: str

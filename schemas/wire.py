@@ -156,9 +156,11 @@ def reply_from_wire(message: object, metadata: ServerMetadata) -> ChunkReply:
 
 def reply_to_wire(reply: ChunkReply) -> dict[str, object]:
     """The map openpi's clients read: `actions` (steps, A) and `server_timing`; `reasoning` is ours."""
+    if len(reply.chunk.reasoning) > MAX_REASONING_CHARACTERS:
+        raise WireError(f"the policy reasons in more than {MAX_REASONING_CHARACTERS} characters. Limit its tokens.")
     return {
         "actions": np.ascontiguousarray(reply.chunk.actions, dtype=np.float32),
-        "reasoning": reply.chunk.reasoning[:MAX_REASONING_CHARACTERS],
+        "reasoning": reply.chunk.reasoning,
         "server_timing": {"queue_ms": reply.timing.queue_ms, "infer_ms": reply.timing.infer_ms},
     }
 

@@ -26,8 +26,8 @@ from trainers.tokenizer import END_OF_TEXT, LocalTokenizer
 class SampleSource(Protocol):
     """What training needs from a mix: the sample at each position, the same whenever it is asked."""
 
-    lock: MixLock
-
+    @property
+    def lock(self) -> MixLock: ...
     @property
     def fingerprint(self) -> str: ...
     @property
@@ -67,6 +67,7 @@ class Embodiment:
     chunk_steps: int
     image_sizes: tuple[tuple[int, int], ...]  # width, height of each camera's image, in the order of the chat
     prompt: tuple[Message, ...]  # the chat before the answer; the instruction is the last user turn's only text
+    reasons: bool  # False: trained without reasoning, so it acts without a word
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ class Embodiment:
             "chunk_steps": self.chunk_steps,
             "image_sizes": [list(size) for size in self.image_sizes],
             "prompt": turns,
+            "reasons": self.reasons,
         }
 
     @classmethod
@@ -112,6 +114,7 @@ class Embodiment:
             chunk_steps=value["chunk_steps"],
             image_sizes=tuple((w, h) for w, h in value["image_sizes"]),
             prompt=prompt,
+            reasons=value["reasons"],
         )
 
 
@@ -135,10 +138,11 @@ def survey(source: SampleSource) -> tuple[ActionShape, tuple[Embodiment, ...]]:
             wanted.discard(name)
             seen = _embodiment(source.sample(position), source.lock)
             known = found.setdefault(seen.name, seen)
-            if (known.cameras, known.chunk_steps) != (seen.cameras, seen.chunk_steps):
+            if (known.cameras, known.chunk_steps, known.reasons) != (seen.cameras, seen.chunk_steps, seen.reasons):
                 raise TrainError(
                     f"robot '{seen.name}' has cameras {known.cameras} with {known.chunk_steps} steps in one source and "
-                    f"{seen.cameras} with {seen.chunk_steps} in '{name}'. Give all its sources the same."
+                    f"{seen.cameras} with {seen.chunk_steps} in '{name}', or reasons in only one of them. "
+                    "Give all its sources the same."
                 )
     if wanted:
         raise TrainError(f"the mix never draws from {sorted(wanted)}. Give it more samples, or drop the source.")
@@ -165,6 +169,7 @@ def _embodiment(sample: Sample, lock: MixLock) -> Embodiment:
         chunk_steps=len(sample.actions),
         image_sizes=tuple((image.shape[1], image.shape[0]) for image in sample.images),
         prompt=prompt,
+        reasons=any(turn.supervised for turn in sample.messages),
     )
 
 
@@ -255,8 +260,7 @@ class Plan:
 def plan_step(source: SampleSource, position: int, batch_size: int, *, image_text: bool) -> Plan:
     """Which draws make the step that starts at `position`: a pure function of the lock."""
     robots = robot_sources(source.lock)
-    if not image_text and not robots:
-        raise TrainError("this stage learns actions only, and the mix holds no robot source. Add one to the mix.")
+    assert image_text or robots, "check_mix refuses a stage that would look for robots for ever"
     positions: list[int] = []
     taken: dict[str, int] = {}
     passed: dict[str, int] = {}

@@ -32,7 +32,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
+class Job:
     """What the worker is told."""
 
     config: TrainConfig
@@ -58,7 +58,10 @@ def train(
     `on_progress` gets (steps done, steps in all). Raises TrainError, MixError or ArtifactError.
     """
     config = recipe if steps is None else with_steps(recipe, steps)
+    from trainers.run import check_mix
+
     opened = Mix.open(workspace, mix)
+    check_mix(config, opened)
     inputs = [InputRef(kind="mixes", ref=str(mix), fingerprint=opened.fingerprint)]
     if config.weights is not None:
         inputs.append(InputRef(kind="raw", ref=config.weights.name, fingerprint=_weights_fingerprint(config.weights)))
@@ -102,12 +105,12 @@ def _fit(
 
     resources = ray.cluster_resources()
     cpus = max(1, int(min(resources.get("CPU", 1), os.cpu_count() or 1)))
-    job = _Job(config=config, mix=mix, workspace=workspace, folder=draft.path, staging=draft.staging, num_threads=cpus)
+    job = Job(config=config, mix=mix, workspace=workspace, folder=draft.path, staging=draft.staging, num_threads=cpus)
     for name in (_RESULT_FILE, _REFUSAL_FILE):
         (draft.staging / name).unlink(missing_ok=True)
     use_gpu = resources.get("GPU", 0) >= 1
     trainer = TorchTrainer(
-        _work,
+        work,
         train_loop_config={"job": job},
         # Ray sets OMP_NUM_THREADS to what a worker claims, so claim all cores: one worker is all there is.
         scaling_config=ScalingConfig(
@@ -128,7 +131,7 @@ def _fit(
     return TrainResult(**json.loads((draft.staging / _RESULT_FILE).read_text()))
 
 
-def _work(told: dict[str, _Job]) -> None:
+def work(told: dict[str, Job]) -> None:
     """The worker: open the mix here, train, leave the result as a file."""
     from trainers.run import run_training
 

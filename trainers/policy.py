@@ -4,26 +4,20 @@ The same prompt, pixels and normalisation as in training: all three are read fro
 the words it has just said condition the actions, as those of the annotated words did in training.
 """
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from dataengine.mix.pixels import scaled
-from schemas.chat import render_chat
 from schemas.control import Chunk, Observation
 from schemas.errors import TrainError, WireError, did_you_mean
 from trainers.checkpoint import Trained, load_trained
-from trainers.data import Collator, Embodiment
+from trainers.data import Embodiment
 from trainers.models.vla import seed_of
-from trainers.tokenizer import END_OF_TURN
-
-log = logging.getLogger(__name__)
+from trainers.speaking import speak
 
 
 class VlaPolicy:
@@ -40,8 +34,6 @@ class VlaPolicy:
         self._trained = trained
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         trained.vla.to(self._device)
-        self._collate = Collator(config=trained.config, tokenizer=trained.tokenizer, shape=trained.shape)
-        self._end = trained.tokenizer.id_of(END_OF_TURN)
         self._count = 0
 
     @property
@@ -63,16 +55,20 @@ class VlaPolicy:
         """Raises WireError when a camera is missing or the state has another size."""
         state = self._state(observation)
         images = self._images(observation)
-        words, h_BTD, num_prompt = self._reason(observation.prompt, images)
+        limit = self.max_reasoning_tokens if self.robot.reasons else 0
+        spoken = speak(self._trained, self.robot.ask(observation.prompt), images, max_tokens=limit)
+        h_BTD = spoken.hidden_BTD
         place_BT = torch.arange(h_BTD.shape[1], device=self._device)[None]
         expert = self._trained.vla.action_expert
-        seen_BW, reasoned_BW = expert.condition(h_BTD.float(), place_BT < num_prompt, place_BT >= num_prompt, state)
+        seen_BW, reasoned_BW = expert.condition(
+            h_BTD.float(), place_BT < spoken.num_prompt, place_BT >= spoken.num_prompt, state
+        )
         noise = torch.Generator().manual_seed(seed_of(self.seed, "chunk", self._count))
         self._count += 1
         actions = expert.sample(seen_BW, reasoned_BW, noise)[0].cpu().numpy()
         robot = self.robot
         width = len(robot.normalizer.action_low)
-        return Chunk(actions=robot.normalizer.raw_action(actions[: robot.chunk_steps, :width]), reasoning=words)
+        return Chunk(actions=robot.normalizer.raw_action(actions[: robot.chunk_steps, :width]), reasoning=spoken.words)
 
     def _state(self, observation: Observation) -> Tensor:
         """The state in model units, padded to the model's width, (1, S)."""
@@ -95,39 +91,6 @@ class VlaPolicy:
             scaled(observation.images[name], size)
             for name, size in zip(self.cameras, self.robot.image_sizes, strict=True)
         ]
-
-    def _reason(self, instruction: str, images: Sequence[NDArray[np.uint8]]) -> tuple[str, Tensor, int]:
-        """Greedy words, the hidden states of prompt and answer (1, T, D), and how many of them are the prompt's.
-
-        The answer's end-of-turn token counts as answer, as it does in training.
-        """
-        vla, config = self._trained.vla, self._trained.config
-        counts = [config.image_tokens(image.shape[1], image.shape[0]) for image in images]
-        chat = render_chat(self.robot.ask(instruction), self._trained.tokenizer, counts, open_turn=True)
-        ids_BT = torch.tensor([chat.ids], device=self._device)
-        patches, grids = (part.to(self._device) for part in self._collate.patches(images))
-        positions = vla.positions(ids_BT, grids)
-        next_position = int(positions.max()) + 1
-        cache = DynamicCache(config=vla.vlm.config.text_config)
-        language = vla.vlm.model.language_model
-        h_BTD = language(
-            inputs_embeds=vla.embed(ids_BT, patches, grids),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        hidden: list[Tensor] = [h_BTD]
-        said: list[int] = []
-        while len(said) < self.max_reasoning_tokens and (not said or said[-1] != self._end):
-            said.append(int(vla.vlm.lm_head(hidden[-1][:, -1]).argmax()))
-            place = torch.full((3, 1, 1), next_position + len(said) - 1, device=self._device)
-            embedded = vla.vlm.get_input_embeddings()(torch.tensor([[said[-1]]], device=self._device))
-            hidden.append(
-                language(
-                    inputs_embeds=embedded, position_ids=place, past_key_values=cache, use_cache=True
-                ).last_hidden_state
-            )
-        return self._trained.tokenizer.words(said), torch.cat(hidden, dim=1), len(chat.ids)
 
 
 def load_policy(

@@ -28,7 +28,7 @@ from trainers.checkpoint import (
     save_trained,
     trim_metrics,
 )
-from trainers.data import Collator, Plan, SampleSource, batches, survey
+from trainers.data import Collator, Plan, SampleSource, batches, robot_sources, survey
 from trainers.models.moe import load_entropy, reset_load
 from trainers.models.vla import Batch, Losses, Vla, build_vla, seed_of
 from trainers.recipes import Stage, TrainConfig
@@ -89,6 +89,22 @@ def tokenizer_of(config: TrainConfig) -> LocalTokenizer:
     return LocalTokenizer.load(config.weights)
 
 
+def check_mix(config: TrainConfig, source: SampleSource) -> LocalTokenizer:
+    """Refuse a mix that this recipe can not train on, before anything is built. Returns the recipe's tokenizer."""
+    tokenizer = tokenizer_of(config)
+    if tokenizer.fingerprint != source.lock.tokenizer_fingerprint:
+        raise TrainError(
+            f"the mix was counted with tokenizer {source.lock.tokenizer_fingerprint[:12]}, recipe {config.name} uses "
+            f"{tokenizer.fingerprint[:12]}. Build the mix with this recipe's tokenizer."
+        )
+    for stage in config.stages:
+        if not stage.image_text and not robot_sources(source.lock):
+            raise TrainError(
+                f"stage '{stage.name}' learns actions only, and the mix holds no robot source. Add one to the mix."
+            )
+    return tokenizer
+
+
 def run_training(
     config: TrainConfig,
     source: SampleSource,
@@ -145,12 +161,7 @@ class _Run:
     @classmethod
     def begin(cls, config: TrainConfig, source: SampleSource, staging: Path) -> "_Run":
         """Build the model, then go on from the newest checkpoint of this draft if there is one."""
-        tokenizer = tokenizer_of(config)
-        if tokenizer.fingerprint != source.lock.tokenizer_fingerprint:
-            raise TrainError(
-                f"the mix was counted with tokenizer {source.lock.tokenizer_fingerprint[:12]}, recipe {config.name} "
-                f"uses {tokenizer.fingerprint[:12]}. Build the mix with this recipe's tokenizer."
-            )
+        tokenizer = check_mix(config, source)
         kept = latest_step(staging, source.fingerprint)
         shape, embodiments = survey(source)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

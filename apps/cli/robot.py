@@ -1,5 +1,6 @@
 """`train`, `serve`, `rollout`: from a locked mix to a policy on a robot, and trials that count."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -52,6 +53,10 @@ def serve(
     token: Annotated[
         str | None, typer.Option("--token", envvar="DATAENGINE_TOKEN", help="Required for any host but loopback.")
     ] = None,
+    embodiment: Annotated[
+        str | None, typer.Option("--embodiment", help="Which robot's normalisation, when the policy knows several.")
+    ] = None,
+    rate_hz: Annotated[int | None, typer.Option("--rate-hz", min=1, help="Control rate to announce.")] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Serve a policy over the openpi websocket protocol; openpi's own client works against it.
@@ -60,8 +65,17 @@ def serve(
     """
     from apps.server.run import serve_checkpoint
 
-    place = Workspace.at(workspace)
-    serve_checkpoint(place, Ref.parse(checkpoint), host=host, port=port, token=token)
+    counts = serve_checkpoint(
+        Workspace.at(workspace),
+        Ref.parse(checkpoint),
+        host=host,
+        port=port,
+        token=token,
+        embodiment=embodiment,
+        rate_hz=rate_hz,
+        on_ready=lambda ready: typer.echo(f"{checkpoint} listens on ws://{host}:{ready} (stop with Ctrl-C)"),
+    )
+    typer.echo(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in asdict(counts).items()))
 
 
 def rollout(
@@ -74,6 +88,9 @@ def rollout(
     ] = None,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="NAME@VERSION of the policy to try.")] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per policy.")] = 20,
+    policy_trials: Annotated[
+        int | None, typer.Option("--policy-trials", min=1, help="Trials of the checkpoint, when fewer are wanted.")
+    ] = None,
     split: Annotated[
         Literal["in-domain", "open-world", "both"], typer.Option("--split", help="Scenes the policy plays in.")
     ] = "both",
@@ -103,7 +120,7 @@ def rollout(
         report = run(
             workspace=Workspace.at(workspace),
             to=Ref.parse(to),
-            settings=RolloutSettings(trials=trials, seed=seed),
+            settings=RolloutSettings(trials=trials, seed=seed, policy_trials=policy_trials),
             episodes=Ref.parse(episodes) if episodes else None,
             ground_truth=ground_truth,
             checkpoint=Ref.parse(checkpoint) if checkpoint else None,

@@ -42,7 +42,8 @@ class DemoConfig:
     num_episodes: int = 32
     num_whiteboards: int = 160
     num_steps: int = 400
-    num_trials: int = 20
+    num_trials: int = 20  # of each yardstick
+    num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
 
 
@@ -249,7 +250,12 @@ def _try(workspace: Workspace, config: DemoConfig, clock: Clock, raw: Path) -> N
         report = rollout(
             workspace=workspace,
             to=MADE.trials,
-            settings=RolloutSettings(trials=config.num_trials, seed=config.seed + 1000),
+            settings=RolloutSettings(
+                trials=config.num_trials,
+                policy_trials=min(config.num_policy_trials, config.num_trials),
+                seed=config.seed + 1000,
+                max_steps=350,
+            ),
             episodes=MADE.episodes,
             ground_truth=raw.with_name(f"{raw.name}.ground_truth"),
             checkpoint=MADE.checkpoint,

@@ -13,6 +13,7 @@ import gradio as gr
 from apps.review.desk import Desk
 from apps.review.page import Page
 from dataengine.workspace import Workspace
+from schemas.errors import UsageError
 from schemas.refs import Ref
 
 _HERE = Path(__file__).parent
@@ -45,7 +46,8 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     page.undo.click(page.on_undo, inputs, outputs, **common)
     page.reset.click(page.on_reset, inputs, outputs, **common)
     page.queue.click(page.on_open, inputs, outputs, **common)
-    typing = [field.input for field in page.fields]
+    # `change` and not `input`: the latter misses what is pasted or filled in without a key.
+    typing = [field.change for field in page.fields]
     gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
     lists = [page.queue, page.progress]
     gr.on([page.status.input, page.rank.input, page.search.input], page.on_filter, inputs, lists, **common)
@@ -62,21 +64,35 @@ def launch(
     reviewer: str | None = None,
     open_browser: bool = False,
 ) -> None:
-    """Serve the page until interrupted. Loopback by default: the page itself asks for no password."""
+    """Serve the page until interrupted. Loopback by default: the page itself asks for no password.
+
+    Raises UsageError when the port is taken.
+    """
     app = build_app(workspace=workspace, episodes=episodes, ledger_url=ledger_url, reviewer=reviewer)
+    serve(app, host=host, port=port, open_browser=open_browser)
+    app.block_thread()
+
+
+def serve(app: gr.Blocks, *, host: str, port: int, open_browser: bool = False) -> None:
+    """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError when the port is taken."""
     app.queue(default_concurrency_limit=None)
-    app.launch(
-        server_name=host,
-        server_port=port,
-        inbrowser=open_browser,
-        share=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        footer_links=[],
-        theme=_theme(),
-        css=(_HERE / "review.css").read_text(),
-        head=f"<script>{(_HERE / 'review.js').read_text()}</script>",
-    )
+    try:
+        app.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            share=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            quiet=True,
+            footer_links=[],
+            theme=_theme(),
+            css=(_HERE / "review.css").read_text(),
+            head=f"<script>{(_HERE / 'review.js').read_text()}</script>",
+        )
+    except OSError as error:
+        raise UsageError(f"the page can not be served on {host}:{port} ({error}). Choose another --port.") from None
 
 
 def _theme() -> gr.themes.Base:

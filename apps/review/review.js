@@ -122,7 +122,12 @@
   const decisions = { a: "#accept", r: "#reject", s: "#skip", u: "#undo" };
 
   document.addEventListener("keydown", event => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); press("#save"); return; }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      if (document.activeElement) document.activeElement.blur(); // the next item's keys must not land in this field
+      press("#save");
+      return;
+    }
     if (typing(event.target)) { if (event.key === "Escape") event.target.blur(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;

@@ -49,6 +49,7 @@ class RolloutSettings:
 
     trials: int
     seed: int
+    policy_trials: int | None = None  # of the checkpoint, on each split; None: as many as the yardsticks play
     execute_steps: int = 25
     chunk_steps: int = 50  # of the yardsticks; a trained policy brings its own
     max_steps: int = 500
@@ -56,8 +57,9 @@ class RolloutSettings:
     filmstrips: int = 3  # trials per policy of which pictures are kept
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise UsageError(f"--trials is {self.trials}. Give at least 1.")
+        for trials in (self.trials, self.policy_trials):
+            if trials is not None and trials < 1:
+                raise UsageError(f"--trials is {trials}. Give at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,10 +240,9 @@ def _trained(
     from trainers.policy import load_policy
 
     policy = load_policy(workspace.find("checkpoints", checkpoint), embodiment=embodiment)
+    trials = settings.policy_trials or settings.trials
     scenes = [
-        scene
-        for split in splits
-        for scene in fresh_scenes(split, trials=settings.trials, seed=settings.seed, taken=taken)
+        scene for split in splits for scene in fresh_scenes(split, trials=trials, seed=settings.seed, taken=taken)
     ]
     return _Contender(policy=policy, chunk_steps=policy.chunk_steps, scenes=tuple(scenes), cameras=policy.cameras)
 

@@ -2,20 +2,31 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from apps.server.gate import ActionGate
-from apps.server.server import DEFAULT_PORT, serve
+from apps.server.server import DEFAULT_PORT, check_exposure, serve
 from apps.server.session import ServerCounts
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
+from schemas.control import Policy
 from schemas.errors import ArtifactError, UsageError
 from schemas.mixes import MixLock, RobotSource
 from schemas.refs import Ref
 from schemas.wire import ServerMetadata
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedPolicy:
+    """A trained policy with the gate it gets and what it announces."""
+
+    policy: Policy
+    gate: ActionGate
+    metadata: ServerMetadata
 
 
 def serve_checkpoint(
@@ -29,13 +40,30 @@ def serve_checkpoint(
     rate_hz: int | None = None,
     on_ready: Callable[[int], None] = lambda port: log.info("listening on port %d", port),
 ) -> ServerCounts:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM. Raises what `open_checkpoint` raises, and UsageError for a host or port."""
+    check_exposure(host, token)  # told before the weights are loaded
+    served = open_checkpoint(workspace, checkpoint, embodiment=embodiment, rate_hz=rate_hz)
+    return serve(
+        served.policy,
+        gate=served.gate,
+        metadata=served.metadata,
+        host=host,
+        port=port,
+        token=token,
+        on_ready=on_ready,
+    )
+
+
+def open_checkpoint(
+    workspace: Workspace, checkpoint: Ref, *, embodiment: str | None = None, rate_hz: int | None = None
+) -> ServedPolicy:
+    """Load a checkpoint for serving.
 
     `embodiment` is needed when the model knows several robots, `rate_hz` when the episodes it learned from are not in
-    this workspace. Raises RefError, TrainError, ArtifactError or UsageError before anything listens.
+    this workspace. Raises RefError, TrainError, ArtifactError or UsageError.
     """
-    # Imported here: a refused host or an unknown checkpoint is told before torch is loaded.
     path = workspace.find("checkpoints", checkpoint)
+    # Imported here: an unknown checkpoint is told before torch is loaded.
     from trainers.policy import load_policy
 
     policy = load_policy(path, embodiment=embodiment)
@@ -48,11 +76,10 @@ def serve_checkpoint(
             f"{checkpoint}, or give --rate-hz."
         )
     num_actions = len(robot.normalizer.action_low)
-    return serve(
-        policy,
-        gate=ActionGate.around(
-            robot.normalizer, chunk_steps=policy.chunk_steps, names=names if len(names) == num_actions else ()
-        ),
+    names = names if len(names) == num_actions else ()
+    return ServedPolicy(
+        policy=policy,
+        gate=ActionGate.around(robot.normalizer, chunk_steps=policy.chunk_steps, names=names),
         metadata=ServerMetadata(
             policy=policy.name,
             cameras=policy.cameras,
@@ -61,10 +88,6 @@ def serve_checkpoint(
             chunk_steps=policy.chunk_steps,
             rate_hz=rate_hz,
         ),
-        host=host,
-        port=port,
-        token=token,
-        on_ready=on_ready,
     )
 
 

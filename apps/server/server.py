@@ -48,7 +48,7 @@ class PolicyServer:
         token: str | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        _check_exposure(host, token)
+        check_exposure(host, token)
         if gate.action_dim != metadata.action_dim:
             raise UsageError(f"the gate checks {gate.action_dim} dimensions, the policy answers {metadata.action_dim}.")
         self.counts = ServerCounts()
@@ -192,7 +192,8 @@ def running_server(
         thread.join()
 
 
-def _check_exposure(host: str, token: str | None) -> None:
+def check_exposure(host: str, token: str | None) -> None:
+    """Raises UsageError for a host that others can reach without a token, and for a token that can be guessed."""
     if token is not None and len(token) < 16:
         raise UsageError(f"the token has {len(token)} characters. Give at least 16, e.g. from `openssl rand -hex 16`.")
     try:

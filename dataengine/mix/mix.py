@@ -192,3 +192,15 @@ def _check_inputs(workspace: Workspace, ref: Ref, record: Record) -> None:
                 f"mix '{ref}' is locked to {row.kind} '{row.ref}' with fingerprint {row.fingerprint[:12]}, "
                 f"but the workspace holds {found[:12]}. Restore that artifact, or build a new mix."
             )
+    _check_no_new_frames(workspace, ref, record)
+
+
+def _check_no_new_frames(workspace: Workspace, ref: Ref, record: Record) -> None:
+    """Raise MixError where pixels were locked to come from the mp4, but a frame store would now be read instead."""
+    stores = {row.ref for row in record.inputs if row.kind == "frames"}
+    for row in record.inputs:
+        if row.kind == "episodes" and row.ref not in stores and Ref.parse(row.ref) in workspace.refs("frames"):
+            raise MixError(
+                f"mix '{ref}' was built when '{row.ref}' had no frame store; now it has one, whose pixels differ. "
+                "Build a new mix."
+            )

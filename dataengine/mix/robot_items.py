@@ -58,6 +58,7 @@ class RobotItems:
     source: RobotSource
     episodes: EpisodeSet
     annotations: AnnotationSet | None
+    frames_fingerprint: str | None  # of the frame store that pixels are read from; None = from the mp4
     runs: tuple[Run, ...]
     rejected: tuple[RejectedRow, ...]
     frames_without_reasoning: int
@@ -69,6 +70,8 @@ class RobotItems:
     def inputs(self) -> list[InputRef]:
         """The artifacts this source is made from."""
         rows = [InputRef(kind="episodes", ref=str(self.episodes.ref), fingerprint=self.episodes.fingerprint)]
+        if self.frames_fingerprint is not None:
+            rows.append(InputRef(kind="frames", ref=str(self.episodes.ref), fingerprint=self.frames_fingerprint))
         if self.annotations is not None:
             released = self.annotations
             rows.append(InputRef(kind="annotations", ref=str(released.ref), fingerprint=released.fingerprint))
@@ -106,6 +109,7 @@ def find_robot_items(source: RobotSource, workspace: Workspace) -> RobotItems:
         source=source,
         episodes=episodes,
         annotations=annotations,
+        frames_fingerprint=workspace.record("frames", episodes.ref).fingerprint if episodes.has_frame_store else None,
         runs=tuple(runs),
         rejected=tuple(rejected),
         frames_without_reasoning=bare,

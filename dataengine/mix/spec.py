@@ -21,7 +21,7 @@ def load_spec(path: Path) -> MixSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MixError(f"{path}: is no YAML ({' '.join(str(error).split())}). Mend that line.") from None
     if not isinstance(value, dict):
-        raise MixError(f"{path}: must hold 'sources:' and more, got {type(value).__name__}. See docs/mix.md.")
+        raise MixError(f"{path}: must hold 'sources:' and more, got {type(value).__name__}. See docs/mix-engineer.md.")
     version = value.get("schema_version", MIX_SCHEMA)
     if version != MIX_SCHEMA:
         raise MixError(

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataengine.artifacts import write_atomic
+from dataengine.sinks import parquet_shards, video_shards
 from dataengine.sinks.parquet_shards import DataWriter, auto_columns
-from dataengine.sinks.staging import StagedEpisode, load_columns
+from dataengine.sinks.staging import StagedEpisode, load_columns, stamp_keys
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sinks.video_shards import FILES_PER_CHUNK, EpisodeVideo, Place, chunk_and_file, write_shards
 from dataengine.stats import Stats, column_stats, merged, picture_stats
@@ -58,21 +59,31 @@ def fingerprint(episodes: Sequence[StagedEpisode], rig: Rig, encoding: VideoEnco
 
 
 def commit(
-    root: Path, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, encoding: VideoEncoding
+    root: Path,
+    staging: Path,
+    episodes: Sequence[StagedEpisode],
+    rig: Rig,
+    encoding: VideoEncoding,
+    *,
+    data_bytes: int = parquet_shards.SHARD_BYTES,
+    video_bytes: int = video_shards.SHARD_BYTES,
 ) -> Committed:
-    """Write the dataset under `root` from what lies in `staging`; what a killed commit left is written anew."""
+    """Write the dataset under `root` from what lies in `staging`; what a killed commit left is written anew.
+
+    A new data or video file is opened where the next episode would pass `data_bytes` or `video_bytes`.
+    """
     for name in ("data", "meta", "videos"):
         shutil.rmtree(root / name, ignore_errors=True)
     tasks = {task: index for index, task in enumerate(dict.fromkeys(row.meta["task"] for row in episodes))}
-    rows, lows = _write_data(root, staging, episodes, rig, tasks)
+    rows, lows = _write_data(DataWriter(root, shard_bytes=data_bytes), staging, episodes, rig, tasks)
     stats: dict[str, Stats] = {key: column_stats(np.concatenate(parts)) for key, parts in lows.items()}
     for key in episodes[0].cameras:
-        videos = [(episode, _video(episode, key)) for episode in episodes]
-        places = write_shards(root, IMAGES + key, [video for _, video in videos], rate_hz=rig.rate_hz)
-        for row, place, (_, video) in zip(rows, places, videos, strict=True):
+        videos = [_video(episode, key) for episode in episodes]
+        places = write_shards(root, IMAGES + key, videos, rate_hz=rig.rate_hz, shard_bytes=video_bytes)
+        for row, place, video in zip(rows, places, videos, strict=True):
             row |= _video_columns(IMAGES + key, place, video.num_frames, rig.rate_hz)
             row |= _stat_columns(IMAGES + key, picture_stats(_counts(video), video.video.num_sampled))
-        total = merged((_counts(video), video.video.num_sampled) for _, video in videos)
+        total = merged((_counts(video), video.video.num_sampled) for video in videos)
         stats[IMAGES + key] = picture_stats(*total)
     _write_meta(root, episodes, rows, rig, encoding, tasks, stats)
     return Committed(fingerprint=fingerprint(episodes, rig, encoding), num_frames=rows[-1]["dataset_to_index"])
@@ -89,13 +100,13 @@ def _counts(row: EpisodeVideo) -> NDArray[np.int64]:
 
 
 def _write_data(
-    root: Path, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, tasks: dict[str, int]
+    data: DataWriter, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, tasks: dict[str, int]
 ) -> tuple[list[dict[str, Any]], dict[str, list[NDArray[np.generic]]]]:
     """Data parquet; returns the first part of each meta/episodes row, and every column's parts for statistics."""
     rows: list[dict[str, Any]] = []
     parts: dict[str, list[NDArray[np.generic]]] = {}
-    first = 0
-    with DataWriter(root) as writer:
+    first, stamps = 0, stamp_keys(episodes)
+    with data as writer:
         for index, episode in enumerate(episodes):
             auto = auto_columns(
                 num_frames=episode.num_frames,
@@ -104,7 +115,7 @@ def _write_data(
                 first_index=first,
                 task_index=tasks[episode.meta["task"]],
             )
-            columns = {**load_columns(staging, episode), **auto}
+            columns = {**load_columns(staging, episode, stamps), **auto}
             chunk, file = writer.add(columns)
             row: dict[str, Any] = {
                 "episode_index": index,
@@ -151,7 +162,7 @@ def _write_meta(
 ) -> None:
     meta = root / "meta"
     (meta / "episodes" / "chunk-000").mkdir(parents=True)
-    # One row group per ten rows, as LeRobot flushes them; one file: 100,000 episodes are about 100 MB.
+    # one file: 10,000 episodes are about 10 MB
     pq.write_table(pa.Table.from_pylist(rows), meta / "episodes" / "chunk-000" / "file-000.parquet")
     _write_tasks(meta / "tasks.parquet", tasks)
     listed = {key: {name: value.tolist() for name, value in row.items()} for key, row in stats.items()}
@@ -211,13 +222,13 @@ def _info(
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
         if episodes[0].cameras
         else None,
-        "features": _features(episodes[0], rig, encoding),
+        "features": _features(episodes[0], stamp_keys(episodes), rig, encoding),
     }
 
 
-def _features(first: StagedEpisode, rig: Rig, encoding: VideoEncoding) -> dict[str, Any]:
+def _features(first: StagedEpisode, stamps: Sequence[str], rig: Rig, encoding: VideoEncoding) -> dict[str, Any]:
     features: dict[str, Any] = {}
-    for key, (dtype, dims) in (first.column_types | AUTO_TYPES).items():
+    for key, (dtype, dims) in (first.column_types | dict.fromkeys(stamps, ("int64", 1)) | AUTO_TYPES).items():
         names = list(rig.features[key].names) if key in rig.features else []
         if len(names) != dims:
             names = [f"{key.rsplit('.', 1)[-1]}_{dim}" for dim in range(dims)] if dims > 1 else []

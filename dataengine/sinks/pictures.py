@@ -73,7 +73,7 @@ def check_jpeg(jpeg: bytes, spec: CameraSpec) -> None:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(jpeg)
     except ValueError as error:
         raise EpisodeError(f"camera '{spec.name}': bytes that are no JPEG ({str(error).strip()}).") from None
-    if (height, width) != (spec.height, spec.width) or colorspace == "Gray":
+    if (height, width) != (spec.height, spec.width) or colorspace not in ("YCbCr", "RGB"):
         raise EpisodeError(
             f"camera '{spec.name}': a {width}x{height} {colorspace} JPEG where {spec.width}x{spec.height} colour was "
             f"declared. Drop the episode or mend it."

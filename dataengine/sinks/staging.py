@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from schemas.rigs import Rig
 
 MARKER = "episode.json"
 COLUMNS = "columns.npz"
+NO_STAMP = -1  # in a stamp column of an episode that has no stamps of its own
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _KEY_PICTURES = 100  # of a copied video, decoded for statistics
 
@@ -105,7 +107,7 @@ class StagedEpisode(BaseModel):
     num_frames: int
     meta: dict[str, str]
     columns: dict[str, str]  # feature -> hash of dtype, shape and bytes
-    column_types: dict[str, tuple[str, int]]  # feature or stamp_ns.<stream> -> (numpy dtype name, dims), in order
+    column_types: dict[str, tuple[str, int]]  # feature -> (numpy dtype name, dims), in order
     stamps_ns: dict[str, str]
     imported: dict[str, tuple[str, ...]]
     cameras: dict[str, StagedCamera]
@@ -160,10 +162,17 @@ def load_staged(root: Path, name: str) -> StagedEpisode | None:
     return staged.model_copy(update={"cameras": cameras})
 
 
-def load_columns(root: Path, staged: StagedEpisode) -> dict[str, NDArray[np.generic]]:
-    """Columns of a staged episode: features as (rows, dims), original stamps as `stamp_ns.<stream>` (rows,)."""
+def stamp_keys(episodes: Sequence[StagedEpisode]) -> tuple[str, ...]:
+    """Columns of original stamps that any of the episodes has."""
+    return tuple(dict.fromkeys(key for episode in episodes for key in episode.stamps_ns))
+
+
+def load_columns(root: Path, staged: StagedEpisode, stamps: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Columns of a staged episode: features as (rows, dims), then `stamps` as (rows,), -1 where none was recorded."""
     with np.load(folder_of(root, staged.name) / COLUMNS) as arrays:
-        return {key: arrays[key] for key in arrays.files}
+        columns = {key: arrays[key] for key in staged.columns}
+        absent = np.full(staged.num_frames, NO_STAMP, dtype=np.int64)
+        return columns | {key: arrays[key] if key in staged.stamps_ns else absent for key in stamps}
 
 
 def hash_array(array: NDArray[np.generic]) -> str:
@@ -199,7 +208,7 @@ def _write_staged(episode: Episode, name: str, folders: dict[StageJob, Path]) ->
             num_frames=episode.num_frames,
             meta=asdict(episode.meta),
             columns={key: hash_array(column) for key, column in columns.items()},
-            column_types={key: (value.dtype.name, value[0].size) for key, value in (columns | stamps).items()},
+            column_types={key: (value.dtype.name, value.shape[1]) for key, value in columns.items()},
             stamps_ns={key: hash_array(value) for key, value in stamps.items()},
             imported=episode.imported,
             cameras={key: row.model_copy(update=_without_other_sink(job)) for key, row in cameras.items()},

@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Any
 
 from dataengine.sinks.pictures import Rgb
-from schemas.errors import EpisodeError, UsageError
+from schemas.errors import EpisodeError, UsageError, did_you_mean
 
 PIX_FMT = "yuv420p"
+_WORDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_PRESETS = {"libsvtav1": tuple(map(str, range(14))), "libx264": _WORDS, "libx265": _WORDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,11 @@ class VideoEncoding:
     preset: str = "12"
 
     def __post_init__(self) -> None:
+        presets = _PRESETS.get(self.codec)
+        if presets is None:
+            raise UsageError(f"no video codec '{self.codec}'. {did_you_mean(self.codec, _PRESETS)}")
+        if self.preset not in presets:
+            raise UsageError(f"{self.codec} has no preset '{self.preset}'. Known: {', '.join(presets)}.")
         if self.g < 1 or not 0 <= self.crf <= 63:
             raise UsageError(f"g must be at least 1 and crf within 0..63, got g={self.g}, crf={self.crf}.")
 
@@ -59,7 +66,7 @@ class VideoWriter:
             self._stream = self._container.add_stream(encoding.codec, rate=rate_hz, options=options)
         except av.codec.codec.UnknownCodecError:
             self._container.close()
-            raise UsageError(f"no video encoder '{encoding.codec}' here. Use libsvtav1, libx264 or libx265.") from None
+            raise UsageError(f"this FFmpeg has no encoder '{encoding.codec}'. Use another codec.") from None
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIX_FMT
         self._stream.codec_context.time_base = Fraction(1, rate_hz)
         self._count = 0

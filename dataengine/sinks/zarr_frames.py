@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataengine.artifacts import write_atomic
 from dataengine.frame_store import COLUMN_ROWS, SHARD_FRAMES
 from dataengine.sinks.lerobot_v3 import Committed
-from dataengine.sinks.staging import StagedEpisode, folder_of, load_columns
+from dataengine.sinks.staging import StagedEpisode, folder_of, load_columns, stamp_keys
 from schemas.records import sha256_of
 from schemas.rigs import Rig
 
@@ -42,7 +42,7 @@ def fingerprint(episodes: Sequence[StagedEpisode], recipe: dict[str, Any]) -> st
 
 def commit(root: Path, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, recipe: dict[str, Any]) -> Committed:
     """Write the store under `root`; what a killed commit left is written anew."""
-    cameras, columns = list(episodes[0].cameras), list(episodes[0].column_types)
+    cameras, columns = list(episodes[0].cameras), [*episodes[0].column_types, *stamp_keys(episodes)]
     for name in ("columns", *cameras):
         shutil.rmtree(root / name, ignore_errors=True)
     ends = np.cumsum([episode.num_frames for episode in episodes]).tolist()
@@ -136,8 +136,9 @@ def write_shard(path: Path, jpegs: Sequence[memoryview | bytes]) -> None:
 
 def _write_columns(folder: Path, staging: Path, episodes: Sequence[StagedEpisode]) -> None:
     parts: dict[str, list[NDArray[np.generic]]] = {}
+    stamps = stamp_keys(episodes)
     for episode in episodes:
-        for key, column in load_columns(staging, episode).items():
+        for key, column in load_columns(staging, episode, stamps).items():
             parts.setdefault(key, []).append(column)
     _write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
     for key, columns in parts.items():

@@ -1,16 +1,12 @@
 """A checkpoint (nano's architecture, weights as they are born) served and tried like any policy."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from apps.robot.client import RefusedError, RobotClient
 from apps.rollout.run import RolloutSettings, rollout
-from apps.server.run import serve_checkpoint
+from apps.server.run import open_checkpoint, serve_checkpoint
+from apps.server.server import running_server
 from apps.sim.tabletop import action_limits
 from dataengine.artifacts import Draft, begin
 from dataengine.workspace import Workspace
@@ -27,7 +23,6 @@ from trainers.recipes import nano
 from trainers.tokenizer import nano_tokenizer
 
 BORN = Ref("born", "1")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -69,45 +64,24 @@ def test_noise_from_an_untrained_model_never_reaches_the_robot(workspace: Worksp
     assert "per step" in row.refusals[0] or "a jump over" in row.refusals[0]
 
 
-SERVE = """
-import sys
-from apps.server.run import serve_checkpoint
-from dataengine.workspace import Workspace
-from schemas.refs import Ref
-serve_checkpoint(Workspace.at(sys.argv[1]), Ref("born", "1"), port=0, rate_hz=50, on_ready=lambda port: print(port, flush=True))
-"""
-
-
 def test_a_served_checkpoint_announces_what_it_wants_and_answers(workspace: Workspace) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(workspace.root)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        with RobotClient(f"ws://127.0.0.1:{process.stdout.readline().strip()}", timeout_s=120) as client:
-            assert (client.metadata.policy, client.metadata.cameras) == ("born@1", ("cam_high",))
-            assert (client.metadata.chunk_steps, client.metadata.rate_hz, client.metadata.state_dim) == (50, 50, 14)
-            images = {"cam_high": np.zeros((120, 160, 3), dtype=np.uint8)}
-            with pytest.raises(RefusedError) as refused:
-                client.infer(Observation(images=images, state=np.zeros(14, dtype=np.float32), prompt="pick"))
-            assert refused.value.code == "rejected_chunk"
-        process.terminate()
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
+    served = open_checkpoint(workspace, BORN, rate_hz=50)
+    server = running_server(served.policy, gate=served.gate, metadata=served.metadata)
+    with server as running, RobotClient(running.url, timeout_s=120) as client:
+        assert (client.metadata.policy, client.metadata.cameras) == ("born@1", ("cam_high",))
+        assert (client.metadata.chunk_steps, client.metadata.rate_hz, client.metadata.state_dim) == (50, 50, 14)
+        images = {"cam_high": np.zeros((120, 160, 3), dtype=np.uint8)}
+        with pytest.raises(RefusedError) as refused:
+            client.infer(Observation(images=images, state=np.zeros(14, dtype=np.float32), prompt="pick"))
+        assert refused.value.code == "rejected_chunk"
 
 
 def test_a_checkpoint_that_cannot_be_served_is_one_sentence(workspace: Workspace) -> None:
     with pytest.raises(RefError, match="Did you mean 'born@1'"):
         serve_checkpoint(workspace, Ref("borne", "1"))
     with pytest.raises(UsageError, match="give --rate-hz"):
-        serve_checkpoint(workspace, BORN)
+        open_checkpoint(workspace, BORN)
     with pytest.raises(TrainError, match="aloha_sim"):
-        serve_checkpoint(workspace, BORN, embodiment="aloha_simm")
+        open_checkpoint(workspace, BORN, embodiment="aloha_simm")
     with pytest.raises(UsageError, match="can be reached from other machines"):
         serve_checkpoint(workspace, BORN, rate_hz=50, host="0.0.0.0")

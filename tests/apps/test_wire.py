@@ -201,6 +201,12 @@ def _read_or_refuse(frame: bytes) -> None:
         assert isinstance(request_from_wire(decode(frame), METADATA), InferRequest | ResetRequest)
 
 
+def test_reasoning_without_end_is_refused_not_cut() -> None:
+    chunk = Chunk(actions=np.ones((2, 3), dtype=np.float32), reasoning="d " * 20_000)
+    with pytest.raises(WireError, match="Limit its tokens"):
+        reply_to_wire(ChunkReply(chunk=chunk, timing=ServerTiming(queue_ms=0, infer_ms=0)))
+
+
 def test_a_server_of_another_protocol_is_named() -> None:
     with pytest.raises(WireError, match="protocol 9"):
         ServerMetadata.from_wire({**METADATA.model_dump(), "protocol_version": 9})

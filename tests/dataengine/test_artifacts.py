@@ -132,3 +132,24 @@ def test_a_damaged_record_is_named(workspace: Workspace) -> None:
     (home / "record.json").write_text('{"kind": "episodes"}')
     with pytest.raises(ArtifactError, match=r"record\.json is damaged \(name"):
         read_record(home)
+
+
+def test_a_kill_while_files_are_hashed_keeps_what_was_staged(workspace: Workspace) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from dataengine.artifacts import begin\n"
+        "from dataengine.workspace import Workspace\n"
+        "from schemas.refs import Ref\n"
+        "draft = begin(Workspace.at(sys.argv[1]), 'episodes', Ref('kitchen', '1'), recipe={})\n"
+        "(draft.staging / 'one').write_text('1')\n"
+        "with (draft.path / 'rows').open('wb') as rows: rows.truncate(1 << 36)\n"  # 64 GB of nothing take long to hash
+        "signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.3)\n"
+        "draft.publish(fingerprint='0' * 64)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(workspace.root)], env=os.environ, check=False)
+    assert done.returncode == -signal.SIGKILL
+    draft = begin(workspace, "episodes", REF, recipe={})
+    assert isinstance(draft, Draft)
+    with draft:
+        assert (draft.staging / "one").read_text() == "1"

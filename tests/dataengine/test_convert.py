@@ -1,6 +1,7 @@
 """Convert as a whole: rejected rows, kills, fingerprints, real recordings."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,10 +72,15 @@ def test_too_many_rejected_stop_the_run_and_a_higher_limit_goes_on(tmp_path: Pat
     assert not workspace.path("episodes", REF).exists()
     [marker] = (workspace.root / "episodes").rglob(MARKER)
     written = marker.stat().st_mtime_ns
+    left = marker.parents[2] / "videos" / "left-by-a-killed-commit.mp4"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
     stamps: list[int] = []
     run(raw, workspace, max_rejected=1.0, on_progress=lambda *_: stamps.append(marker.stat().st_mtime_ns))
     assert set(stamps) == {written}  # the good episode was not staged again
-    assert len(EpisodeSet.open(workspace, REF).ids()) == 1
+    episodes = EpisodeSet.open(workspace, REF)
+    assert len(episodes.ids()) == 1
+    assert not [row.path for row in episodes.record.files if "killed" in row.path or "staging" in row.path]
 
 
 def test_nothing_left_is_an_error_whatever_is_allowed(tmp_path: Path, workspace: Workspace) -> None:
@@ -126,7 +132,7 @@ def test_one_changed_number_changes_the_fingerprint(tmp_path: Path, workspace: W
 
 
 def test_a_killed_convert_resumes_to_the_same_fingerprint(tmp_path: Path, workspace: Workspace) -> None:
-    raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=12, num_frames=60, height=240, width=320)
+    raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=8, num_frames=40, height=240, width=320)
     program = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -153,9 +159,37 @@ def test_a_killed_convert_resumes_to_the_same_fingerprint(tmp_path: Path, worksp
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
     resumed = run(raw, workspace, on_progress=note)
-    assert 0 < len(seen) <= 12 - len(kept)
+    assert 0 < len(seen) <= 8 - len(kept)
     unbroken = run(raw, Workspace.at(tmp_path / "other"))
     assert fingerprints(resumed) == fingerprints(unbroken)
+
+
+def test_uneven_stamps_are_kept_beside_episodes_that_have_none(tmp_path: Path, workspace: Workspace) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    raw = raw_files.write_lerobot_v21(tmp_path / "raw", lengths=(10, 12))
+    path = raw / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(path)
+    uneven = (np.arange(12) / 30 + np.linspace(0, 0.01, 12)).astype(np.float32)
+    pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", pa.array(uneven)), path)
+    report = convert(source_path=raw, to=REF, workspace=workspace, rig=None)
+    assert not report.rejected
+    episodes = EpisodeSet.open(workspace, REF)
+    even_id, uneven_id = episodes.ids()
+    assert episodes.recorded_stamps_ns(even_id) == {}
+    np.testing.assert_allclose(episodes.recorded_stamps_ns(uneven_id)["timestamp"] / 1e9, uneven, atol=1e-8)
+    assert set(episodes.columns(uneven_id)) == {"observation.state", "action"}
+
+
+def test_reasoning_found_in_the_raw_data_is_kept(tmp_path: Path, workspace: Workspace) -> None:
+    raw = raw_files.write_aloha_folder(
+        tmp_path / "raw", num_episodes=2, num_frames=6, substep_reasonings=[f"step {index}" for index in range(6)]
+    )
+    run(raw, workspace, sink="lerobot")
+    episodes = EpisodeSet.open(workspace, REF)
+    assert episodes.imported(episodes.ids()[1])["substep_reasonings"] == tuple(f"step {index}" for index in range(6))
 
 
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, workspace: Workspace) -> None:
@@ -174,6 +208,22 @@ def test_senseless_arguments_are_refused(tmp_path: Path, workspace: Workspace) -
         run(raw, workspace, max_rejected=10)
     with pytest.raises(UsageError, match="too small"):
         run(raw, workspace, frame_size=(4, 4))
+    with pytest.raises(UsageError, match="Did you mean 'libx26"):
+        VideoEncoding(codec="libx246")
+    with pytest.raises(UsageError, match="libx264 has no preset '12'"):
+        VideoEncoding(codec="libx264")
+
+
+def test_a_kill_between_the_two_artifacts_rebuilds_only_the_second(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=2)
+    first = run(raw, workspace, encoding=VideoEncoding(codec="libx264", preset="fast", crf=20))
+    shutil.rmtree(workspace.path("frames", REF))
+    record = workspace.path("episodes", REF) / "record.json"
+    written = record.stat().st_mtime_ns
+    again = run(raw, workspace, encoding=VideoEncoding(codec="libx264", preset="fast", crf=20))
+    assert record.stat().st_mtime_ns == written
+    assert fingerprints(again) == fingerprints(first)
+    assert not again.already_there
 
 
 def test_real_g1_recordings_without_video_stop_the_run_then_arrive_as_six(samples: Path, workspace: Workspace) -> None:

@@ -244,6 +244,22 @@ def test_a_mix_whose_episodes_are_gone_does_not_open(copied: Workspace) -> None:
         Mix.open(copied, Ref("pinned", "1"))
 
 
+def test_a_mix_whose_frame_store_is_gone_does_not_fall_back_to_other_pixels(copied: Workspace) -> None:
+    shutil.rmtree(copied.path("frames", EPISODES))
+    with pytest.raises(MixError, match="locked to frames 'toy@1': no frames 'toy@1'"):
+        Mix.open(copied, Ref("pinned", "1"))
+
+
+def test_a_mix_built_without_a_frame_store_does_not_read_a_new_one(copied: Workspace, data: Path) -> None:
+    kept = copied.root.parent / "kept"
+    shutil.move(copied.path("frames", EPISODES), kept)
+    mix = build(copied, data, spec_yaml(), "from-video")
+    assert mix.sample(0).images[0].shape == (42, 56, 3)
+    shutil.move(kept, copied.path("frames", EPISODES))
+    with pytest.raises(MixError, match=r"had no frame store; now it has one"):
+        Mix.open(copied, Ref("from-video", "1"))
+
+
 def test_a_lock_that_was_edited_does_not_open(copied: Workspace) -> None:
     file = copied.path("mixes", Ref("pinned", "1")) / "lock.json"
     lock = json.loads(file.read_text())

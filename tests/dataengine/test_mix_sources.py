@@ -147,7 +147,7 @@ def test_a_datasets_directory_is_read_with_its_images_and_its_missing_answers(
     assert sorted(samples) == ["saved#0", "saved#1", "saved#3"]
     assert samples["saved#3"].messages[0].parts == (Image("image1"), Text("Question 3?"))
     assert tuple(samples["saved#3"].images[0][-1, -1]) == (0, 111, 123)
-    with pytest.raises(MixError, match="no column 'labl'. Did you mean 'label'"):
+    with pytest.raises(MixError, match=r"no column 'labl'. Did you mean 'label'"):
         _build(workspace, source.model_copy(update={"answer_key": "labl"}), tmp_path, "wrong")
     with pytest.raises(MixError, match="holds Value"):
         _build(workspace, source.model_copy(update={"image_key": "query"}), tmp_path, "wrong")

@@ -16,8 +16,12 @@ import raw_files
 from numpy.typing import NDArray
 
 from dataengine.convert import VideoEncoding, convert
+from dataengine.rig_files import load_rig
+from dataengine.sinks.lerobot_v3 import commit
 from dataengine.sinks.packets import scan_video
+from dataengine.sinks.staging import StageVideos, load_staged, stage_episode
 from dataengine.sinks.video_encoding import VideoWriter
+from dataengine.sources import open_source
 from dataengine.stats import PictureHistogram, column_stats, picture_stats
 from dataengine.workspace import Workspace
 from schemas.errors import EpisodeError
@@ -40,12 +44,6 @@ def write_raw(folder: Path) -> Path:
         raw_files.write_aloha_episode(folder / f"episode_{index}.hdf5", num_frames=num_frames, seed=index)
     raw_files.write_metadata_csv(folder, [{"file": f"episode_{index}.hdf5", "operator": "ada"} for index in range(3)])
     return folder
-
-
-def source_picture(episode: int, camera: str, frame: int) -> NDArray[np.uint8]:
-    """The picture that `write_raw` put there."""
-    number = raw_files.ALOHA_CAMERAS.index(camera)
-    return raw_files.pictures(max(LENGTHS), seed=episode * 10 + number)[frame]
 
 
 def open_lerobot(root: Path, **options: Any) -> Any:
@@ -193,6 +191,33 @@ def test_data_parquet_has_one_row_group_per_episode_and_our_metadata(tmp_path: P
     assert info["features"]["observation.images.cam_high"]["info"]["video.codec"] == "av1"
     assert info["splits"] == {"train": "0:3"}
     assert not list(root.rglob(".staging*"))
+
+
+@pytest.mark.usefixtures("lerobot_cache")
+def test_lerobot_reads_many_small_shards(tmp_path: Path) -> None:
+    source = open_source(write_raw(tmp_path / "raw"), load_rig("aloha_sim"))
+    staging, root, encoding = tmp_path / "staging", tmp_path / "dataset", VideoEncoding()
+    for name in source.names():
+        job = StageVideos(root=staging, encoding=encoding, encoder_threads=1)
+        stage_episode(source.read(name), name, source.rig, (job,))
+    staged = [row for name in source.names() if (row := load_staged(staging, name))]
+    commit(root, staging, staged, source.rig, encoding, data_bytes=1, video_bytes=1)
+    assert len(list((root / "data").rglob("*.parquet"))) == 3
+    assert len(list((root / "videos").rglob("*.mp4"))) == 6
+    dataset = open_lerobot(root)
+    for position, (episode, frame) in {
+        0: (0, 0),
+        22: (0, 22),
+        23: (1, 0),
+        62: (1, 39),
+        63: (2, 0),
+        93: (2, 30),
+    }.items():
+        item = dataset[position]
+        got = (item["observation.images.cam_low"].numpy().transpose(1, 2, 0) * 255).round()
+        whole = raw_files.pictures(LENGTHS[episode], seed=episode * 10 + 1)
+        assert nearest(got, whole) == frame
+        assert np.array_equal(item["action"].numpy(), raw_files.bimanual_14(LENGTHS[episode], seed=episode + 1)[frame])
 
 
 def test_odd_sides_are_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def test_a_missing_or_truncated_parquet_is_refused(tmp_path: Path) -> None:
         source.read("episode_000001")
 
 
+def test_another_video_changes_the_fingerprint_and_the_id_of_its_episode_only(tmp_path: Path) -> None:
+    source = open_source(write_lerobot_v21(tmp_path / "raw"), None)
+    before = source.fingerprint(), [source.read(name).meta.episode_id for name in source.names()]
+    video = tmp_path / "raw/videos/chunk-000/observation.images.cam_high/episode_000001.mp4"
+    write_mp4(video, np.full((25, 48, 64, 3), 90, np.uint8))
+    after = source.fingerprint(), [source.read(name).meta.episode_id for name in source.names()]
+    assert after[0] != before[0]
+    assert after[1][0] == before[1][0]
+    assert after[1][1] != before[1][1]
+
+
 def test_each_episode_gets_its_own_instruction(tmp_path: Path) -> None:
     source = open_source(write_lerobot_v21(tmp_path / "raw", tasks=("Open the jar.", "Close the jar.")), None)
     assert [source.read(name).meta.task for name in source.names()] == ["Open the jar.", "Close the jar."]

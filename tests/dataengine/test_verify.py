@@ -82,7 +82,41 @@ def test_swapped_videos_are_found(copied: Path) -> None:
     assert failed(run(copied)) == {("video pictures are near the source", "cam_high")}
 
 
+def test_a_changed_column_of_the_frame_store_is_found(copied: Path) -> None:
+    path = copied / "workspace/frames/tiny@1/columns/observation.state/c/0/0"
+    content = bytearray(path.read_bytes())
+    content[14 * 4 * 20] ^= 1  # row 20
+    path.write_bytes(content)
+    assert failed(run(copied)) == {("columns of the frame store are bit-equal", "observation.state")}
+
+
+def test_one_changed_packet_of_a_copied_video_is_found(tmp_path: Path) -> None:
+    raw = raw_files.write_lerobot_v21(tmp_path / "raw", lengths=(10, 12))
+    workspace = Workspace.at(tmp_path / "workspace")
+    convert(source_path=raw, to=REF, workspace=workspace, rig=None, sink="lerobot")
+    assert verify(source_path=raw, ref=REF, workspace=workspace).ok
+    shard = workspace.path("episodes", REF) / "videos/observation.images.cam_high/chunk-000/file-000.mp4"
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"mdat") + 2000] ^= 0x55
+    shard.write_bytes(content)
+    assert ("video packets are byte-identical", "cam_high") in failed(
+        verify(source_path=raw, ref=REF, workspace=workspace)
+    )
+
+
+def test_a_frame_store_alone_can_be_verified(built: Path, tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path / "workspace")
+    convert(source_path=built / "raw", to=REF, workspace=workspace, rig="aloha_sim", sink="zarr")
+    report = verify(source_path=built / "raw", ref=REF, workspace=workspace)
+    assert report.ok
+    assert {row.check for row in report.rows} == {
+        "episode ids are equal",
+        "columns of the frame store are bit-equal",
+        "JPEGs are byte-identical",
+    }
+
+
 def test_another_folder_is_refused(built: Path, tmp_path: Path) -> None:
     raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=3, num_frames=15)
-    with pytest.raises(SourceError, match="3 episodes that were not rejected, episodes 'tiny@1' has 2"):
+    with pytest.raises(SourceError, match="3 episodes that were not rejected, 'tiny@1' has 2"):
         verify(source_path=tmp_path / "raw", ref=REF, workspace=Workspace.at(built / "workspace"))

@@ -1,11 +1,12 @@
 """Recipes: found by name, cut to a number of steps, saved and read back."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from schemas.errors import TrainError
 
+from schemas.errors import TrainError
 from trainers.recipes import RECIPES, TrainConfig, nano, recipe, with_steps
 from trainers.stages import learning_rate
 
@@ -46,7 +47,7 @@ def test_the_learning_rate_warms_up_and_then_falls_along_a_cosine() -> None:
     assert rates[9] == rates[10] == pytest.approx(1.0)
     assert rates[60] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
 
 
 def test_an_image_costs_the_tokens_its_grid_merges_to() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas.errors import TrainError
 
+from schemas.errors import TrainError
 from trainers.tokenizer import NANO_VOCABULARY, SPECIAL_TOKENS, LocalTokenizer, image_tokens, nano_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=60))
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_comes_back_as_it_was_once_composed(text: str) -> None:
     import unicodedata
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from schemas.errors import ArtifactError, TrainError
 from tiny_runs import STEPS, tiny, tiny_mix, train_tiny
 
+from schemas.errors import ArtifactError, TrainError
 from trainers.checkpoint import load_trained
 from trainers.data import InMemoryMix
 from trainers.run import TrainResult, run_training
@@ -95,7 +95,11 @@ def test_another_mix_can_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     train_tiny(tmp_path)
     with pytest.raises(TrainError, match="was trained on mix aaaaaaaaaaaa, this is mix bbbbbbbbbbbb"):
         run_training(
-            tiny(), tiny_mix(fingerprint="b" * 64), folder=tmp_path / "final", staging=tmp_path / "staging", num_threads=1
+            tiny(),
+            tiny_mix(fingerprint="b" * 64),
+            folder=tmp_path / "final",
+            staging=tmp_path / "staging",
+            num_threads=1,
         )
 
 

@@ -1,4 +1,4 @@
-"""A model of a few thousand weights, a mix of a few samples in memory, and a run of it that can be killed from outside."""
+"""A model of a few thousand weights, a mix of a few samples in memory, and a run that can be killed."""
 
 import os
 import signal
@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from schemas.chat import Image, Message, Text
 from schemas.mixes import Draw, LlavaSource, MixLock, MixSpec, RobotSource, Sample
 from schemas.normalization import Normalizer
-
 from trainers.data import InMemoryMix
 from trainers.recipes import ActionExpertSize, MoeSize, TrainConfig, nano
 from trainers.run import StepRow, TrainResult, run_training

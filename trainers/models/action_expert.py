@@ -104,7 +104,7 @@ class ActionExpert(nn.Module):
         )
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights from the generator; gates and output start at zero (adaLN-zero): each block is an identity."""
+        """Draw all weights from the generator; gates and output start at zero (adaLN-zero), blocks do nothing yet."""
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, nn.Linear):
@@ -151,7 +151,7 @@ class ActionExpert(nn.Module):
         reasoned_BW: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Mean squared error of the guessed noise over valid elements; zero, with zero gradients, when none is valid."""
+        """Mean squared error of the guessed noise over valid elements; zero, with zero gradients, when none is."""
         draws = self.size.noise_draws
         x_NHA, valid_NHA = actions_BHA.repeat(draws, 1, 1), valid_BHA.repeat(draws, 1, 1)
         # Drawn on the CPU so that one seed gives one noise on every device.

@@ -78,7 +78,8 @@ class FlatPatchEmbed(nn.Module):
     def forward(self, patches_P: Tensor) -> Tensor:
         """(P, C*L*P*P) -> (P, D)."""
         kernel = self.proj.weight.flatten(1)
-        return functional.linear(patches_P.to(kernel.dtype), kernel)
+        embedded: Tensor = functional.linear(patches_P.to(kernel.dtype), kernel)
+        return embedded
 
 
 class Vla(nn.Module):
@@ -110,12 +111,13 @@ class Vla(nn.Module):
         if len(grids):
             image_PD = visual(patches_P, grid_thw=grids).pooler_output.to(x_BTD.dtype)
             place_BT1 = (ids_BT == self.vlm.config.image_token_id).unsqueeze(-1)
-            filled_BTD: Tensor = x_BTD.masked_scatter(place_BT1, image_PD)
-            return filled_BTD
+            x_BTD = x_BTD.masked_scatter(place_BT1, image_PD)
+            return x_BTD
         # A batch of words alone still touches the vision weights: data-parallel ranks must agree on who has gradients.
         cell = torch.zeros(visual.spatial_merge_size**2, patches_P.shape[1], device=ids_BT.device)
         grid = torch.tensor([[1, visual.spatial_merge_size, visual.spatial_merge_size]], device=ids_BT.device)
-        return x_BTD + 0 * visual(cell, grid_thw=grid).pooler_output.sum().to(x_BTD.dtype)
+        nothing: Tensor = 0 * visual(cell, grid_thw=grid).pooler_output.sum()
+        return x_BTD + nothing.to(x_BTD.dtype)
 
     def hidden(self, batch: Batch) -> Tensor:
         """The language model's last hidden states, (B, T, D).

@@ -1,0 +1,253 @@
+"""From a converted dataset of the simulated tabletop to judged proposals in the ledger, through each backend."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vlm_server import Reply, said, serving
+
+from annotators.annotate import annotate
+from annotators.calls import CallStore
+from annotators.ledger import Ledger
+from annotators.observe import Failed, Observation, Observer
+from annotators.vlm.backends import Endpoint, Perception, Replay
+from annotators.vlm.protocol import Speaker
+from annotators.vlm.replay import record
+from apps.sim.simulate import simulate
+from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.annotations import ReasoningTrace
+from schemas.errors import BackendError, FamilyError, RefError
+from schemas.refs import Ref
+
+SIM = Ref("sim", "1")
+NUM_EPISODES = 2
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with two converted demonstrations, and their ground truth beside it."""
+    home = tmp_path_factory.mktemp("annotate")
+    simulate(out=home / "raw", num_episodes=NUM_EPISODES, split="in-domain", seed=3, workers=1)
+    convert(source_path=home / "raw", to=SIM, workspace=Workspace.at(home), rig="aloha_sim", workers=1)
+    return home
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def truth(home: Path) -> dict[str, dict[str, Any]]:
+    """episode_id -> what the simulator knows."""
+    rows = {path.stem: json.loads(path.read_text()) for path in (home / "raw.ground_truth").glob("episode_*.json")}
+    return {name: rows[name.rpartition("-")[0]] for name in EpisodeSet.open(Workspace.at(home), SIM).ids()}
+
+
+def shown(opened: EpisodeSet) -> dict[bytes, tuple[str, str]]:
+    """Every crop a model is shown: PNG bytes -> (episode, which crop)."""
+    observer = Observer(opened, "cam_high", wants_crops=True)
+    crops = {}
+    for name in opened.ids():
+        seen = observer.observe(name)
+        assert isinstance(seen, Observation)
+        crops |= {data: (name, crop) for crop, data in seen.crops.items()}
+    return crops
+
+
+class Oracle:
+    """Answers from ground truth by looking the picture up; `wrong` names a crop it lies about."""
+
+    def __init__(self, home: Path, truth: dict[str, dict[str, Any]], wrong: str | None = None) -> None:
+        self.crops = shown(EpisodeSet.open(Workspace.at(home), SIM))
+        self.truth = truth
+        self.wrong = wrong
+        self.lock = threading.Lock()
+
+    def __call__(self, body: dict[str, Any], number: int) -> Reply:
+        url = body["messages"][1]["content"][0]["image_url"]["url"]
+        name, crop = self.crops[base64.b64decode(url.partition(",")[2])]
+        row = self.truth[name]
+        if crop == "cards":
+            sides = ("left", "middle", "right")
+            cards = [{"text": str(n), "position": side} for n, side in zip(numbers(row), sides, strict=True)]
+            return said(json.dumps({"cards": cards}))
+        board = "0+0" if crop == self.wrong else equation(row)
+        return said(json.dumps({"writing": f"{board}=?"}))
+
+
+def equation(row: dict[str, Any]) -> str:
+    return str(row["equation"])
+
+
+def numbers(row: dict[str, Any]) -> list[int]:
+    return [int(card["number"]) if isinstance(card, dict) else int(card) for card in row["cards"]]
+
+
+def endpoint(url: str) -> Endpoint:
+    return Endpoint(urls=(url,), model="oracle", longest_wait_s=0.01, max_attempts=2)
+
+
+def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
+    home: Path, ledger: Ledger, truth: dict[str, dict[str, Any]]
+) -> None:
+    place = Workspace.at(home)
+    report = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 2 * NUM_EPISODES, ())
+    assert report.verifiers == {
+        name: {"pass": NUM_EPISODES} for name in ("arithmetic", "double_reading", "picked_card", "gripper_events")
+    }
+    for stored in ledger.proposals(field="trace"):
+        trace, row = stored.proposal.payload, truth[stored.proposal.episode_id]
+        assert isinstance(trace, ReasoningTrace)
+        assert trace.board == equation(row)
+        assert [card.text for card in trace.cards] == [str(number) for number in numbers(row)]
+        assert trace.pick_position == row["chosen_position"]
+        assert stored.proposal.provenance.backend == "perception"
+        assert {"board", "board_again", "card_left", "card_middle", "card_right", "after"} <= set(
+            stored.proposal.images
+        )
+        board = stored.proposal.images["board"]
+        assert isinstance(board, dict)
+        assert board["camera"] == "cam_high"
+
+
+def test_running_again_proposes_only_what_is_missing(home: Path, ledger: Ledger) -> None:
+    place = Workspace.at(home)
+    first, *_ = EpisodeSet.open(place, SIM).ids()
+    one = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0, episode_ids=[first])
+    rest = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    none = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    assert [(run.num_proposed, run.num_skipped) for run in (one, rest, none)] == [
+        (1, 0),
+        (NUM_EPISODES - 1, 1),
+        (0, NUM_EPISODES),
+    ]
+    assert none.run_id is None
+
+
+def test_ray_workers_say_the_same_as_one_process(home: Path, ledger: Ledger, tmp_path: Path) -> None:
+    place = Workspace.at(home)
+    annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    done = []
+    with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
+        annotate(
+            episodes=SIM,
+            workspace=place,
+            backend=Perception(),
+            ledger=other,
+            workers=2,
+            on_progress=lambda now, total: done.append((now, total)),
+        )
+        ids = {stored.proposal_id for stored in other.proposals()}
+    assert ids == {stored.proposal_id for stored in ledger.proposals()}
+    assert done[-1] == (NUM_EPISODES, NUM_EPISODES)
+
+
+def test_the_generic_family_cuts_segments_without_looking_at_pixels(home: Path, ledger: Ledger) -> None:
+    report = annotate(
+        episodes=SIM, workspace=Workspace.at(home), family="generic", backend=Perception(), ledger=ledger, workers=0
+    )
+    assert report.fields == {"segments": NUM_EPISODES}
+    assert report.verifiers == {"gripper_events": {"pass": NUM_EPISODES}}
+
+
+def test_an_endpoint_is_asked_three_times_per_episode_and_never_again(
+    home: Path, ledger: Ledger, tmp_path: Path, truth: dict[str, dict[str, Any]]
+) -> None:
+    place = Workspace.at(home)
+    with serving(Oracle(home, truth)) as server:
+        backend = endpoint(server.url)
+        planned = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, dry_run=True)
+        assert (planned.planned_calls, planned.run_id, len(server.bodies)) == (3 * NUM_EPISODES, None, 0)
+        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
+        assert (report.calls_made, report.calls_cached, report.answers_invalid) == (3 * NUM_EPISODES, 0, 0)
+        assert report.verdicts["trace"] == {"pass": NUM_EPISODES}
+        with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
+            again = annotate(episodes=SIM, workspace=place, backend=backend, ledger=other, workers=0)
+        assert (again.calls_made, again.calls_cached) == (0, 3 * NUM_EPISODES)
+        assert len(server.bodies) == 3 * NUM_EPISODES
+    (stored, *_) = ledger.proposals(field="trace")
+    provenance = stored.proposal.provenance
+    assert (provenance.backend, provenance.model, len(provenance.call_keys)) == ("endpoint", "oracle", 3)
+    assert provenance.prompt_hash is not None
+    with CallStore.open(place.calls_url) as calls:
+        assert all(calls.get(key) is not None for key in provenance.call_keys)
+
+
+def test_a_model_that_misreads_once_is_caught_by_the_second_reading(
+    home: Path, ledger: Ledger, tmp_path: Path, truth: dict[str, dict[str, Any]]
+) -> None:
+    with serving(Oracle(home, truth, wrong="board_second")) as server:
+        backend = Endpoint(urls=(server.url,), model="misreader")
+        report = annotate(episodes=SIM, workspace=Workspace.at(home), backend=backend, ledger=ledger, workers=0)
+    assert report.verifiers["double_reading"] == {"fail": NUM_EPISODES}
+
+
+def test_prose_from_a_model_leaves_the_trace_unread_and_unknown(home: Path, ledger: Ledger) -> None:
+    with serving(lambda body, number: said("I see a lovely board.")) as server:
+        backend = Endpoint(urls=(server.url,), model="poet")
+        report = annotate(episodes=SIM, workspace=Workspace.at(home), backend=backend, ledger=ledger, workers=0)
+    assert report.answers_invalid == 3 * NUM_EPISODES
+    assert report.verdicts["trace"] == {"unknown": NUM_EPISODES}
+    (stored, *_) = ledger.proposals(field="trace")
+    assert stored.proposal.text.startswith("The board can not be read.")
+
+
+def test_a_server_that_is_down_ends_in_one_sentence_and_the_next_run_asks_again(
+    home: Path, ledger: Ledger, truth: dict[str, dict[str, Any]]
+) -> None:
+    place = Workspace.at(home)
+    down = [True]
+    oracle = Oracle(home, truth)
+    with serving(lambda body, n: Reply({"error": "x"}, status=503) if down[0] else oracle(body, n)) as server:
+        backend = Endpoint(urls=(server.url,), model="sleeper", longest_wait_s=0.01, max_attempts=2)
+        with pytest.raises(BackendError, match="no call was answered"):
+            annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
+        assert ledger.proposals(field="trace") == []
+        down[0] = False
+        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
+    assert report.num_proposed == NUM_EPISODES
+    assert len(ledger.proposals(field="trace")) == NUM_EPISODES
+
+
+def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
+    home: Path, ledger: Ledger, tmp_path: Path, truth: dict[str, dict[str, Any]]
+) -> None:
+    from annotators.families import load_family
+    from annotators.vlm.endpoint import EndpointClient
+    from annotators.vlm.questions import questions
+
+    place = Workspace.at(home)
+    opened = EpisodeSet.open(place, SIM)
+    seen = Observer(opened, "cam_high", wants_crops=True).observe(opened.ids()[0])
+    assert isinstance(seen, Observation)
+    speaker = Speaker(model="recorded")
+    asked = list(questions(load_family("math-matching"), speaker, seen.crops).values())
+    with serving(Oracle(home, truth)) as server:
+        answers = list(EndpointClient(Endpoint(urls=(server.url,), model="recorded")).ask(asked))
+    record(tmp_path / "answers.jsonl", speaker, answers)
+    backend = Replay(path=tmp_path / "answers.jsonl")
+    report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
+    assert report.num_proposed == 1
+    assert [row.episode for row in report.failures] == [opened.ids()[1]]
+    assert "not in the recording" in report.failures[0].reason
+    assert "failed:" in report.summary()
+
+
+def test_a_bad_episode_is_a_row_and_unknown_names_are_refused(home: Path, ledger: Ledger) -> None:
+    place = Workspace.at(home)
+    seen = Observer(EpisodeSet.open(place, SIM), "cam_high", wants_crops=False).observe("episode_99-0123456789ab")
+    assert isinstance(seen, Failed)
+    assert "episode_99" in seen.reason
+    with pytest.raises(RefError, match="no episode 'nope'"):
+        annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, episode_ids=["nope"])
+    with pytest.raises(FamilyError, match="Did you mean"):
+        annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, family="math")

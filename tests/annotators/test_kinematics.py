@@ -1,0 +1,149 @@
+"""Gripper events, segments and move primitives from numbers alone."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from annotators.kinematics import gripper_events, openness, readable, segment
+from dataengine.rig_files import load_rig
+from schemas.errors import EpisodeError
+from schemas.rigs import Rig
+from schemas.spans import frame_stamps_ns
+
+RATE_HZ = 50
+Columns = dict[str, NDArray[np.float32]]
+
+
+def aloha(left: NDArray[np.float64], right: NDArray[np.float64], moving: NDArray[np.float64] | None = None) -> Columns:
+    """An ALOHA state whose grippers do as told while both elbows follow `moving`."""
+    state = np.zeros((len(left), 14), np.float32)
+    state[:, 6], state[:, 13] = left, right
+    if moving is not None:
+        state[:, 2] = state[:, 9] = moving
+    return {"observation.state": state, "action": state.copy()}
+
+
+def path(*points: tuple[int, float], noise: float = 0.0) -> NDArray[np.float64]:
+    """Straight lines through (frame, openness), with seeded noise."""
+    frames, values = zip(*points, strict=True)
+    line = np.interp(np.arange(frames[-1] + 1), frames, values)
+    return np.asarray(line + np.random.default_rng(3).normal(0, noise, len(line)))
+
+
+def one_pick(noise: float = 0.0) -> NDArray[np.float64]:
+    """Open, close on a card at 60..70 (held at 0.52), let go at 150..160, open further at home."""
+    return path((0, 0.9), (60, 0.9), (70, 0.52), (150, 0.52), (160, 0.74), (200, 0.76), (240, 0.9), noise=noise)
+
+
+def labels(columns: Columns, rig: Rig) -> list[str]:
+    return [one.label for one in segment(columns, rig, frame_stamps_ns(len(columns["action"]), rig.rate_hz)).segments]
+
+
+@pytest.fixture(scope="module")
+def rig() -> Rig:
+    return load_rig("aloha_sim")
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_pick_is_one_close_and_one_open_at_the_frames_where_they_begin(rig: Rig, noise: float) -> None:
+    columns = aloha(np.full(241, 0.9), one_pick(noise))
+    events = gripper_events(columns, rig, frame_stamps_ns(241, RATE_HZ))
+    assert events is not None
+    assert [(event.event, event.end_effector) for event in events] == [
+        ("close", "right gripper"),
+        ("open", "right gripper"),
+    ]
+    frames = [event.stamp_ns * RATE_HZ // 1_000_000_000 for event in events]
+    assert abs(frames[0] - 60) <= 4
+    assert abs(frames[1] - 150) <= 4
+
+
+def test_segments_are_ordered_half_open_and_cover_the_episode(rig: Rig) -> None:
+    columns = aloha(
+        np.full(241, 0.9), one_pick(), path((0, 0.0), (20, 0.0), (60, 1.0), (150, 0.3), (220, 0.0), (240, 0.0))
+    )
+    found = segment(columns, rig, frame_stamps_ns(241, RATE_HZ)).segments
+    assert [one.label for one in found] == ["hold", "reach", "grasp", "carry", "release", "retreat", "hold"]
+    assert found[0].start_ns == 0
+    assert found[-1].end_ns == 241 * 1_000_000_000 // RATE_HZ
+    assert all(before.end_ns == after.start_ns and before.start_ns < before.end_ns for before, after in pairwise(found))
+    assert found[1].moves == ("right elbow increases",)
+    assert found[3].moves == ("right elbow decreases",)
+
+
+def test_a_second_try_gives_a_second_grasp(rig: Rig) -> None:
+    tries = path(
+        (0, 0.9),
+        (50, 0.9),
+        (60, 0.25),
+        (70, 0.25),
+        (80, 0.9),
+        (110, 0.9),
+        (120, 0.52),
+        (180, 0.52),
+        (190, 0.74),
+        (240, 0.9),
+    )
+    assert labels(aloha(np.full(241, 0.9), tries), rig).count("grasp") == 2
+
+
+def test_noise_and_drift_are_no_events(rig: Rig) -> None:
+    drifting = path((0, 0.90), (240, 0.87), noise=0.008)
+    assert gripper_events(aloha(drifting, drifting), rig, frame_stamps_ns(241, RATE_HZ)) == ()
+    assert labels(aloha(drifting, drifting), rig) == ["hold"]
+
+
+def test_one_closing_that_never_opens_again_is_carried_to_the_end(rig: Rig) -> None:
+    kept = path((0, 0.9), (60, 0.9), (70, 0.5), (240, 0.5))
+    assert labels(aloha(np.full(241, 0.9), kept), rig) == ["reach", "grasp", "carry"]
+
+
+def test_a_hand_that_only_opens_has_no_grasp(rig: Rig) -> None:
+    opening = path((0, 0.3), (60, 0.3), (80, 0.9), (240, 0.9))
+    assert gripper_events(aloha(opening, opening), rig, frame_stamps_ns(241, RATE_HZ)) == ()
+
+
+def test_two_hands_share_one_gapless_timeline(rig: Rig) -> None:
+    left = path((0, 0.9), (20, 0.9), (30, 0.5), (210, 0.5), (220, 0.9), (240, 0.9))
+    found = segment(aloha(left, one_pick()), rig, frame_stamps_ns(241, RATE_HZ)).segments
+    assert {one.end_effector for one in found} == {"left gripper", "right gripper"}
+    assert all(before.end_ns == after.start_ns for before, after in pairwise(found))
+
+
+def test_without_a_declared_end_effector_everything_is_unknown(rig: Rig) -> None:
+    bare = rig.model_copy(update={"end_effectors": (), "arms": ()})
+    columns, stamps_ns = aloha(np.full(241, 0.9), one_pick()), frame_stamps_ns(241, RATE_HZ)
+    assert gripper_events(columns, bare, stamps_ns) is None
+    (only,) = segment(columns, bare, stamps_ns).segments
+    assert (only.label, only.end_effector, only.moves) == ("unknown", "unknown", ("unknown",))
+
+
+def test_a_rig_that_does_not_fit_the_episode_is_a_bad_episode(rig: Rig) -> None:
+    with pytest.raises(EpisodeError, match="right gripper"):
+        openness({"observation.state": np.zeros((9, 7), np.float32)}, rig.end_effectors[1])
+
+
+def test_real_humanoid_hands_grasp_with_the_right_and_never_with_the_left(samples: Path) -> None:
+    rig = load_rig("g1_inspire")
+    order, sane = set(), 0
+    files = sorted((samples / "g1_inspire_v21" / "data" / "chunk-000").glob("*.parquet"))[:30]
+    for file in files:
+        table = pq.read_table(file)
+        columns = {name: np.stack(table[name].to_numpy()) for name in ("observation.state", "action")}
+        found = segment(columns, rig, frame_stamps_ns(len(table), rig.rate_hz))
+        order |= {event.end_effector for event in found.events}
+        names = [one.label for one in found.segments if one.label != "hold"]
+        sane += names[:5] == ["reach", "grasp", "carry", "release", "retreat"]
+        assert all(before.end_ns == after.start_ns for before, after in pairwise(found.segments))
+    assert len(order) == 1
+    assert "right" in order.pop()
+    assert sane >= 0.6 * len(files)  # the others curl their fingers again while the arm still moves
+
+
+def test_joint_names_are_made_readable() -> None:
+    assert readable("kLeftShoulderPitch") == "left shoulder pitch"
+    assert readable("left_forearm_roll") == "left forearm roll"
