@@ -102,7 +102,7 @@ class EndpointClient:
                 problem = f"HTTP {error.status_code}: {error.message[:300]}"
                 if error.status_code in _HOPELESS:
                     raise BackendError(
-                        f"{server.base_url} refuses model '{request.speaker.model}' ({problem}). Check URL, model and key."
+                        f"{server.base_url} refuses model '{request.speaker.model}' ({problem}). Check URL and key."
                     ) from None
                 if error.status_code not in _PASSING and error.status_code < 500:
                     return RawAnswer(outcome="error", text=problem, raw_json=error.response.text)

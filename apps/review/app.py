@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import typer
 
 from apps.review.desk import Desk
 from apps.review.page import Page
@@ -70,6 +71,7 @@ def launch(
     """
     app = build_app(workspace=workspace, episodes=episodes, ledger_url=ledger_url, reviewer=reviewer)
     serve(app, host=host, port=port, open_browser=open_browser)
+    typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
     app.block_thread()
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from annotators.ledger import Ledger, ReviewItem, StoredDecision
 from schemas.annotations import (
+    Action,
     Card,
     GripperEvent,
     Position,
@@ -64,6 +66,35 @@ def result(verdict: Verdict, verifier: str = "arithmetic", *, hard: bool = True,
     return VerifierResult(
         verifier=verifier, version=version, verdict=verdict, hard=hard, evidence=f"{verifier} says {verdict}"
     )
+
+
+def fill(ledger: Ledger, num_episodes: int = 3) -> str:
+    run_id = ledger.start_run(kind="annotate", recipe={"family": "math-matching"})
+    rows = [(proposal(f"episode_{number}"), [result("pass")]) for number in range(num_episodes)]
+    assert ledger.add_proposals(run_id, rows) == num_episodes
+    return run_id
+
+
+def decide(
+    ledger: Ledger, item: ReviewItem, action: Action, key: str, reviewer: str = "alice", **more: object
+) -> StoredDecision:
+    payload = more.pop("payload", None)
+    return ledger.decide(
+        item_id=item.item_id,
+        base_proposal_id=item.head.proposal_id,
+        action=action,
+        reviewer=reviewer,
+        payload=payload,
+        idem_key=key,
+        lead_time_ms=1200,
+        **more,
+    )
+
+
+def claimed(ledger: Ledger, reviewer: str = "alice", **more: object) -> ReviewItem:
+    item = ledger.claim(reviewer=reviewer, **more)
+    assert item is not None
+    return item
 
 
 def postgres_bin() -> Path | None:

@@ -250,4 +250,4 @@ def test_a_bad_episode_is_a_row_and_unknown_names_are_refused(home: Path, ledger
     with pytest.raises(RefError, match="no episode 'nope'"):
         annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, episode_ids=["nope"])
     with pytest.raises(FamilyError, match="Did you mean"):
-        annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, family="math")
+        annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, family="math-maching")
