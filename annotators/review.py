@@ -123,6 +123,7 @@ def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns
     """
     problems: list[str] = []
     segments: list[Segment] = []
+    known = {*LABELS, *(part.label for part in base.segments)}  # another program may name its segments otherwise
     exact = {shown_s(ns): ns for part in base.segments for ns in (part.start_ns, part.end_ns)}
     for number, row in enumerate(rows, 1):
         start_s, end_s, label, end_effector = (str(cell).strip() for cell in row)
@@ -139,7 +140,7 @@ def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns
                 f"end by {shown_s(end_ns)} s."
             )
             continue
-        if label not in LABELS:
+        if label not in known:
             problems.append(f"Row {number}: '{label}' is no label. Use {', '.join(LABELS)}.")
             continue
         moves = next((part.moves for part in base.segments if (part.start_ns, part.end_ns) == (start_ns, stop_ns)), ())

@@ -221,7 +221,7 @@ def chatvla2_2b() -> TrainConfig:
             rope_theta=1_000_000.0,
             rope_sections=(16, 24, 24),
             vision_width=1280,
-            vision_depth=22,
+            vision_depth=32,
             vision_heads=16,
             vision_mlp_ratio=4,
             patch_size=14,

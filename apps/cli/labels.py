@@ -135,4 +135,4 @@ def release(
         record = run(episodes=ref, to=Ref.parse(to), workspace=place, ledger=book, policy=policy, seq=seq)
     show_record(record, as_json=as_json)
     if policy == "verified" and not as_json:
-        typer.echo("Policy 'verified': programs checked every row, nobody looked.")
+        typer.echo("Policy 'verified': every hard verifier passed; a row nobody looked at has no reviewer.")

@@ -12,14 +12,18 @@ import pytest
 from ledger_rows import proposal, result, segments, trace
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from raw_files import write_aloha_episode
+from typer.testing import CliRunner
 
 from annotators.ledger import Ledger
 from annotators.release import release
+from apps.cli.main import app as cli
 from apps.review.app import build_app, serve
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
+from dataengine.mix import Mix, first_draw_of
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, Proposal, ReasoningTrace
+from schemas.chat import Text
 from schemas.refs import Ref
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
@@ -254,6 +258,27 @@ def test_an_edit_reaches_the_ledger_and_the_release(page: Page, desk: Desk) -> N
             assert (row["text"], row["reviewer"], row["basis"]) == (words, "alice", "human")
             assert (row["decision_id"], row["decision_action"]) == (edit.decision_id, "edit")
             assert record.counts["human"] == 2
+    assert words in _words_of_a_draw(desk, Ref(f"either-{os.getpid()}", "1"))
+
+
+def _words_of_a_draw(desk: Desk, annotations: Ref) -> str:
+    """What `mix lineage` says about a training draw of the edited episode; the draw itself must hold the same words."""
+    spec = desk.workspace.root / "reviewed.yaml"
+    spec.write_text(
+        "validation: 0\nsources:\n"
+        f"  - {{kind: robot, name: desk, episodes: {EPISODES}, annotations: {annotations}, "
+        "cameras: [cam_high], epochs: 1}\n"
+    )
+    to, place = Ref(f"reviewed-{os.getpid()}", "1"), str(desk.workspace.root)
+    assert CliRunner().invoke(cli, ["mix", "build", str(spec), "--to", str(to), "--workspace", place]).exit_code == 0
+    mix = Mix.open(desk.workspace, to)
+    position = first_draw_of(mix, desk.ids[0])
+    said = [part for message in mix.sample(position).messages if message.supervised for part in message.parts]
+    line = CliRunner().invoke(cli, ["mix", "lineage", str(to), "--position", str(position), "--workspace", place])
+    assert isinstance(said[0], Text)
+    assert said[0].text in line.output
+    assert "alice" in line.output
+    return said[0].text
 
 
 def test_segments_can_be_opened_and_accepted(page: Page, desk: Desk) -> None:

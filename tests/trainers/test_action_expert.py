@@ -79,7 +79,7 @@ def test_a_batch_without_robots_has_no_action_loss_and_touches_every_weight() ->
     actions = torch.zeros(2, 6, 3)
     loss = made.loss(actions, actions.bool(), seen, reasoned, noise(2))
     torch.autograd.backward(loss)
-    assert float(loss) == 0
+    assert loss.item() == 0
     gradients = [parameter.grad for parameter in made.parameters()]
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
