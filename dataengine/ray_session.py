@@ -16,6 +16,7 @@ def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # the default timed out once on a busy laptop
     import ray
 
     if ray.is_initialized():

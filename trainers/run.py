@@ -33,7 +33,7 @@ from trainers.models.moe import load_entropy, reset_load
 from trainers.models.vla import Batch, Losses, Vla, build_vla, seed_of
 from trainers.recipes import Stage, TrainConfig
 from trainers.stages import begin_stage, learning, learning_rate, stage_bounds
-from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.tokenizer import LocalTokenizer, tokenizer_of
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +76,6 @@ class TrainResult:
     final_action_loss: float
     final_text_loss: float
     samples_per_s: float
-
-
-def tokenizer_of(config: TrainConfig) -> LocalTokenizer:
-    """The tokenizer a recipe trains with. Raises TrainError when it lies in weights that were not named."""
-    if config.tokenizer == "nano":
-        return nano_tokenizer()
-    if config.weights is None:
-        raise TrainError(
-            f"recipe {config.name} starts from Qwen2-VL weights. Name their local directory (--weights DIR)."
-        )
-    return LocalTokenizer.load(config.weights)
 
 
 def check_mix(config: TrainConfig, source: SampleSource) -> LocalTokenizer:

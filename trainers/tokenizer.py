@@ -10,9 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.chat import IMAGE_TOKEN
 from schemas.errors import TrainError
+
+if TYPE_CHECKING:
+    from trainers.recipes import TrainConfig
 
 CORPUS = Path(__file__).with_name("nano_corpus.txt")
 END_OF_TEXT = "<|endoftext|>"
@@ -112,8 +116,12 @@ def nano_tokenizer() -> LocalTokenizer:
     return LocalTokenizer(bpe.to_str())
 
 
-def image_tokens(width: int, height: int, recipe_name: str = "nano") -> int:
-    """How many placeholder tokens an image of this size takes in the chat of a recipe's model."""
-    from trainers.recipes import recipe
-
-    return recipe(recipe_name).image_tokens(width, height)
+def tokenizer_of(config: "TrainConfig") -> LocalTokenizer:
+    """The tokenizer a recipe trains with. Raises TrainError when it lies in weights that were not named."""
+    if config.tokenizer == "nano":
+        return nano_tokenizer()
+    if config.weights is None:
+        raise TrainError(
+            f"recipe {config.name} starts from Qwen2-VL weights. Name their local directory (--weights DIR)."
+        )
+    return LocalTokenizer.load(config.weights)

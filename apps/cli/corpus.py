@@ -21,6 +21,10 @@ Position = Annotated[int, typer.Option("--position", min=0, help="Which draw of 
 def build(
     spec: Annotated[Path, typer.Argument(help="YAML file: sources and weights.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the mix to make.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are counted.")] = "nano",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
@@ -29,11 +33,15 @@ def build(
     Example: dataengine mix build mix.yaml --to corpus@1
     """
     from dataengine.mix import Mix, build_mix
-    from trainers.tokenizer import image_tokens, nano_tokenizer
+    from trainers.recipes import recipe as find_recipe
+    from trainers.tokenizer import tokenizer_of
 
     place = Workspace.at(workspace)
     ref = Ref.parse(to)
-    record = build_mix(spec_path=spec, to=ref, workspace=place, tokenizer=nano_tokenizer(), image_tokens=image_tokens)
+    config = find_recipe(recipe, weights=weights)
+    record = build_mix(
+        spec_path=spec, to=ref, workspace=place, tokenizer=tokenizer_of(config), image_tokens=config.image_tokens
+    )
     show_record(record, as_json=as_json)
     if not as_json:
         typer.echo(Mix.open(place, ref).tree())
@@ -59,6 +67,10 @@ def sample(
     mix: MixRef,
     position: Position = 0,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("sample.html"),
+    recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are shown.")] = "nano",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Write one draw, exactly as the model gets it, as a self-contained page.
@@ -66,10 +78,12 @@ def sample(
     Example: dataengine mix sample corpus@1 --position 7 --out sample.html
     """
     from dataengine.mix import Mix, sample_html
-    from trainers.tokenizer import image_tokens, nano_tokenizer
+    from trainers.recipes import recipe as find_recipe
+    from trainers.tokenizer import tokenizer_of
 
     opened = Mix.open(Workspace.at(workspace), Ref.parse(mix))
-    out.write_text(sample_html(opened, position, nano_tokenizer(), image_tokens))
+    config = find_recipe(recipe, weights=weights)
+    out.write_text(sample_html(opened, position, tokenizer_of(config), config.image_tokens))
     typer.echo(f"{out}: draw {position} of {mix}")
 
 

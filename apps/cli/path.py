@@ -9,8 +9,8 @@ from apps.cli.options import DEFAULT_WORKSPACE, WorkspaceDir
 
 def demo(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 32,
-    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 400,
+    episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 24,
+    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 240,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Closed-loop trials per policy.")] = 20,
 ) -> None:
     """Simulate, convert, annotate, release, mix, train, roll out, and write report.html.

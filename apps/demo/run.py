@@ -39,9 +39,9 @@ sources:
 class DemoConfig:
     """How much of everything; the defaults end within 10 minutes on 2 cores."""
 
-    num_episodes: int = 32
+    num_episodes: int = 24
     num_whiteboards: int = 160
-    num_steps: int = 400
+    num_steps: int = 240
     num_trials: int = 20  # of each yardstick
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
@@ -216,8 +216,9 @@ def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> No
     from dataengine.mix import Mix, build_mix
     from trainers.loop import train
     from trainers.recipes import recipe
-    from trainers.tokenizer import image_tokens, nano_tokenizer
+    from trainers.tokenizer import tokenizer_of
 
+    nano = recipe("nano")
     with clock.stage("image-text") as say:
         listing = write_whiteboards(
             workspace.root / "raw" / "whiteboards", num_rows=config.num_whiteboards, seed=config.seed
@@ -227,7 +228,11 @@ def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> No
         spec = workspace.root / "mix.yaml"
         write_atomic(spec, MIX_FILE.format(num_samples=4 * config.num_whiteboards * 4).encode())
         build_mix(
-            spec_path=spec, to=MADE.mix, workspace=workspace, tokenizer=nano_tokenizer(), image_tokens=image_tokens
+            spec_path=spec,
+            to=MADE.mix,
+            workspace=workspace,
+            tokenizer=tokenizer_of(nano),
+            image_tokens=nano.image_tokens,
         )
         say(Mix.open(workspace, MADE.mix).tree())
     with clock.stage("train") as say, progress("train", unit="steps") as on_progress:
@@ -235,7 +240,7 @@ def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> No
             mix=MADE.mix,
             to=MADE.checkpoint,
             workspace=workspace,
-            recipe=recipe("nano"),
+            recipe=nano,
             steps=config.num_steps,
             on_progress=on_progress,
         )

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import TrainError
-from trainers.tokenizer import NANO_VOCABULARY, SPECIAL_TOKENS, LocalTokenizer, image_tokens, nano_tokenizer
+from trainers.recipes import nano
+from trainers.tokenizer import NANO_VOCABULARY, SPECIAL_TOKENS, LocalTokenizer, nano_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,4 +61,4 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_nano_counter_of_image_tokens_agrees_with_the_recipe() -> None:
-    assert image_tokens(320, 240) == 48
+    assert nano().image_tokens(320, 240) == 48
