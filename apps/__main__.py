@@ -21,6 +21,13 @@ def main() -> None:
     except EngineError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(2)
+    except OSError as error:
+        # The disk, the network or the user's paths: theirs to mend, so a sentence and no traceback.
+        where = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(
+            f"{type(error).__name__}: {error.strerror or error}{where}. Nothing that was finished is lost.\n"
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. What is finished is kept; run the same command again to go on.\n")
         sys.exit(130)

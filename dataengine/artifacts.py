@@ -29,40 +29,116 @@ STAGING = ".staging"
 
 
 def begin(
-    workspace: Workspace, kind: Kind, ref: Ref, *, recipe: dict[str, Any], inputs: Sequence[InputRef] = ()
+    workspace: Workspace,
+    kind: Kind,
+    ref: Ref,
+    *,
+    recipe: dict[str, Any],
+    inputs: Sequence[InputRef] = (),
+    inputs_checked_per_item: bool = False,
 ) -> "Draft | Record":
     """Start, or go on with, the draft of one artifact; the record itself when it is already there.
 
-    Raises ArtifactError when `ref` exists with another recipe or other inputs, or is being built by someone else.
+    `inputs_checked_per_item` says that staged work is compared with its input item by item, so that a changed input
+    (a raw file that was mended) keeps what is staged.
+
+    Raises ArtifactError when `ref` exists with another recipe or other inputs, when an unfinished draft of another
+    recipe holds work, or when someone else builds it right now.
     """
     identity = {"recipe": json.loads(canonical_json(recipe)), "inputs": [row.model_dump() for row in inputs]}
     final = workspace.path(kind, ref)
-    if final.exists():
-        record = read_record(final)
-        if record.identity() == identity:
-            return record
+    record = _existing(final, kind, ref, identity)
+    if record is not None:
+        return record
+    final.parent.mkdir(parents=True, exist_ok=True)
+    lock = _locked(final.parent / f".{ref}.lock", kind, ref)
+    try:
+        # Looked at again under the lock: another process may have published in between.
+        record = _existing(final, kind, ref, identity) or _almost_published(final, identity)
+        if record is None:
+            draft = Draft(
+                path=_draft_path(final),
+                final=final,
+                kind=kind,
+                ref=ref,
+                identity=identity,
+                inputs=tuple(inputs),
+                _lock=lock,
+            )
+            draft._prepare(inputs_checked_per_item)
+            return draft
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return record
+
+
+def _existing(final: Path, kind: Kind, ref: Ref, identity: dict[str, Any]) -> Record | None:
+    """The published record when it is what is asked for. Raises ArtifactError when it is something else."""
+    if not final.exists():
+        return None
+    record = read_record(final)
+    difference = _difference(record.identity(), identity)
+    if difference is None:
+        return record
+    raise ArtifactError(
+        f"{kind} '{ref}' exists and was made differently ({difference}). "
+        f"Choose a new version, e.g. {ref.name}@{_next_version(ref.version)}."
+    )
+
+
+def _almost_published(final: Path, identity: dict[str, Any]) -> Record | None:
+    """Finish what was killed between dropping the staging and the last rename."""
+    path = _draft_path(final)
+    if (path / STAGING).exists() or not (path / "record.json").is_file():
+        return None
+    record = read_record(path)
+    if _difference(record.identity(), identity) is not None:
+        return None
+    os.rename(path, final)
+    _sync(final.parent)
+    shutil.rmtree(_trash_path(final), ignore_errors=True)
+    return record
+
+
+def _draft_path(final: Path) -> Path:
+    return final.with_name(f".{final.name}.draft")
+
+
+def _trash_path(final: Path) -> Path:
+    return final.with_name(f".{final.name}.trash")
+
+
+def _locked(path: Path, kind: Kind, ref: Ref) -> int:
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
         raise ArtifactError(
-            f"{kind} '{ref}' exists and was made differently ({_difference(record.identity(), identity)}). "
-            f"Choose a new version, e.g. {ref.name}@{_next_version(ref.version)}."
-        )
-    return Draft.open(workspace, kind, ref, identity, tuple(inputs))
+            f"{kind} '{ref}' is being built by another process. Wait for it, or choose another version."
+        ) from None
+    return lock
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The first field in which two identities differ, in words."""
-    for part in ("recipe", "inputs"):
-        before, after = old[part], new[part]
-        if part == "recipe":
-            for key in sorted(before.keys() | after.keys()):
-                if before.get(key) != after.get(key):
-                    return f"{key}: was {_short(before.get(key))}, now {_short(after.get(key))}"
-        elif before != after:
-            for then, now in zip(before, after, strict=False):
-                if then != now:
-                    was, is_now = then["fingerprint"][:12], now["fingerprint"][:12]
-                    return f"input {then['ref']}: was {was}, now {now['ref']} {is_now}"
-            return f"inputs: was {len(before)}, now {len(after)}"
-    return "nothing that the record names"
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """The first thing in which two identities differ, in words; None when they are equal.
+
+    Raw data is compared by content alone: renaming its folder changes nothing.
+    """
+    before, after = old["recipe"], new["recipe"]
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            return f"{key}: was {_short(before.get(key))}, now {_short(after.get(key))}"
+    if len(old["inputs"]) != len(new["inputs"]):
+        return f"inputs: was {len(old['inputs'])}, now {len(new['inputs'])}"
+    for then, now in zip(old["inputs"], new["inputs"], strict=True):
+        names = () if then["kind"] == "raw" else ("ref",)
+        if any(then[name] != now[name] for name in ("kind", "fingerprint", *names)):
+            was, is_now = then["fingerprint"][:12], now["fingerprint"][:12]
+            return f"input {then['ref']}: was {was}, now {now['ref']} {is_now}"
+    return None
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -86,41 +162,22 @@ class Draft:
     inputs: tuple[InputRef, ...]
     _lock: int = field(default=-1, repr=False)
 
-    @classmethod
-    def open(
-        cls,
-        workspace: Workspace,
-        kind: Kind,
-        ref: Ref,
-        identity: dict[str, Any],
-        inputs: tuple[InputRef, ...],
-    ) -> "Draft":
-        """Take the lock, then keep a draft of the same identity or start an empty one."""
-        folder = workspace.root / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / f".{ref}.lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise ArtifactError(
-                f"{kind} '{ref}' is being built by another process. Wait for it, or choose another version."
-            ) from None
-        path = folder / f".{ref}.draft"
-        marker = path / STAGING / "identity.json"
-        if path.exists() and not (marker.is_file() and marker.read_text() == canonical_json(identity)):
-            shutil.rmtree(path)
-        (path / STAGING).mkdir(parents=True, exist_ok=True)
-        write_atomic(marker, canonical_json(identity).encode())
-        return cls(
-            path=path,
-            final=folder / str(ref),
-            kind=kind,
-            ref=ref,
-            identity=identity,
-            inputs=inputs,
-            _lock=lock,
-        )
+    def _prepare(self, inputs_checked_per_item: bool) -> None:
+        """Keep a draft of the same identity, or start an empty one; refuse to throw work away."""
+        marker = self.staging / "identity.json"
+        if self.path.exists():
+            known = json.loads(marker.read_text()) if marker.is_file() else None
+            now = {**self.identity, "inputs": known["inputs"]} if known and inputs_checked_per_item else self.identity
+            difference = "its marks are gone" if known is None else _difference(known, now)
+            if difference is not None:
+                if known is not None and any(path != marker for path in self.staging.iterdir()):
+                    raise ArtifactError(
+                        f"an unfinished {self.kind} '{self.ref}' was begun differently ({difference}). "
+                        f"Finish it with the same words as before, choose a new version, or delete {self.path}."
+                    )
+                shutil.rmtree(self.path)
+        self.staging.mkdir(parents=True, exist_ok=True)
+        write_atomic(marker, canonical_json(self.identity).encode())
 
     @property
     def staging(self) -> Path:
@@ -137,8 +194,8 @@ class Draft:
     ) -> Record:
         """Hash and sync every file, write the record, drop the staging, and rename.
 
-        The artifact appears whole or not at all. The staging goes last: hashing takes long, and a kill before the
-        rename must not cost the work.
+        The artifact appears whole or not at all. Hashing takes long and removing thousands of staged files too: a kill
+        at any moment leaves either a draft to go on with or one that only waits for its last rename.
         """
         paths = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
         record = Record(
@@ -155,11 +212,14 @@ class Draft:
             notes=notes or {},
         )
         write_atomic(self.path / "record.json", record.model_dump_json(indent=1).encode())
-        shutil.rmtree(self.staging)
+        trash = _trash_path(self.final)
+        shutil.rmtree(trash, ignore_errors=True)
+        os.rename(self.staging, trash)
         for folder in [*(path for path in self.path.rglob("*") if path.is_dir()), self.path]:
             _sync(folder)
         os.rename(self.path, self.final)
         _sync(self.final.parent)
+        shutil.rmtree(trash, ignore_errors=True)
         return record
 
     def _belongs(self, path: Path) -> bool:

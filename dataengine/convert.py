@@ -2,15 +2,16 @@
 
 read on Ray workers -> stage per episode -> accept or reject -> commit in natural order -> publish
 
-Staging survives a kill, so a run goes on per episode; the fingerprint covers what the source holds, so an unbroken run,
-a resumed one and one with other workers agree.
+Staging survives a kill and mended raw files, so a run goes on per episode: an episode whose raw files have other sizes
+or dates is read again, and staged again where its content differs. The fingerprint covers what the source holds, so an
+unbroken run, a resumed one and one with other workers agree.
 """
 
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,14 @@ from dataengine.disk_estimate import Estimate, estimate
 from dataengine.executor import for_each_episode, num_workers
 from dataengine.rig_files import load_rig
 from dataengine.sinks import lerobot_v3, zarr_frames
-from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, load_staged, stage_episode
+from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, load_staged, why_absent
+from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected
-from schemas.errors import RejectedError, UsageError
-from schemas.records import InputRef, Record, RejectedRow
+from schemas.errors import ArtifactError, RejectedError, UsageError
+from schemas.records import InputRef, Record, RejectedRow, sha256_of
 from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
 
@@ -84,18 +86,23 @@ def convert(
         return _dry(source, names, sink)
     inputs = [InputRef(kind="raw", ref=source_path.resolve().name, fingerprint=source.fingerprint())]
     with ExitStack() as stack:
-        begun = {
-            kind: begin(workspace, kind, to, recipe=recipe, inputs=inputs)
-            for kind, recipe in _recipes(sink, source.rig, encoding, frame_size).items()
-        }
-        drafts = {kind: stack.enter_context(draft) for kind, draft in begun.items() if isinstance(draft, Draft)}
-        records = {kind: record for kind, record in begun.items() if isinstance(record, Record)}
+        drafts: dict[Kind, Draft] = {}
+        records: dict[Kind, Record] = {}
+        recipes = _recipes(sink, source.rig, encoding, frame_size)
+        for kind, recipe in recipes.items():
+            begun = begin(workspace, kind, to, recipe=recipe, inputs=inputs, inputs_checked_per_item=True)
+            if isinstance(begun, Record):
+                records[kind] = begun
+            else:  # entered at once: where the next one can not begin, this one's lock is let go
+                drafts[kind] = stack.enter_context(begun)
+                stack.callback(_drop_if_empty, _staging_root(begun))
         if drafts:
+            stamps = source.stamps()
             jobs = _jobs(drafts, encoding, frame_size, workers)
-            rejected = _stage(source, names, jobs, workers, ray_address, on_progress)
+            rejected = _stage(source, stamps, jobs, workers, ray_address, on_progress)
             for kind, draft in drafts.items():
-                records[kind] = _publish(draft, source.rig, names, rejected, max_rejected, encoding)
-    return _report(tuple(records[kind] for kind in begun), already_there=not drafts)
+                records[kind] = _publish(draft, source.rig, stamps, rejected, max_rejected, encoding)
+    return _report(tuple(records[kind] for kind in recipes), already_there=not drafts)
 
 
 def _check_arguments(max_rejected: float, frame_size: tuple[int, int] | None, workers: int | None) -> None:
@@ -126,66 +133,78 @@ def _jobs(
     drafts: dict[Kind, Draft], encoding: VideoEncoding, frame_size: tuple[int, int] | None, workers: int | None
 ) -> tuple[StageJob, ...]:
     jobs: list[StageJob] = []
-    if "episodes" in drafts:
-        # one encoder thread each where several work side by side: 1.5 times the frames per second on two cores
-        threads = 1 if num_workers(workers) > 1 else None
-        jobs.append(StageVideos(root=drafts["episodes"].staging, encoding=encoding, encoder_threads=threads))
-    if "frames" in drafts:
-        jobs.append(
-            StageFrames(
-                root=drafts["frames"].staging,
-                frame_size=frame_size,
-                quality=JPEG_QUALITY,
-            )
-        )
+    for kind, draft in drafts.items():
+        root = _staging_root(draft)
+        root.mkdir(exist_ok=True)  # made here alone: workers of a run whose draft was removed must not bring it back
+        if kind == "episodes":
+            # one encoder thread each where several work side by side: 1.5 times the frames per second on two cores
+            threads = 1 if num_workers(workers) > 1 else None
+            jobs.append(StageVideos(root=root, encoding=encoding, encoder_threads=threads))
+        else:
+            jobs.append(StageFrames(root=root, frame_size=frame_size, quality=JPEG_QUALITY))
     return tuple(jobs)
+
+
+def _staging_root(draft: Draft) -> Path:
+    """Where a draft's episodes are staged: by recipe, so that workers left over from another one can not mix in."""
+    return draft.staging / sha256_of(draft.identity["recipe"])[:20]
+
+
+def _drop_if_empty(root: Path) -> None:
+    """A run in which nothing could be staged leaves no work that another recipe would have to respect."""
+    with suppress(OSError):
+        root.rmdir()
 
 
 def _stage(
     source: Source,
-    names: Sequence[str],
+    stamps: dict[str, str],
     jobs: tuple[StageJob, ...],
     workers: int | None,
     ray_address: str | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
-    """Stage every episode that is not staged yet; returns the rejected ones and why."""
-    todo = [name for name in names if any(load_staged(job.root, name) is None for job in jobs)]
-    done = len(names) - len(todo)
+    """Stage every episode that is not staged as its raw files are now; returns the rejected ones and why."""
+    todo = [name for name in stamps if not all(_is_staged(job.root, name, stamps[name]) for job in jobs)]
+    done = len(stamps) - len(todo)
     if done:
-        _log.info("going on with %d of %d episodes already staged", done, len(names))
+        _log.info("going on with %d of %d episodes already staged", done, len(stamps))
     rejected: dict[str, str] = {}
-    task = partial(_stage_one, source, jobs)
+    task = partial(_stage_one, source, jobs, stamps)
     for name, result in for_each_episode(task, todo, workers=workers, ray_address=ray_address):
         if isinstance(result, Rejected):
             rejected[name] = result.reason
             _log.info("rejected %s", result.reason)
         done += 1
         if on_progress:
-            on_progress(done, len(names))
+            on_progress(done, len(stamps))
     return rejected
 
 
-def _stage_one(source: Source, jobs: tuple[StageJob, ...], name: str) -> None:
-    missing = tuple(job for job in jobs if load_staged(job.root, name) is None)
-    stage_episode(source.read(name), name, source.rig, missing)
+def _is_staged(root: Path, name: str, stamp: str) -> bool:
+    staged = load_staged(root, name)
+    return staged is not None and staged.stamp == stamp
+
+
+def _stage_one(source: Source, jobs: tuple[StageJob, ...], stamps: dict[str, str], name: str) -> None:
+    stage_episode(source.read(name), name, source.rig, jobs, stamp=stamps[name])
 
 
 def _publish(
     draft: Draft,
     rig: Rig,
-    names: Sequence[str],
+    stamps: dict[str, str],
     rejected: dict[str, str],
     max_rejected: float,
     encoding: VideoEncoding,
 ) -> Record:
-    accepted, reasons = _accept(draft.staging, names, rejected)
-    _check_share(names, reasons, accepted, max_rejected)
+    accepted, reasons = _accept(_staging_root(draft), stamps, rejected)
+    _check_share(list(stamps), reasons, accepted, max_rejected)
     match draft.kind:
         case "episodes":
-            done = lerobot_v3.commit(draft.path, draft.staging, accepted, rig, encoding)
+            done = lerobot_v3.commit(draft.path, accepted, rig, encoding)
         case _:
-            done = zarr_frames.commit(draft.path, draft.staging, accepted, rig, draft.identity["recipe"])
+            done = zarr_frames.commit(draft.path, accepted, rig, draft.identity["recipe"])
     return draft.publish(
         fingerprint=done.fingerprint,
         counts={
@@ -194,22 +213,25 @@ def _publish(
             "hours": round(done.num_frames / rig.rate_hz / 3600, 4),
             "rejected": len(reasons),
         },
-        rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in names if name in reasons],
+        rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in stamps if name in reasons],
     )
 
 
-def _accept(
-    staging: Path, names: Sequence[str], rejected: dict[str, str]
-) -> tuple[list[StagedEpisode], dict[str, str]]:
-    """Staged episodes in natural order; what can not stand in one dataset with the first one is rejected."""
+def _accept(root: Path, stamps: dict[str, str], rejected: dict[str, str]) -> tuple[list[StagedEpisode], dict[str, str]]:
+    """Staged episodes in natural order; what can not stand in one dataset with the first one is rejected.
+
+    Raises ArtifactError where one that was staged is no longer, or was staged from other raw files.
+    """
     accepted: list[StagedEpisode] = []
     reasons = dict(rejected)
     seen: dict[str, str] = {}
-    for name in names:
+    for name, stamp in stamps.items():
         if name in rejected:
             continue
-        staged = load_staged(staging, name)
-        assert staged is not None, f"{name} was neither staged nor rejected"
+        staged = load_staged(root, name)
+        if staged is None or staged.stamp != stamp:
+            reason = why_absent(root, name) or "another run staged it from raw files that have changed since"
+            raise ArtifactError(f"{name} was staged, but {reason}. Run the same command again: the others are kept.")
         first = accepted[0].layout() if accepted else staged.layout()
         odd = next((key for key in first | staged.layout() if first.get(key) != staged.layout().get(key)), None)
         if odd is not None:

@@ -13,7 +13,8 @@ from dataengine.ray_session import init_ray
 from schemas.episodes import Rejected
 from schemas.errors import EngineError, EpisodeError
 
-_DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# A full disk, no memory, no file handles: nobody's episode is to blame.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 def for_each_episode[Result](
@@ -76,7 +77,7 @@ def _isolated(task: Callable[[str], Any], name: str) -> Any:  # noqa: ANN401 - w
         raise  # not this episode's fault: the input as a whole, the machine, or a bug of ours
     except Exception as error:
         # The isolation boundary: h5py, PyAV and JPEG decoders raise their own kinds for damaged bytes, and one damaged
-        # episode must not stop a thousand others. A full disk is nobody's episode.
-        if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+        # episode must not stop a thousand others.
+        if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
         return Rejected(episode=name, reason=f"{name}: can not be read ({type(error).__name__}: {error}).")

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -122,12 +123,8 @@ class _Hdf5Survey:
 
 def _inspect_hdf5(found: Found, folder: str) -> Inspection:
     survey = _Hdf5Survey.of(found.root)
-    first = next(iter(survey.camera_sets))  # find_dataset refuses a folder in which no file opens
-    with open_hdf5(found.root / first) as file:
-        rows = _hdf5_keys(file)
-        cameras, camera_notes = _hdf5_cameras(file)
-        columns = [_draft_column(key, file[key][()]) for key in low_dim_keys(file) if _is_column(file, key)]
-        notes = [*_hdf5_notes(file, first), *camera_notes, *_uneven(survey.camera_sets)]
+    rows, cameras, columns, notes = _first_file(found.root, tuple(survey.camera_sets))
+    notes += _uneven(survey.camera_sets)
     if survey.broken:
         notes.append(f"{len(survey.broken)} of {len(survey.names)} files cannot be opened: {_some(survey.broken)}")
     return Inspection(
@@ -135,8 +132,8 @@ def _inspect_hdf5(found: Found, folder: str) -> Inspection:
         folder=folder,
         num_episodes=len(survey.names),
         num_rows=survey.num_rows,
-        rows=rows,
-        cameras=cameras,
+        rows=tuple(rows),
+        cameras=tuple(cameras),
         rate_hz=None,
         timing="no stamps stored",
         tasks=survey.tasks,
@@ -155,6 +152,23 @@ def _inspect_hdf5(found: Found, folder: str) -> Inspection:
             has_task=bool(survey.tasks),
         ),
     )
+
+
+def _first_file(
+    root: Path, names: Sequence[str]
+) -> tuple[Sequence[InspectedKey], Sequence[InspectedCamera], list[DraftColumn], list[str]]:
+    """Keys, cameras, columns and notes of the first file whose numbers can be read."""
+    broken: dict[str, str] = {}
+    for name in names:
+        try:
+            with open_hdf5(root / name) as file:
+                cameras, camera_notes = _hdf5_cameras(file)
+                columns = [_draft_column(key, file[key][()]) for key in low_dim_keys(file) if _is_column(file, key)]
+                notes = [*_hdf5_notes(file, name), *camera_notes, *_broken_notes(broken)]
+                return _hdf5_keys(file), cameras, columns, notes
+        except (OSError, RuntimeError):  # it opens, but what it holds is damaged
+            broken[name] = "its data can not be read"
+    return (), (), [], _broken_notes(broken)
 
 
 def _hdf5_keys(file: h5py.File) -> tuple[InspectedKey, ...]:
@@ -234,7 +248,8 @@ def _inspect_lerobot(found: Found, folder: str) -> Inspection:
     videos = meta.keys("video")
     filmed = [name for name in names if all(meta.video_path(episode_number(name), key).is_file() for key in videos)]
     stored = [name for name in names if meta.parquet_path(name).is_file()]
-    columns, timing = _first_table(meta, stored)
+    columns, timing, broken = _first_table(meta, stored)
+    cameras = [_lerobot_camera(meta, key, filmed, broken) for key in videos]
     return Inspection(
         kind=found.kind,
         folder=folder,
@@ -243,11 +258,11 @@ def _inspect_lerobot(found: Found, folder: str) -> Inspection:
         rows=tuple(
             InspectedKey(key=key, shape=feature.shape, dtype=feature.dtype) for key, feature in info.features.items()
         ),
-        cameras=tuple(_lerobot_camera(meta, key, filmed) for key in videos),
+        cameras=tuple(cameras),
         rate_hz=info.fps,
         timing=timing,
         tasks=tuple(meta.tasks.values()),
-        notes=tuple(_lerobot_notes(meta, names, filmed, stored)),
+        notes=(*_lerobot_notes(meta, names, filmed, stored), *_broken_notes(broken)),
         draft_rig_yaml=draft_rig(
             kind=found.kind,
             name="mylab",
@@ -261,17 +276,31 @@ def _inspect_lerobot(found: Found, folder: str) -> Inspection:
     )
 
 
-def _first_table(meta: LeRobotMeta, stored: Sequence[str]) -> tuple[list[DraftColumn], str]:
-    """Ranges and timing of the first episode whose parquet is there."""
-    if not stored:
-        return [], "no stamps stored"
-    table = pq.read_table(meta.parquet_path(stored[0]), partitioning=None)
-    columns = [
-        _draft_column(name, matrix_of(table, stored[0], name), name=name, labels=feature.labels())
-        for name, feature in low_dim_features(meta.info)
-    ]
-    stamped = "timestamp" in table.column_names
-    return columns, _timing(stored[0], table["timestamp"].to_numpy()) if stamped else "no stamps stored"
+def _first_table(meta: LeRobotMeta, stored: Sequence[str]) -> tuple[list[DraftColumn], str, dict[str, str]]:
+    """Ranges and timing of the first episode whose parquet can be read; and the ones before it that can not: why."""
+    broken: dict[str, str] = {}
+    for name in stored:
+        path = meta.parquet_path(name)
+        try:
+            table = pq.read_table(path, partitioning=None)
+            columns = [
+                _draft_column(key, matrix_of(table, name, key), name=key, labels=feature.labels())
+                for key, feature in low_dim_features(meta.info)
+            ]
+        except (pa.ArrowException, OSError):
+            broken[name] = f"{path.relative_to(meta.root).as_posix()} is no readable parquet"
+        except EpisodeError as error:
+            broken[name] = str(error)
+        else:
+            stamped = "timestamp" in table.column_names and table.num_rows
+            return columns, _timing(name, table["timestamp"].to_numpy()) if stamped else "no stamps stored", broken
+    return [], "no stamps stored", broken
+
+
+def _broken_notes(broken: dict[str, str]) -> list[str]:
+    """What was met on the way to the first episode that can be read."""
+    notes = [f"{name} is broken and was passed over: {reason}" for name, reason in broken.items()]
+    return notes[:_SHOWN] + ([f"{len(notes) - _SHOWN} more broken ones were passed over"] if notes[_SHOWN:] else [])
 
 
 def _lerobot_notes(meta: LeRobotMeta, names: list[str], filmed: list[str], stored: list[str]) -> list[str]:
@@ -286,13 +315,18 @@ def _lerobot_notes(meta: LeRobotMeta, names: list[str], filmed: list[str], store
     return notes
 
 
-def _lerobot_camera(meta: LeRobotMeta, key: str, filmed: Sequence[str]) -> InspectedCamera:
-    """As the first video says; as info.json says where there is none."""
-    if not filmed:
-        height, width = meta.info.features[key].shape[:2]
-        return InspectedCamera(key=key, height=height, width=width, encoding="unknown: no video present")
-    probe = probe_video(meta.video_path(episode_number(filmed[0]), key), key)
-    return InspectedCamera(key=key, height=probe.height, width=probe.width, encoding=probe.codec)
+def _lerobot_camera(meta: LeRobotMeta, key: str, filmed: Sequence[str], broken: dict[str, str]) -> InspectedCamera:
+    """As the first readable video says; as info.json says where there is none. Others are added to `broken`."""
+    for name in filmed:
+        try:
+            probe = probe_video(meta.video_path(episode_number(name), key), f"its video of {key}")
+        except EpisodeError as error:
+            broken[name] = str(error)
+        else:
+            return InspectedCamera(key=key, height=probe.height, width=probe.width, encoding=probe.codec)
+    height, width = meta.info.features[key].shape[:2]
+    encoding = "unknown: no video can be read" if filmed else "unknown: no video present"
+    return InspectedCamera(key=key, height=height, width=width, encoding=encoding)
 
 
 def _timing(name: str, seconds: NDArray[Any]) -> str:

@@ -1,12 +1,13 @@
 """The workspace: one directory that holds every artifact of a team, `kind/name@version/` each."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from schemas.errors import ArtifactError, RefError, did_you_mean
-from schemas.records import Record
+from schemas.records import RECORD_SCHEMA, Record
 from schemas.refs import KINDS, Kind, Ref
 
 
@@ -62,7 +63,14 @@ class Workspace:
 def read_record(path: Path) -> Record:
     """Read `record.json` of the artifact in `path`. Raises ArtifactError if it is damaged."""
     try:
-        return Record.model_validate_json((path / "record.json").read_bytes())
+        content = (path / "record.json").read_bytes()
+        version = re.search(rb'"schema_version":\s*(\d+)', content)
+        if version and int(version[1]) > RECORD_SCHEMA:
+            raise ArtifactError(
+                f"{path.name} has record schema {int(version[1])}, this program reads up to {RECORD_SCHEMA}. "
+                "Update vla-dataengine."
+            )
+        return Record.model_validate_json(content)
     except FileNotFoundError:
         raise ArtifactError(
             f"{path} holds no record.json, so it is no artifact. Name one that `dataengine list` shows."

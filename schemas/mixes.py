@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
 
 from schemas.chat import Message
 from schemas.errors import MixError
@@ -76,7 +76,7 @@ class MixSpec(BaseModel):
     sources: tuple[MixSource, ...] = Field(min_length=1)
     num_samples: Annotated[int, Field(gt=0)] | None = None  # needed with weights: samples per pass of the mix
     seed: int = 0
-    image_size: tuple[int, int] = (320, 240)  # width, height that every image is scaled to
+    image_size: tuple[PositiveInt, PositiveInt] = (320, 240)  # width, height that every image is scaled to
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share of episodes (never of frames) held out
 
     @model_validator(mode="after")

@@ -74,6 +74,8 @@ class ErrorReply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     code: ErrorCode
     message: str
+    reasoning: str = ""  # what the policy said before its chunk was refused
+    infer_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: real sample data, and an environment that never reaches for a network."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """Real teleoperation data that is not part of the project; see docs/contributing for where it comes from."""
+    """Real teleoperation data that is not part of the project; CONTRIBUTING.md says how to name its folder."""
     folder = Path(os.environ.get("DATAENGINE_SAMPLES", ROOT.parent / "shared" / "samples"))
     if not folder.is_dir():
         pytest.skip(f"sample data is absent: no folder {folder.name} (set DATAENGINE_SAMPLES)")
@@ -29,3 +30,27 @@ def workspace(tmp_path: Path) -> "object":
     from dataengine.workspace import Workspace
 
     return Workspace.at(tmp_path / "workspace")
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is; without one the tests skip, or fail where CI_REQUIRE_BROWSER=1."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    reason = "no Chromium on this machine"
+    if os.environ.get("CI_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,9 +1,12 @@
 """What can rot in the docs is run: every documented command is parsed, the real-data ones are executed."""
 
+import json
+import math
 import os
 import re
 import shlex
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -11,6 +14,9 @@ import pytest
 from typer.main import get_command
 
 from apps.cli.main import app
+from dataengine.mix import Mix
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,4 +67,17 @@ def test_the_readme_real_data_commands_run_as_printed(samples: Path, tmp_path: P
         ["bash", "-eu", str(script)], cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert "6 episodes" in done.stdout
+    assert "Exit code 2: 94 of 100 lack their video." in done.stdout
+    assert "94 of 100 episodes were rejected (94: video is missing" in done.stderr
+    assert "made: episodes g1@1, frames g1@1: 6 episodes, 1,583 frames" in done.stdout
+    workspace = Workspace.at(tmp_path / "workspace")
+    record = workspace.record("episodes", Ref("g1", "1"))
+    assert (record.counts["episodes"], len(record.rejected)) == (6, 94)
+    trained = workspace.find("checkpoints", Ref("g1-nano", "1"))
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 20
+    assert all(math.isfinite(row["loss"]) and math.isfinite(row["action_loss"]) for row in rows)
+    notes = workspace.record("checkpoints", Ref("g1-nano", "1")).notes
+    used = Counter(notes["draws"]) + Counter(notes["passed_over"])
+    schedule = Mix.open(workspace, Ref("g1-mathv", "1"))
+    assert used == Counter(schedule.draw(position).source for position in range(notes["mix_position"]))

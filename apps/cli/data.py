@@ -1,5 +1,6 @@
 """`simulate`, `inspect`, `convert`, `verify`: from what a robot wrote to a dataset that can be trusted."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,9 +34,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def simulate(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write the raw episodes to.")] = Path(
-        "workspace/raw/sim"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the raw episodes to.")] = Path("raw/sim"),
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 20,
     split: Annotated[Literal["in-domain", "open-world"], typer.Option("--split")] = "in-domain",
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -56,7 +55,7 @@ def simulate(
             split=split,
             seed=seed,
             image_size=parse_size(image_size),
-            workers=workers or 2,
+            workers=workers or os.cpu_count() or 1,
             on_progress=on_progress,
         )
     if as_json:
@@ -67,7 +66,7 @@ def simulate(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder or file that a robot wrote.")],
+    path: Annotated[Path, typer.Argument(help="Folder that a robot wrote.")],
     as_json: AsJson = False,
     rig_out: Annotated[Path | None, typer.Option("--rig-out", help="Write the draft rig to this file.")] = None,
 ) -> None:
@@ -90,7 +89,7 @@ def inspect(
 
 
 def convert(
-    path: Annotated[Path, typer.Argument(help="Folder or file that a robot wrote.")],
+    path: Annotated[Path, typer.Argument(help="Folder that a robot wrote.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the dataset to make.")],
     rig: Annotated[str | None, typer.Option("--rig", help="Shipped rig name, or a YAML file.")] = None,
     sink: Annotated[Literal["lerobot", "zarr", "both"], typer.Option("--sink")] = "both",

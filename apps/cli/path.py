@@ -18,12 +18,12 @@ def demo(
     Example: dataengine demo
     """
     from apps.demo import DemoConfig, run_demo
+    from apps.report.report import NEXT_COMMANDS
     from dataengine.workspace import Workspace
 
     place = Workspace.at(workspace)
     report = run_demo(place, DemoConfig(num_episodes=episodes, num_steps=steps, num_trials=trials))
     typer.echo(f"\nReport: {report}\n")
     typer.echo("On your own data:")
-    typer.echo("  dataengine inspect PATH --rig-out mylab.yaml     # what it is; answer the questions in mylab.yaml")
-    typer.echo("  dataengine convert PATH --rig mylab.yaml --to mylab@1")
-    typer.echo("  dataengine annotate mylab@1 --family generic && dataengine review mylab@1 --reviewer YOU")
+    for command in NEXT_COMMANDS:
+        typer.echo(f"  {command}")

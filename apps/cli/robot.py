@@ -87,6 +87,9 @@ def rollout(
         Path | None, typer.Option("--ground-truth", help="Folder that `simulate` wrote beside the raw episodes.")
     ] = None,
     checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="NAME@VERSION of the policy to try.")] = None,
+    mix: Annotated[
+        str | None, typer.Option("--mix", help="Whose normalisation the replay passes through, without a checkpoint.")
+    ] = None,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Trials per policy.")] = 20,
     policy_trials: Annotated[
         int | None, typer.Option("--policy-trials", min=1, help="Trials of the checkpoint, when fewer are wanted.")
@@ -124,6 +127,7 @@ def rollout(
             episodes=Ref.parse(episodes) if episodes else None,
             ground_truth=ground_truth,
             checkpoint=Ref.parse(checkpoint) if checkpoint else None,
+            mix=Ref.parse(mix) if mix else None,
             yardsticks=beside[yardstick],
             splits=SPLITS if split == "both" else (split,),
             on_progress=lambda done, total, _row: on_progress(done, total),

@@ -12,7 +12,7 @@ from apps.cli.progress import progress
 from apps.demo.whiteboards import write_whiteboards
 from dataengine.artifacts import write_atomic
 from dataengine.workspace import Workspace
-from schemas.errors import EngineError
+from schemas.errors import EngineError, UsageError
 from schemas.refs import Kind, Ref
 
 MIX_FILE = """\
@@ -30,7 +30,7 @@ sources:
     weight: 3
   - kind: llava
     name: whiteboards
-    path: raw/whiteboards/conversations.json
+    path: whiteboards/conversations.json
     weight: 1
 """
 
@@ -45,6 +45,13 @@ class DemoConfig:
     num_trials: int = 20  # of each yardstick
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_trials > self.num_episodes:
+            raise UsageError(
+                f"{self.num_trials} trials replay as many recorded episodes, but only {self.num_episodes} are recorded. "
+                f"Ask for --trials {self.num_episodes} or fewer."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +87,7 @@ MADE = DemoArtifacts(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
-    """How long one stage took in the run that did it."""
+    """How long one stage took, over all runs of the demo in this workspace."""
 
     name: str
     seconds: float
@@ -88,7 +95,7 @@ class StageTime:
 
 
 class Clock:
-    """Times the stages; keeps the first full time of each beside the workspace, so that a resumed demo still knows."""
+    """Adds up the time each stage took, kept in the workspace: a killed or repeated demo still knows all of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,13 +117,15 @@ class Clock:
             sys.stdout.flush()
 
         start = time.monotonic()
-        yield say
-        seconds = time.monotonic() - start
         known = {row.name: row for row in self.times}
-        if name not in known or seconds > known[name].seconds:
-            known[name] = StageTime(name=name, seconds=seconds, summary=summary)
-        self.times = list(known.values())
-        write_atomic(self.path, json.dumps([asdict(row) for row in self.times]).encode())
+        before = known.get(name)
+        try:
+            yield say
+        finally:
+            seconds = time.monotonic() - start + (before.seconds if before else 0.0)
+            known[name] = StageTime(name=name, seconds=seconds, summary=summary or (before.summary if before else ""))
+            self.times = list(known.values())
+            write_atomic(self.path, json.dumps([asdict(row) for row in self.times]).encode())
 
 
 def run_demo(workspace: Workspace, config: DemoConfig) -> Path:
@@ -225,7 +234,7 @@ def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> No
         )
         say(f"{config.num_whiteboards} whiteboard questions in {listing}")
     with clock.stage("mix") as say:
-        spec = workspace.root / "mix.yaml"
+        spec = workspace.root / "raw" / "demo_mix.yaml"
         write_atomic(spec, MIX_FILE.format(num_samples=4 * config.num_whiteboards * 4).encode())
         build_mix(
             spec_path=spec,
@@ -264,6 +273,7 @@ def _try(workspace: Workspace, config: DemoConfig, clock: Clock, raw: Path) -> N
             episodes=MADE.episodes,
             ground_truth=raw.with_name(f"{raw.name}.ground_truth"),
             checkpoint=MADE.checkpoint,
+            mix=MADE.mix,
             splits=("open-world",),
             on_progress=lambda done, total, _row: on_progress(done, total),
         )

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from apps.demo.run import DemoArtifacts, StageTime
     from dataengine.episode_set import EpisodeSet
 
+NEXT_COMMANDS = (
+    "dataengine inspect PATH --rig-out mylab.yaml     # what it is; answer the questions in mylab.yaml",
+    "dataengine convert PATH --rig mylab.yaml --to mylab@1",
+    "dataengine annotate mylab@1 --family generic && dataengine review mylab@1 --reviewer YOU",
+)
 NUM_STRIPS = 3
 NUM_STRIP_FRAMES = 6
 VERDICTS = ("pass", "fail", "unknown")
@@ -66,7 +71,7 @@ def _times(times: "Sequence[StageTime]") -> str:
     return section(
         f"Seconds per stage: {total:.0f} in all",
         table(("stage", "seconds", ""), rows),
-        note("Time of the run that did the work; a repeated demo finds finished artifacts and skips them."),
+        note("Summed over all runs in this workspace; a repeated demo finds finished artifacts and skips them."),
     )
 
 
@@ -80,7 +85,7 @@ def _episodes(workspace: Workspace, ref: Ref, times: "Sequence[StageTime]") -> s
         "Episodes: raw HDF5 in, LeRobot v3.0 and a zarr frame store out",
         table(
             ("stage", "what it said"),
-            [(name, _summary(times, name)) for name in ("simulate", "inspect", "convert", "verify")],
+            [(name, _summary(times, name).partition("\n")[0]) for name in ("simulate", "inspect", "convert", "verify")],
         ),
         _record_table(record),
         _record_table(workspace.record("frames", ref)),
@@ -248,11 +253,4 @@ def _trial_strip(home: Path, names: Sequence[str]) -> bytes | None:
 
 
 def _next() -> str:
-    return section(
-        "On your own data",
-        verbatim(
-            "dataengine inspect PATH --rig-out mylab.yaml     # what it is; answer the questions in mylab.yaml\n"
-            "dataengine convert PATH --rig mylab.yaml --to mylab@1\n"
-            "dataengine annotate mylab@1 --family generic && dataengine review mylab@1 --reviewer YOU"
-        ),
-    )
+    return section("On your own data", verbatim("\n".join(NEXT_COMMANDS)))

@@ -26,10 +26,12 @@ from schemas.wire import (
 class RefusedError(WireError):
     """The server answered with an error; `code` says which, the connection is still good."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.reason = message
+    def __init__(self, reply: ErrorReply) -> None:
+        super().__init__(f"{reply.code}: {reply.message}")
+        self.code: ErrorCode = reply.code
+        self.reason = reply.message
+        self.reasoning = reply.reasoning
+        self.infer_ms = reply.infer_ms
 
 
 class RobotClient:
@@ -108,7 +110,7 @@ class RobotClient:
             refusal = ErrorReply.model_validate_json(frame)
         except ValidationError:
             raise WireError(f"{self._url} sent text that is no error of ours: {frame[:120]!r}.") from None
-        raise RefusedError(refusal.code, refusal.message)
+        raise RefusedError(refusal)
 
     def _lost(self, closed: ConnectionClosed) -> WireError:
         return WireError(f"the connection to {self._url} ended ({closed}). Hold the robot and connect again.")

@@ -138,7 +138,7 @@ def _ask(
         reply = client.infer(observation)
         actions, reasoning, infer_ms = reply.chunk.actions, reply.chunk.reasoning, reply.timing.infer_ms
     except RefusedError as refused:
-        refusal = refused.reason
+        refusal, reasoning, infer_ms = refused.reason, refused.reasoning, refused.infer_ms
         match refused.code:
             case "rejected_chunk":
                 pass

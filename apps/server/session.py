@@ -129,13 +129,19 @@ class Session:
             return encode(reply_to_wire(reply))
         self._rejects_in_a_row += 1
         self._counts.rejected_chunks += 1
-        log.warning("chunk rejected (%d in a row): %s", self._rejects_in_a_row, reason)
+        log.info("chunk rejected (%d in a row): %s", self._rejects_in_a_row, reason)
         if self._rejects_in_a_row < self._gate.max_rejects:
-            return _error("rejected_chunk", f"{reason}. The robot must not move on this chunk; ask again.")
+            sentence = f"{reason}. The robot must not move on this chunk; ask again."
+            return _refused("rejected_chunk", sentence, reply)
         self._counts.aborted_trials += 1
-        return _error(
-            "trial_aborted", f"{reason}; {self._rejects_in_a_row} chunks in a row were rejected. Stop the trial."
-        )
+        sentence = f"{reason}; {self._rejects_in_a_row} chunks in a row were rejected. Stop the trial."
+        return _refused("trial_aborted", sentence, reply)
+
+
+def _refused(code: ErrorCode, message: str, reply: ChunkReply) -> str:
+    """The chunk stays here; what the policy said goes out, because people read it to see what went wrong."""
+    refusal = ErrorReply(code=code, message=message, reasoning=reply.chunk.reasoning, infer_ms=reply.timing.infer_ms)
+    return refusal.model_dump_json()
 
 
 def _error(code: ErrorCode, message: str) -> str:

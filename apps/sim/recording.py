@@ -19,6 +19,7 @@ from apps.sim.game import POSITIONS, TASK, Scene
 from apps.sim.scripted_operator import Phase, ScriptedOperator
 from apps.sim.tabletop import CAMERAS
 from apps.sim.world import World
+from schemas.errors import EpisodeError
 
 JPEG_QUALITY = 80
 MAX_ATTEMPTS = 5
@@ -71,14 +72,20 @@ class Recording:
 
 
 def record(scene: Scene, *, image_size: tuple[int, int]) -> Recording:
-    """Plays a scene until a demonstration succeeds; failed ones are dropped, as a lab would, and counted."""
+    """Plays a scene until a demonstration succeeds; failed ones are dropped, as a lab would, and counted.
+
+    Raises EpisodeError where none of `MAX_ATTEMPTS` succeeds.
+    """
     with World(scene, image_size=image_size) as world:
         for attempt in range(MAX_ATTEMPTS):
             recording = _attempt(world, attempt)
             if world.outcome().success:
                 return recording
             world.reset()
-    raise RuntimeError(f"The scripted operator failed scene {scene.index} of seed {scene.seed} {MAX_ATTEMPTS} times.")
+    raise EpisodeError(
+        f"episode_{scene.index}: the scripted operator failed its scene (seed {scene.seed}) {MAX_ATTEMPTS} times. "
+        f"Choose another --seed."
+    )
 
 
 def _attempt(world: World, attempt: int) -> Recording:

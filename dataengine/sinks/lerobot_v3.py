@@ -60,7 +60,6 @@ def fingerprint(episodes: Sequence[StagedEpisode], rig: Rig, encoding: VideoEnco
 
 def commit(
     root: Path,
-    staging: Path,
     episodes: Sequence[StagedEpisode],
     rig: Rig,
     encoding: VideoEncoding,
@@ -68,14 +67,14 @@ def commit(
     data_bytes: int = parquet_shards.SHARD_BYTES,
     video_bytes: int = video_shards.SHARD_BYTES,
 ) -> Committed:
-    """Write the dataset under `root` from what lies in `staging`; what a killed commit left is written anew.
+    """Write the dataset under `root` from staged episodes; what a killed commit left is written anew.
 
     A new data or video file is opened where the next episode would pass `data_bytes` or `video_bytes`.
     """
     for name in ("data", "meta", "videos"):
         shutil.rmtree(root / name, ignore_errors=True)
     tasks = {task: index for index, task in enumerate(dict.fromkeys(row.meta["task"] for row in episodes))}
-    rows, lows = _write_data(DataWriter(root, shard_bytes=data_bytes), staging, episodes, rig, tasks)
+    rows, lows = _write_data(DataWriter(root, shard_bytes=data_bytes), episodes, rig, tasks)
     stats: dict[str, Stats] = {key: column_stats(np.concatenate(parts)) for key, parts in lows.items()}
     for key in episodes[0].cameras:
         videos = [_video(episode, key) for episode in episodes]
@@ -100,7 +99,7 @@ def _counts(row: EpisodeVideo) -> NDArray[np.int64]:
 
 
 def _write_data(
-    data: DataWriter, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, tasks: dict[str, int]
+    data: DataWriter, episodes: Sequence[StagedEpisode], rig: Rig, tasks: dict[str, int]
 ) -> tuple[list[dict[str, Any]], dict[str, list[NDArray[np.generic]]]]:
     """Data parquet; returns the first part of each meta/episodes row, and every column's parts for statistics."""
     rows: list[dict[str, Any]] = []
@@ -115,7 +114,7 @@ def _write_data(
                 first_index=first,
                 task_index=tasks[episode.meta["task"]],
             )
-            columns = {**load_columns(staging, episode, stamps), **auto}
+            columns = {**load_columns(episode, stamps), **auto}
             chunk, file = writer.add(columns)
             row: dict[str, Any] = {
                 "episode_index": index,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dataengine.artifacts import write_atomic
 from dataengine.frame_store import COLUMN_ROWS, SHARD_FRAMES
 from dataengine.sinks.lerobot_v3 import Committed
-from dataengine.sinks.staging import StagedEpisode, folder_of, load_columns, stamp_keys
+from dataengine.sinks.staging import StagedEpisode, load_columns, stamp_keys
 from schemas.records import sha256_of
 from schemas.rigs import Rig
 
@@ -40,15 +40,15 @@ def fingerprint(episodes: Sequence[StagedEpisode], recipe: dict[str, Any]) -> st
     return sha256_of({"recipe": kept, "episodes": [episode.content() for episode in episodes]})
 
 
-def commit(root: Path, staging: Path, episodes: Sequence[StagedEpisode], rig: Rig, recipe: dict[str, Any]) -> Committed:
+def commit(root: Path, episodes: Sequence[StagedEpisode], rig: Rig, recipe: dict[str, Any]) -> Committed:
     """Write the store under `root`; what a killed commit left is written anew."""
     cameras, columns = list(episodes[0].cameras), [*episodes[0].column_types, *stamp_keys(episodes)]
     for name in ("columns", *cameras):
         shutil.rmtree(root / name, ignore_errors=True)
     ends = np.cumsum([episode.num_frames for episode in episodes]).tolist()
     for key in cameras:
-        _write_camera(root / key, staging, episodes, key, recipe)
-    _write_columns(root / "columns", staging, episodes)
+        _write_camera(root / key, episodes, key, recipe)
+    _write_columns(root / "columns", episodes)
     attributes = {
         "schema_version": LAYOUT,
         "rate_hz": rig.rate_hz,
@@ -61,9 +61,7 @@ def commit(root: Path, staging: Path, episodes: Sequence[StagedEpisode], rig: Ri
     return Committed(fingerprint=fingerprint(episodes, recipe), num_frames=ends[-1])
 
 
-def _write_camera(
-    folder: Path, staging: Path, episodes: Sequence[StagedEpisode], key: str, recipe: dict[str, Any]
-) -> None:
+def _write_camera(folder: Path, episodes: Sequence[StagedEpisode], key: str, recipe: dict[str, Any]) -> None:
     frames = episodes[0].cameras[key].frames
     assert frames is not None
     num_frames = sum(episode.num_frames for episode in episodes)
@@ -93,12 +91,12 @@ def _write_camera(
         attributes=attributes,
         dimensions=["row", "height", "width", "channel"],
     )
-    _write_shards(folder, _jpegs(staging, episodes, key))
+    _write_shards(folder, _jpegs(episodes, key))
 
 
-def _jpegs(staging: Path, episodes: Sequence[StagedEpisode], key: str) -> Iterator[memoryview]:
+def _jpegs(episodes: Sequence[StagedEpisode], key: str) -> Iterator[memoryview]:
     for episode in episodes:
-        folder = folder_of(staging, episode.name)
+        folder = episode.folder
         lengths = np.load(folder / f"{key}.npy")
         blob = memoryview(np.memmap(folder / f"{key}.jpegs", mode="r"))
         ends = np.cumsum(lengths).tolist()
@@ -134,11 +132,11 @@ def write_shard(path: Path, jpegs: Sequence[memoryview | bytes]) -> None:
         file.write(google_crc32c.value(raw).to_bytes(4, "little"))
 
 
-def _write_columns(folder: Path, staging: Path, episodes: Sequence[StagedEpisode]) -> None:
+def _write_columns(folder: Path, episodes: Sequence[StagedEpisode]) -> None:
     parts: dict[str, list[NDArray[np.generic]]] = {}
     stamps = stamp_keys(episodes)
     for episode in episodes:
-        for key, column in load_columns(staging, episode, stamps).items():
+        for key, column in load_columns(episode, stamps).items():
             parts.setdefault(key, []).append(column)
     _write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
     for key, columns in parts.items():

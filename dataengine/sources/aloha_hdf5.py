@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.sources.columns import check_column
-from dataengine.sources.content import episode_id, folder_fingerprint, hash_files, natural_key
+from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files, natural_key
 from dataengine.sources.hdf5_cameras import IMAGES, camera_names, colour_question, open_camera, open_hdf5
 from dataengine.sources.metadata import MetadataTable
 from schemas.episodes import Episode
@@ -48,11 +48,16 @@ class AlohaHdf5:
             if camera.channel_order == "unknown" and camera.jpeg_channel_order is None:
                 raise RigError(colour_question(rig.name, ours))
         present = _probe(root, files, rig)
-        return cls(root=root, rig=_resolved(rig, present), declared=rig, table=MetadataTable.of(rig, root), files=files)
+        table = MetadataTable.of(rig, root, {name: _aliases(name) for name in files})
+        return cls(root=root, rig=_resolved(rig, present), declared=rig, table=table, files=files)
 
     def names(self) -> list[str]:
         """Relative paths of all files, in natural order."""
         return list(self.files)
+
+    def stamps(self) -> dict[str, str]:
+        """Size and dates of each file, and its row of the CSV."""
+        return {name: files_stamp([self.root / name], self.table.row(name)) for name in self.files}
 
     def fingerprint(self) -> str:
         """Identity of all files, of every number in them, and of the metadata CSV."""
@@ -70,7 +75,7 @@ class AlohaHdf5:
             with open_hdf5(path) as file:
                 return self._read(path, file, name)
         except (OSError, RuntimeError) as error:  # h5py raises either for damaged files
-            raise EpisodeError(_unreadable(name, error)) from None
+            raise EpisodeError(_unreadable(path, name, error)) from None
 
     def _read(self, path: Path, file: h5py.File, name: str) -> Episode:
         columns = {
@@ -79,13 +84,11 @@ class AlohaHdf5:
         }
         self._refuse_extras(file, name)
         cameras = {ours: open_camera(path, file, name, ours, self.rig) for ours in self.rig.cameras}
-        stem = PurePosixPath(name).stem
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(stem, hash_files([path])),
+                episode_id=episode_id(PurePosixPath(name).stem, hash_files([path])),
                 raw_name=name,
                 raw_task=_instruction(file, name, self.rig),
-                aliases=(name, PurePosixPath(name).name, stem, str(_number(stem))),
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
@@ -103,9 +106,24 @@ class AlohaHdf5:
 
 
 def hdf5_names(root: Path) -> list[str]:
-    """Relative paths of all *.hdf5 below a folder, in natural order; hidden files are not episodes."""
-    found = (path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file())
-    return sorted((path.as_posix() for path in found if not path.name.startswith(".")), key=natural_key)
+    """Relative paths of all *.hdf5 below a folder, in natural order; nothing hidden is an episode.
+
+    Links to nowhere (a drive that is not mounted, content not fetched) are listed too: `read` says what they are.
+    """
+    found = (path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file() or _leads_nowhere(path))
+    shown = (path for path in found if not any(part.startswith(".") for part in path.parts))
+    return sorted((path.as_posix() for path in shown), key=natural_key)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _aliases(name: str) -> tuple[str, ...]:
+    """What a CSV may call an episode: its path, its file, that without the suffix, or its last number."""
+    stem = PurePosixPath(name).stem
+    digits = re.findall(r"\d+", stem)
+    return (name, PurePosixPath(name).name, stem, *([str(int(digits[-1]))] if digits else []))
 
 
 def _parts(rig: Rig) -> Iterator[tuple[str, Feature | Camera]]:
@@ -227,12 +245,6 @@ def _imported(file: h5py.File, name: str, num_frames: int) -> dict[str, tuple[st
     return imported
 
 
-def _number(stem: str) -> int | None:
-    """The last number in a name: what a CSV column `episode` may hold."""
-    digits = re.findall(r"\d+", stem)
-    return int(digits[-1]) if digits else None
-
-
 def _spelled(values: Any) -> bytes:  # noqa: ANN401 - what h5py gives for text
     """Bytes of a text dataset; `repr` of an array would be shortened."""
     return repr(values.tolist() if isinstance(values, np.ndarray | np.generic) else values).encode()
@@ -258,6 +270,8 @@ def _low_dim_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(name: str, error: Exception) -> str:
+def _unreadable(path: Path, name: str, error: Exception) -> str:
+    if _leads_nowhere(path):
+        return f"{name}: a link to a file that is not there. Mount its drive, fetch the file, or drop the link."
     reason = "file is truncated" if "truncated" in str(error) else "not a readable HDF5 file"
     return f"{name}: {reason}. Copy it again from the recorder, or drop it."

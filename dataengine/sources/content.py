@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from schemas.records import sha256_of
@@ -31,6 +31,19 @@ def hash_files(paths: Sequence[Path]) -> str:
     return sha256_of([hash_files([path]) for path in paths])
 
 
+def files_stamp(paths: Iterable[Path], words: Mapping[str, str]) -> str:
+    """Sizes and dates of some files, present or not, and a few words, as one short text."""
+    return sha256_of([[_size_and_dates(path) for path in paths], dict(words)])
+
+
+def _size_and_dates(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:  # absent, or not ours to look at: `read` says so
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
 def folder_fingerprint(
     root: Path, *, whole: Iterable[Path], pixels: Iterable[Path], low_dim: Sequence[str] = ()
 ) -> str:
@@ -46,6 +59,13 @@ def folder_fingerprint(
 
 
 def _sampled(path: Path) -> tuple[str, str]:
+    try:
+        return _read_places(path)
+    except OSError:  # a link to nowhere, a bad sector: its episode is rejected by `read`, the others go on
+        return "unreadable", ""
+
+
+def _read_places(path: Path) -> tuple[str, str]:
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -49,7 +49,7 @@ def _walk(path: Path) -> list[Found]:
     found: list[Found] = []
     has_hdf5 = False
     for folder, subfolders, files in os.walk(path):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         here = Path(folder)
         if (here / "meta/info.json").is_file():
             found.append(Found("lerobot_v21", here))
@@ -94,6 +94,8 @@ def _check_lerobot(root: Path) -> None:
 def _check_hdf5(root: Path) -> None:
     """The first file that opens tells the layout."""
     names = hdf5_names(root)
+    if not names:
+        raise SourceError(f"what ends in {SUFFIX} in '{root}' is no file. Known: {_KNOWN}.")
     for name in names:
         try:
             with open_hdf5(root / name) as file:

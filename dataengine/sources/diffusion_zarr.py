@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.sources.columns import check_column
-from dataengine.sources.content import episode_id, folder_fingerprint
+from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
 from dataengine.sources.hdf5_cameras import colour_question
 from dataengine.sources.metadata import MetadataTable
 from schemas.episodes import CameraSpec, Episode
@@ -60,11 +60,18 @@ class DiffusionZarr:
         group = open_zarr(root)
         _check_rig(rig, group)
         ends = read_ends(root, group)
-        return cls(root=root, rig=rig, table=MetadataTable.of(rig, root), ends=ends)
+        aliases = {_name(index): (_name(index), str(index)) for index in range(len(ends))}
+        return cls(root=root, rig=rig, table=MetadataTable.of(rig, root, aliases), ends=ends)
 
     def names(self) -> list[str]:
         """`episode_000000` and so on, by position."""
-        return [f"episode_{index:06d}" for index in range(len(self.ends))]
+        return [_name(index) for index in range(len(self.ends))]
+
+    def stamps(self) -> dict[str, str]:
+        """Sizes and dates of all files, since episodes share chunks, and each one's row of the CSV."""
+        csv = self.root / self.rig.metadata.csv if self.rig.metadata.csv else None
+        whole = files_stamp(sorted(path for path in self.root.rglob("*") if path.is_file() and path != csv), {})
+        return {name: files_stamp([], {"files": whole, **self.table.row(name)}) for name in self.names()}
 
     def fingerprint(self) -> str:
         """Identity of every chunk and metadata file."""
@@ -97,7 +104,6 @@ class DiffusionZarr:
                 episode_id=episode_id(name, digest.hexdigest()),
                 raw_name=name,
                 raw_task=None,
-                aliases=(name, str(index)),
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
@@ -126,6 +132,10 @@ class DiffusionZarr:
             orientation=camera.orientation,
         )
         return ZarrArrays(spec=spec, root=self.root, key=camera.key, first=first, num_frames=num_frames)
+
+
+def _name(index: int) -> str:
+    return f"episode_{index:06d}"
 
 
 def open_zarr(root: Path) -> Any:  # noqa: ANN401 - zarr ships no types

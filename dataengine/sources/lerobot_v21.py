@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dataengine.sources.columns import check_column
-from dataengine.sources.content import episode_id, folder_fingerprint, hash_files
+from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
 from dataengine.sources.lerobot_meta import FeatureInfo, Info, LeRobotMeta, episode_number
 from dataengine.sources.metadata import MetadataTable
 from dataengine.sources.parquet_columns import matrix_of
@@ -44,11 +44,28 @@ class LeRobotV21:
         meta = LeRobotMeta.read(root)
         rig = rig or derive_rig(meta)
         _check_rig(rig, meta)
-        return cls(root=root, rig=_named(rig, meta.info), meta=meta, table=MetadataTable.of(rig, root))
+        table = MetadataTable.of(rig, root, {name: _aliases(meta, name) for name in meta.names()})
+        return cls(root=root, rig=_named(rig, meta.info), meta=meta, table=table)
 
     def names(self) -> list[str]:
         """`episode_000000` and so on, in order."""
         return self.meta.names()
+
+    def stamps(self) -> dict[str, str]:
+        """Sizes and dates of each episode's parquet and videos and of the metadata, and its row of the CSV."""
+        shared = [self.root / "meta" / name for name in ("info.json", "episodes.jsonl", "tasks.jsonl")]
+        keys = [camera.key for camera in self.rig.cameras.values()]
+        return {
+            name: files_stamp(
+                [
+                    *shared,
+                    self.meta.parquet_path(name),
+                    *(self.meta.video_path(episode_number(name), key) for key in keys),
+                ],
+                self.table.row(name),
+            )
+            for name in self.names()
+        }
 
     def fingerprint(self) -> str:
         """Identity of metadata, parquet and video files."""
@@ -75,7 +92,6 @@ class LeRobotV21:
                 episode_id=episode_id(name, hash_files([parquet, *(video.path for video in videos.values())])),
                 raw_name=name,
                 raw_task=episode_tasks[0] if episode_tasks else None,
-                aliases=(name, parquet.relative_to(self.root).as_posix(), parquet.name, str(index)),
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
@@ -149,12 +165,18 @@ class LeRobotV21:
         return {} if np.abs(stamps - even).max(initial=0) <= _STAMP_TOLERANCE_NS else {"timestamp": stamps}
 
 
+def _aliases(meta: LeRobotMeta, name: str) -> tuple[str, ...]:
+    """What a CSV may call an episode."""
+    parquet = meta.parquet_path(name)
+    return name, parquet.relative_to(meta.root).as_posix(), parquet.name, str(episode_number(name))
+
+
 def derive_rig(meta: LeRobotMeta) -> Rig:
     """What info.json itself says, as a rig; which numbers are grippers it does not say."""
     info = meta.info
     try:
         return Rig(
-            name=info.robot_type or meta.root.name or "lerobot",
+            name=info.robot_type or "unknown",  # never the folder's name: the same data would have another identity
             source="lerobot_v21",
             robot_type=info.robot_type or "unknown",
             rate_hz=_whole_rate(meta),

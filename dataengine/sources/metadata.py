@@ -1,11 +1,17 @@
-"""Episode metadata: the rig's fixed words, overruled by a CSV beside the data."""
+"""Episode metadata: the rig's fixed words, overruled by a CSV beside the data.
+
+Where a rig names a CSV, every row must name one episode, and an episode without a row is rejected: a mistyped name
+would otherwise turn a known operator or outcome into "unknown" without a word.
+"""
 
 import csv
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.episodes import EpisodeMeta
-from schemas.errors import EpisodeError, RigError
+from schemas.errors import EpisodeError, RigError, did_you_mean
 from schemas.rigs import Rig
 
 FIELDS = ("task", "operator", "session", "station", "scene", "outcome", "licence")
@@ -14,14 +20,18 @@ _KEYS = ("file", "episode")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataTable:
-    """Metadata words by episode: `rows` maps what the CSV calls an episode to its fields."""
+    """Metadata words by episode; `csv` is None where the rig names none."""
 
     fixed: dict[str, str] = field(default_factory=dict)
+    csv: str | None = None
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rig: Rig, root: Path) -> "MetadataTable":
-        """Read what the rig points at. Raises RigError for an absent, keyless or contradictory CSV."""
+    def of(cls, rig: Rig, root: Path, aliases: Mapping[str, tuple[str, ...]]) -> "MetadataTable":
+        """Read what the rig points at; `aliases` says what each episode may be called there, most exact first.
+
+        Raises RigError for an absent, keyless or contradictory CSV, and for a row that names no episode, or several.
+        """
         unknown = set(rig.metadata.fixed) - set(FIELDS)
         if unknown:
             raise RigError(
@@ -36,23 +46,65 @@ class MetadataTable:
                 f"rig '{rig.name}' takes episode metadata from {rig.metadata.csv}, which is not in {root.name}/. "
                 f"Put it there or set metadata.csv to null in the rig."
             )
-        return cls(fixed=fixed, rows=_read_rows(path))
+        return cls(fixed=fixed, csv=path.name, rows=_by_episode(path.name, _read_rows(path), aliases))
 
-    def meta(self, *, episode_id: str, raw_name: str, raw_task: str | None, aliases: tuple[str, ...]) -> EpisodeMeta:
-        """The metadata of one episode, looked up under the first alias the CSV knows.
+    def row(self, name: str) -> dict[str, str]:
+        """What the CSV says about one episode."""
+        return self.rows.get(name, {})
+
+    def meta(self, *, episode_id: str, raw_name: str, raw_task: str | None) -> EpisodeMeta:
+        """The metadata of one episode.
 
         The task is the CSV's (a person's correction), else the raw data's, else the rig's. Raises EpisodeError when
-        there is none.
+        there is none, and where there is a CSV that has no row for the episode.
         """
-        row = next((self.rows[name] for name in aliases if name in self.rows), {})
-        words = {**self.fixed, **({"task": raw_task} if raw_task else {}), **row}
+        if self.csv is not None and raw_name not in self.rows:
+            raise EpisodeError(f"{raw_name}: {self.csv} has no row for it. Add one, or drop the episode.")
+        words = {**self.fixed, **({"task": raw_task} if raw_task else {}), **self.row(raw_name)}
         if not words.get("task"):
             raise EpisodeError(f"{raw_name}: no instruction. Record one, write task: in the rig, or add it to a CSV.")
         return EpisodeMeta(episode_id=episode_id, raw_name=raw_name, **words)
 
 
+def _by_episode(
+    csv_name: str, rows: dict[str, dict[str, str]], aliases: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, str]]:
+    """Rows by the episode they name; an episode takes its most exact row."""
+    owners: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
+    for name, words in aliases.items():
+        alias = next((word for word in words if word in rows), None)
+        if alias is None:
+            continue
+        if alias in owners:
+            raise RigError(
+                f"{csv_name}: the row '{alias}' fits {owners[alias]} and {name}. Name each by its path in the folder."
+            )
+        owners[alias] = name
+        found[name] = rows[alias]
+    stray = next((row for row in rows if row not in owners), None)
+    if stray is None:
+        return found
+    twice = next((name for name, words in aliases.items() if stray in words), None)
+    if twice is not None:
+        raise RigError(f"{csv_name}: the row '{stray}' is about {twice}, which has a row already. Keep one of them.")
+    raise RigError(
+        f"{csv_name} has a row '{stray}', but no episode of that name is there. Correct or remove the row. "
+        f"{_nearest(stray, aliases)}"
+    )
+
+
+def _nearest(stray: str, aliases: Mapping[str, tuple[str, ...]]) -> str:
+    hint = did_you_mean(stray, [word for words in aliases.values() for word in words[:2]])
+    return hint.split(" Known: ")[0] if hint.startswith("Did") else f"The first episode is {next(iter(aliases))}."
+
+
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RigError(f"{path.name} is not UTF-8 text. Save it as CSV in UTF-8.") from None
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         key = next((name for name in _KEYS if name in (reader.fieldnames or ())), None)
         if key is None:

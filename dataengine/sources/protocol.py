@@ -26,6 +26,13 @@ class Source(Protocol):
         """One episode, every check done. Raises EpisodeError for a bad one, RigError where the rig cannot fit."""
         ...
 
+    def stamps(self) -> dict[str, str]:
+        """For each name in order: sizes and dates of the files that `read` takes, and its row of the metadata CSV.
+
+        Cheap. While a stamp is the same so is the episode; with another stamp it may still be.
+        """
+        ...
+
     def fingerprint(self) -> str:
         """Identity of the raw content: names, sizes, sampled bytes; free of paths and dates."""
         ...

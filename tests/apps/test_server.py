@@ -176,6 +176,7 @@ def test_rejected_chunks_are_named_and_three_in_a_row_end_the_trial() -> None:
         with pytest.raises(RefusedError, match=r"starts at 0.9000 while the robot is at 0.0000") as refused:
             client.infer(_seen())
         assert refused.value.code == "rejected_chunk"
+        assert refused.value.reasoning == "jump"  # people read it to see what went wrong
         assert client.infer(_seen(0.8)).chunk.actions.shape == (STEPS, 3)
         assert (running.counts.rejected_chunks, running.counts.aborted_trials) == (4, 1)
 

@@ -75,15 +75,89 @@ def test_a_draft_survives_an_error_and_is_found_again(workspace: Workspace) -> N
         assert (again.staging / "episode_1.done").read_text() == "x"
 
 
-def test_a_draft_of_another_recipe_is_not_mixed_in(workspace: Workspace) -> None:
+def test_a_draft_that_holds_work_of_another_recipe_is_neither_mixed_in_nor_thrown_away(workspace: Workspace) -> None:
     draft = begin(workspace, "episodes", REF, recipe={"rate_hz": 50})
     assert isinstance(draft, Draft)
     with draft:
         (draft.staging / "episode_1.done").write_text("x")
+    with pytest.raises(ArtifactError, match=r"was begun differently \(rate_hz: was 50, now 30\).*or delete"):
+        begin(workspace, "episodes", REF, recipe={"rate_hz": 30})
+    again = begin(workspace, "episodes", REF, recipe={"rate_hz": 50})
+    assert isinstance(again, Draft)
+    with again:
+        assert (again.staging / "episode_1.done").read_text() == "x"
+
+
+def test_a_draft_that_holds_no_work_makes_way(workspace: Workspace) -> None:
+    draft = begin(workspace, "episodes", REF, recipe={"rate_hz": 50})
+    assert isinstance(draft, Draft)
+    with draft:
+        (draft.path / "half.parquet").write_text("x")
     other = begin(workspace, "episodes", REF, recipe={"rate_hz": 30})
     assert isinstance(other, Draft)
     with other:
-        assert not (other.staging / "episode_1.done").exists()
+        assert not (other.path / "half.parquet").exists()
+
+
+def raw(fingerprint: str, name: str = "lab") -> InputRef:
+    return InputRef(kind="raw", ref=name, fingerprint=fingerprint * 64)
+
+
+def test_a_mended_raw_file_keeps_what_is_checked_item_by_item(workspace: Workspace) -> None:
+    draft = begin(workspace, "episodes", REF, recipe={}, inputs=[raw("a")], inputs_checked_per_item=True)
+    assert isinstance(draft, Draft)
+    with draft:
+        (draft.staging / "episode_1.done").write_text("x")
+    with pytest.raises(ArtifactError, match="was begun differently"):
+        begin(workspace, "episodes", REF, recipe={}, inputs=[raw("b")])
+    mended = begin(workspace, "episodes", REF, recipe={}, inputs=[raw("b")], inputs_checked_per_item=True)
+    assert isinstance(mended, Draft)
+    with mended:
+        assert (mended.staging / "episode_1.done").read_text() == "x"
+        record = mended.publish(fingerprint="0" * 64)
+    assert record.inputs[0].fingerprint == "b" * 64
+
+
+def test_renaming_the_raw_folder_changes_nothing(workspace: Workspace) -> None:
+    draft = begin(workspace, "episodes", REF, recipe={}, inputs=[raw("a", "monday")])
+    assert isinstance(draft, Draft)
+    with draft:
+        record = draft.publish(fingerprint="0" * 64)
+    assert begin(workspace, "episodes", REF, recipe={}, inputs=[raw("a", "tuesday")]) == record
+
+
+@pytest.mark.parametrize("moment", ["rename", "rmtree"])
+def test_a_kill_in_the_last_moments_of_publishing_costs_nothing(workspace: Workspace, moment: str) -> None:
+    """Killed at the first rename (the staging moves away) or while the moved staging is removed."""
+    code = (
+        "import os, shutil, signal, sys\n"
+        "from dataengine.artifacts import begin\n"
+        "from dataengine.workspace import Workspace\n"
+        "from schemas.refs import Ref\n"
+        "draft = begin(Workspace.at(sys.argv[1]), 'episodes', Ref('kitchen', '1'), recipe={})\n"
+        "(draft.path / 'rows').write_text('x'); (draft.staging / 'one').write_text('1')\n"
+        "real = os.rename\n"
+        "def rename(old, new):\n"
+        "    real(old, new)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if sys.argv[2] == 'rename': os.rename = rename\n"
+        "else: shutil.rmtree = lambda path, **_: os.path.exists(path) and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "draft.publish(fingerprint='0' * 64)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(workspace.root), moment], env=os.environ, check=False)
+    assert done.returncode == -signal.SIGKILL
+    record = begin(workspace, "episodes", REF, recipe={})
+    assert isinstance(record, Record)
+    assert (workspace.find("episodes", REF) / "rows").read_text() == "x"
+    assert workspace.record("episodes", REF) == record
+
+
+def test_an_artifact_of_a_newer_program_says_so(workspace: Workspace) -> None:
+    build(workspace, {})
+    path = workspace.find("episodes", REF) / "record.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    with pytest.raises(ArtifactError, match=r"schema 99.*Update"):
+        read_record(path.parent)
 
 
 def test_two_builders_of_one_artifact_are_told_apart(workspace: Workspace) -> None:

@@ -111,7 +111,9 @@ class ActionExpert(nn.Module):
                     bound = math.sqrt(6 / (module.in_features + module.out_features))
                     module.weight.copy_((torch.rand(module.weight.shape, generator=generator) * 2 - 1) * bound)
                     nn.init.zeros_(module.bias)
-            self.positions.copy_(torch.randn(self.positions.shape, generator=generator) * 0.02)
+            # Sinusoids, then learned: neighbouring steps start alike. Started at random, a chunk after 400 steps still
+            # jumped 0.49 rad between steps (median); started so, 0.07.
+            self.positions.copy_(_sinusoids(self.positions.shape[1], self.size.width))
             for block in self.blocks:
                 assert isinstance(block, DitBlock)
                 nn.init.zeros_(block.modulation.weight)
@@ -173,6 +175,13 @@ class ActionExpert(nn.Module):
             guess = self(x_BHA.to(seen_BW.dtype), time.expand(len(x_BHA)), seen_BW, reasoned_BW)
             x_BHA = self.noise_schedule.step(guess.float(), time, x_BHA).prev_sample
         return x_BHA
+
+
+def _sinusoids(steps: int, width: int) -> Tensor:
+    """Sines and cosines of the step at geometrically spaced frequencies, (1, steps, width) float32."""
+    frequency = torch.exp(-math.log(1_000) / (width // 2) * torch.arange(width // 2, dtype=torch.float32))
+    angle = torch.arange(steps, dtype=torch.float32).unsqueeze(1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).unsqueeze(0)
 
 
 def _time_features(time_B: Tensor) -> Tensor:
