@@ -1,13 +1,13 @@
 """Episodes in, proposals with verifier results in the ledger out.
 
 Workers look at episodes; this process alone asks models and writes databases, in short batches. Running it again
-proposes only what is missing: an episode that the same family, backend, model and prompts already spoke about, judged
-by the same verifiers, is skipped.
+proposes only what is missing: an episode that the same family, backend, model and prompts already spoke about, from the
+same rig and pictures, judged by the same verifiers, is skipped.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched
 from typing import Any
@@ -16,6 +16,7 @@ from annotators.annotate_report import AnnotateReport, Tally
 from annotators.calls import CallStore, RawAnswer
 from annotators.evidence import Evidence
 from annotators.families import Family, load_family
+from annotators.inputs import numbers_hash, pictures_hash
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
 from annotators.perception import BoardReadings, model_name
@@ -70,7 +71,13 @@ def annotate(
     wanted = [opened.row(name).episode_id for name in (opened.ids() if episode_ids is None else episode_ids)]
     camera = task.camera(opened.cameras)
     inner = _client(backend) if "trace" in task.file.fields else None
-    voice = _Voice(family=task, backend=backend, speaker=inner.speaker if inner else None)
+    voice = _Voice(
+        family=task,
+        backend=backend,
+        speaker=inner.speaker if inner else None,
+        numbers=numbers_hash(opened.rig),
+        pictures=pictures_hash(workspace, opened, camera),
+    )
     pending = _pending(ledger, voice, wanted)
     report = partial(
         Tally.report,
@@ -104,19 +111,22 @@ class _Voice:
     family: Family
     backend: BackendConfig
     speaker: Speaker | None  # None where no model is asked
+    numbers: str  # see annotators.inputs
+    pictures: str
 
     def provenance(self, name: FieldName, call_keys: tuple[str, ...] = ()) -> Provenance:
         """Who says what a proposal of this field says."""
         if name == "segments":
-            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL)
+            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
         if self.speaker is None:
-            return Provenance(backend="perception", model=model_name())
+            return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
         return Provenance(
             backend="endpoint" if isinstance(self.backend, Endpoint) else "replay",
             model=self.speaker.label,
             prompt_hash=self.family.prompt_hash,
             schema_hash=schema_hash(),
             call_keys=call_keys,
+            inputs_hash=self.pictures,
         )
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
@@ -281,7 +291,4 @@ def _trace(
         provenance=voice.provenance("trace", keys),
         images=seen.images,
     )
-    evidence = Evidence(
-        rate_hz=seen.evidence.rate_hz, readings=readings, pick=seen.evidence.pick, events=seen.evidence.events
-    )
-    return proposal, evidence
+    return proposal, replace(seen.evidence, readings=readings)

@@ -37,7 +37,9 @@ class Evidence:
     rate_hz: int
     readings: BoardReadings | None = None
     pick: PickEvidence | None = None
-    events: tuple[GripperEvent, ...] | None = None
+    events: tuple[GripperEvent, ...] | None = None  # measured
+    commanded: tuple[GripperEvent, ...] | None = None  # what the end effectors were told to do
+    board_frames: tuple[int, int] | None = None  # the frames in which the two readings saw the board
 
 
 def find_pick(

@@ -20,6 +20,7 @@ from schemas.rigs import Arm, EndEffector, Rig
 from schemas.spans import NS_PER_S
 
 UNKNOWN = "unknown"
+COMMAND = "action"  # the feature that holds what the robot was told
 Columns = Mapping[str, NDArray[np.generic]]
 FloatArray = NDArray[np.float64]
 
@@ -160,6 +161,31 @@ def gripper_events(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> 
         for turn in _working_turns(columns, rig, end)
     ]
     return tuple(sorted(events, key=lambda event: (event.stamp_ns, event.end_effector)))
+
+
+def commanded_events(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> tuple[GripperEvent, ...] | None:
+    """Every closing and opening that was asked for: the same events, of the same indices, in the command's columns.
+
+    None where there is no command to compare with: no end effector, a command whose names or unit differ from the
+    state's, or one that only repeats the state (some recorders write the next state as the action).
+    """
+    if not rig.end_effectors or not all(_mirrors(columns, rig, end) for end in rig.end_effectors):
+        return None
+    ends = tuple(end.model_copy(update={"feature": COMMAND}) for end in rig.end_effectors)
+    arms = tuple(arm.model_copy(update={"feature": COMMAND}) for arm in rig.arms if _mirrors(columns, rig, arm))
+    return gripper_events(columns, rig.model_copy(update={"end_effectors": ends, "arms": arms}), stamps_ns)
+
+
+def _mirrors(columns: Columns, rig: Rig, part: EndEffector | Arm) -> bool:
+    """True where the command says about `part`, in the same places and unit, something of its own."""
+    state, command = rig.features[part.feature], rig.features.get(COMMAND)
+    if command is None or part.feature == COMMAND or COMMAND not in columns:
+        return False
+    if not state.names or (state.names, state.unit) != (command.names, command.unit):
+        return False
+    told, done = columns[COMMAND][:, list(part.indices)], columns[part.feature][:, list(part.indices)]
+    repeats = np.array_equal(told, done) or np.array_equal(told[:-1], done[1:])
+    return not repeats or not np.ptp(done, axis=0).any()  # what never moves is equal without being a copy
 
 
 def segment(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> SegmentList:

@@ -1,7 +1,7 @@
 """One episode, looked at by programs: what a worker does. It opens no database and asks no model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from annotators.evidence import Evidence, find_pick
-from annotators.kinematics import gripper_events, segment
+from annotators.kinematics import commanded_events, gripper_events, segment
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.traces import UNREAD
@@ -64,7 +64,8 @@ class Observer:
         rig = self._episodes.rig
         segments = segment(columns, rig, stamps_ns)
         events = gripper_events(columns, rig, stamps_ns)
-        evidence = Evidence(rate_hz=rig.rate_hz, events=events)
+        commanded = commanded_events(columns, rig, stamps_ns)
+        evidence = Evidence(rate_hz=rig.rate_hz, events=events, commanded=commanded)
         if self._camera is None or self._reader is None:
             return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
         return self._look(episode_id, self._camera, self._reader, segments, evidence)
@@ -92,7 +93,9 @@ class Observer:
         return Observation(
             episode_id=episode_id,
             segments=segments,
-            evidence=Evidence(rate_hz=evidence.rate_hz, events=evidence.events, readings=readings, pick=pick),
+            evidence=replace(
+                evidence, readings=readings, pick=pick, board_frames=(start, again) if layout.board else None
+            ),
             cards=cards,
             crops=crops,
             images=images,
@@ -144,16 +147,21 @@ def _second_look(
 
 
 def _crops(first: Pixels, second: Pixels, layout: Layout, board_again: Paper | None) -> dict[str, bytes]:
-    """PNG bytes of what a model is shown; whole frames where geometry found nothing."""
-    whole = enlarged(first, (0, 0, first.shape[1], first.shape[0]), height=_WHOLE_HEIGHT)
-    tight, loose = first, whole
-    if layout.board is not None and board_again is not None:
-        tight, loose = board_crops(first, second, layout.board, board_again)
-    cards = whole
+    """PNG bytes of what a model is shown; the whole frame for the cards where geometry found none.
+
+    Without a board that was located nobody is asked about it: a whole frame shows the cards as well, and a reading
+    that saw them is not blind.
+    """
+    box = (0, 0, first.shape[1], first.shape[0])
+    height = _WHOLE_HEIGHT
     if layout.cards:
         box = cards_box(first.shape, layout.cards)
-        cards = enlarged(first, box, height=max(192, box[3] - box[1]))
-    return {"board_first": _png(tight), "board_second": _png(loose), "cards": _png(cards)}
+        height = max(192, box[3] - box[1])
+    crops = {"cards": _png(enlarged(first, box, height=height))}
+    if layout.board is not None and board_again is not None:
+        tight, loose = board_crops(first, second, layout.board, board_again)
+        crops |= {"board_first": _png(tight), "board_second": _png(loose)}
+    return crops
 
 
 def _png(picture: Pixels) -> bytes:

@@ -2,7 +2,7 @@
 
 * human: a person accepted or edited it.
 * verified: every hard verifier passed and at least one looked; people may not have. What a person edited is left out,
-  because the proposal is then known to be wrong.
+  because the proposal is then known to be wrong, and so are segments that were cut with another rig than the episodes'.
 * either: a person's word where there is one, else verified.
 
 A person's reject leaves the item out under every policy. What is left out is a row in `rejected`, with its reason.
@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from annotators.inputs import numbers_hash
 from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
 from annotators.ledger.rows import AnyPayload
 from dataengine.artifacts import Draft, begin
@@ -64,7 +65,8 @@ def release(
 ) -> Record:
     """Freeze the ledger at `seq` (now, when None) under `policy` into `annotations/NAME@VERSION`.
 
-    Only items of the episodes in `episodes` go in. Returns the record; the existing one when nothing differs. Raises
+    Only items of the episodes in `episodes` go in. Returns the record; the existing one when nothing differs, whatever
+    else the ledger holds by now: the state of these items is its identity, the seq a note. Raises
     UsageError for an unknown policy, LedgerError for a seq that is not reached, ArtifactError for a taken version.
     """
     if policy not in get_args(ReleasePolicy):
@@ -75,7 +77,6 @@ def release(
     recipe = {
         "episodes": str(episodes),
         "policy": policy,
-        "seq": frozen_seq,
         "state": sha256_of([_state(history) for history in ours]),
         "schema_version": RELEASE_SCHEMA,
     }
@@ -84,11 +85,11 @@ def release(
     if isinstance(draft, Record):
         return draft
     with draft:
-        return _write(draft, shown, ours, policy)
+        return _write(draft, shown, ours, policy, frozen_seq)
 
 
-def choose(history: ItemHistory, policy: ReleasePolicy) -> Released | Withheld:
-    """What one item's history amounts to under a policy."""
+def choose(history: ItemHistory, policy: ReleasePolicy, numbers: str) -> Released | Withheld:
+    """What one item's history amounts to under a policy, for episodes whose rig has the hash `numbers`."""
     decision = history.standing
     if decision is not None and decision.action == "reject":
         words = f": {decision.note}" if decision.note else ""
@@ -102,13 +103,21 @@ def choose(history: ItemHistory, policy: ReleasePolicy) -> Released | Withheld:
     if decision is not None and decision.action == "edit":
         reason = f"edited by {decision.reviewer}, so the proposal is wrong (policy human or either releases the edit)"
         return Withheld(history=history, reason=reason)
-    chosen = history.head if decision is None else history.proposal(decision.base_proposal_id)
-    doubt = _why_unverified(chosen)
+    candidates = history.proposals if decision is None else (history.proposal(decision.base_proposal_id),)
+    fitting = [row for row in candidates if _fits(row, numbers)]
+    chosen = fitting[-1] if fitting else history.head
+    doubt = _why_unverified(chosen) if fitting else "cut with another rig than these episodes have; annotate again"
     if doubt is not None:
         words = f"no decision, and {doubt}" if policy == "either" else doubt
         return Withheld(history=history, reason=words)
     payload = chosen.proposal.payload
     return Released(history=history, payload=payload, proposal=chosen, basis="verified", decision=decision)
+
+
+def _fits(stored: StoredProposal, numbers: str) -> bool:
+    """False for segments that were cut with another rig; what names no inputs was not computed here."""
+    made_from = stored.proposal.provenance.inputs_hash
+    return stored.proposal.field != "segments" or made_from in (None, numbers)
 
 
 def _why_unverified(stored: StoredProposal) -> str | None:
@@ -136,15 +145,18 @@ def _in_dataset_order(shown: EpisodeSet, histories: Sequence[ItemHistory]) -> li
     return sorted(ours, key=lambda history: (place[history.episode_id], history.field, history.stamp_ns))
 
 
-def _write(draft: Draft, shown: EpisodeSet, histories: Sequence[ItemHistory], policy: ReleasePolicy) -> Record:
+def _write(
+    draft: Draft, shown: EpisodeSet, histories: Sequence[ItemHistory], policy: ReleasePolicy, seq: int
+) -> Record:
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedRow] = []
     counts: dict[str, int | float] = dict.fromkeys(("rows", "items", "released", "human", "verified"), 0)
     silent = dict.fromkeys(shown.ids())
+    numbers = numbers_hash(shown.rig)
     for index, history in enumerate(histories):
         silent.pop(history.episode_id, None)
         counts["items"] += 1
-        chosen = choose(history, policy)
+        chosen = choose(history, policy, numbers)
         if isinstance(chosen, Released):
             following = histories[index + 1] if index + 1 < len(histories) else None
             try:
@@ -162,7 +174,7 @@ def _write(draft: Draft, shown: EpisodeSet, histories: Sequence[ItemHistory], po
     counts |= {"rows": len(rows), "episodes": len({row["episode_id"] for row in rows}), "rejected": len(rejected)}
     logical = [{key: value for key, value in row.items() if key not in _NOT_IDENTITY} for row in rows]
     fingerprint = sha256_of({"schema_version": RELEASE_SCHEMA, "rows": logical})
-    return draft.publish(fingerprint=fingerprint, counts=counts, rejected=rejected)
+    return draft.publish(fingerprint=fingerprint, counts=counts, rejected=rejected, notes={"ledger_seq": seq})
 
 
 def _end_ns(shown: EpisodeSet, history: ItemHistory, following: ItemHistory | None) -> int:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, number_text, solve, worked_line
-from annotators.ledger.rows import AnyPayload
+from annotators.ledger.rows import AnyPayload, payload_marker
+from annotators.traces import MOST_CARDS
 from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
 from schemas.spans import NS_PER_S
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
 LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold", "unknown")
-NUM_CARDS = 3  # rows of the form; a trace with more cards gets more rows
+NUM_CARDS = 3  # rows of the form; a trace with more cards gets more rows, up to MOST_CARDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class TraceForm:
 
     @classmethod
     def of(cls, trace: ReasoningTrace) -> "TraceForm":
-        """The form that shows a trace, with room for more cards."""
-        cards = tuple((card.text, str(card.position)) for card in trace.cards)
+        """The form that shows a trace, with room for more cards; what is beyond the last row is not in it."""
+        cards = tuple((card.text, str(card.position)) for card in trace.cards[:MOST_CARDS])
         return cls(
             board=trace.board or "",
             solution=trace.solution or "",
@@ -66,6 +67,9 @@ class FieldChange:
 
 def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
     """The trace a form stands for. Boxes of cards that kept their text and place are kept."""
+    if len(base.cards) > MOST_CARDS:
+        same = form == TraceForm.of(base)
+        return Reading(payload=base) if same else Reading(payload=None, problems=(_too_many(base),))
     problems: list[str] = []
     board, solution, pick = (_words(text) for text in (form.board, form.solution, form.pick_text))
     places = [*((f"The card {text!r}", where) for text, where in form.cards), ("The pick", form.pick_position)]
@@ -100,6 +104,20 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         pick_text=pick,
         pick_position=cast(Position, form.pick_position),
     )
+    return _plain(payload)
+
+
+def _too_many(base: ReasoningTrace) -> str:
+    return (
+        f"This trace has {len(base.cards)} cards and the form holds {MOST_CARDS}, so it can not be edited here. "
+        "Reset the fields and accept it, or reject it."
+    )
+
+
+def _plain(payload: AnyPayload) -> Reading:
+    """The payload, unless a tokenizer would take some of its words for a command."""
+    if marker := payload_marker(payload):
+        return Reading(payload=None, problems=(f"The words hold the chat marker {marker}. Take it out.",))
     return Reading(payload=payload)
 
 
@@ -151,7 +169,7 @@ def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns
         problems.append("There is no segment. Keep at least one row, or reject the item.")
     if problems:
         return Reading(payload=None, problems=tuple(problems))
-    return Reading(payload=SegmentList(segments=tuple(segments), events=base.events))
+    return _plain(SegmentList(segments=tuple(segments), events=base.events))
 
 
 def segment_rows(payload: SegmentList) -> list[list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, number_text, solve, worked_line
 from schemas.annotations import Card, Position, ReasoningTrace
 
+MOST_CARDS = 6  # of one trace that is asked for or edited: what a reviewer's form holds
 UNREAD = "?"  # the text of a card that was seen but not read
 
 

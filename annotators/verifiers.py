@@ -12,13 +12,19 @@ from typing import Literal, get_args
 from annotators.arithmetic import canonical, canonical_number, worked_line
 from annotators.evidence import Evidence
 from annotators.traces import UNREAD
-from schemas.annotations import Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
+from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
 from schemas.spans import NS_PER_S
 
 VerifierName = Literal["arithmetic", "double_reading", "picked_card", "gripper_events"]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
-_VERSION = 1
+VERSIONS: dict[VerifierName, int] = {"arithmetic": 1, "double_reading": 2, "picked_card": 1, "gripper_events": 2}
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
+# How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
+# recordings of a real humanoid's hand lag by 11 frames of 30 Hz at the median and by 29 or fewer in 208; 9 lag by more,
+# 2 seem to lead by 13 and 14. 104 events of 50 simulated ALOHA demonstrations lag by -6 to 6 frames of 50 Hz: a turning
+# point is found to within a few frames.
+LAG_S = 1.0
+LEAD_S = 0.15
 
 
 def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]) -> tuple[VerifierResult, ...]:
@@ -40,7 +46,7 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
 
 def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
     """(verifier, version) of those that speak about a field."""
-    return frozenset((name, _VERSION) for name in names if (name == "gripper_events") == (field == "segments"))
+    return frozenset((name, VERSIONS[name]) for name in names if (name == "gripper_events") == (field == "segments"))
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:
@@ -77,6 +83,9 @@ def double_reading(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
         return _result(name, "fail", f"read once as {first}, once as {second}.")
     if canonical(trace.board) != first:
         return _result(name, "fail", f"read twice as {first}, the trace says {trace.board or 'nothing'}.")
+    if evidence.board_frames and len(set(evidence.board_frames)) == 1:
+        frame = evidence.board_frames[0]
+        return _result(name, "unknown", f"read twice as {first}, but both times in frame {frame}: no other shows it.")
     return _result(name, "pass", f"read twice as {first}.")
 
 
@@ -104,7 +113,11 @@ def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
 
 
 def gripper_events(segments: SegmentList, evidence: Evidence) -> VerifierResult:
-    """Grasps begin where a gripper closes and releases where it opens; order, and no gap or overlap in time."""
+    """Grasps begin where a gripper closes and releases where it opens; order, and no gap or overlap in time.
+
+    Segments are cut at measured movements, so those alone prove nothing: each must answer a command of its own, and
+    no command may go unanswered. Where the episode holds no command that can be compared, nobody can tell.
+    """
     name: VerifierName = "gripper_events"
     for before, after in pairwise(segments.segments):
         if before.end_ns != after.start_ns or before.start_ns >= before.end_ns:
@@ -129,10 +142,47 @@ def gripper_events(segments: SegmentList, evidence: Evidence) -> VerifierResult:
     if hidden and not _overlapped(evidence):
         (event, who), count = next(iter(missing.items()))
         return _result(name, "fail", f"{who} has {count} {event} events that no segment names.")
+    if evidence.commanded is None:
+        return _result(name, "unknown", "the episode holds no gripper command to compare with.")
+    claimed = [(str(one.event), one.end_effector, one.stamp_ns) for one in segments.events] or said
+    odd = _uncommanded(claimed, evidence.commanded, lenient=not segments.events and _overlapped(evidence))
+    if odd:
+        return _result(name, "fail", odd)
     if not expected:
-        return _result(name, "pass", "no gripper event, and no grasp or release is claimed.")
+        return _result(name, "pass", "no gripper event, no gripper command, and no grasp or release is claimed.")
     frames = round(TOLERANCE_S * evidence.rate_hz)
-    return _result(name, "pass", f"{len(said)} grasps and releases begin within {frames} frames of a gripper event.")
+    return _result(
+        name,
+        "pass",
+        f"{len(said)} grasps and releases begin within {frames} frames of a gripper event, and {len(claimed)} events "
+        f"follow commands within {LAG_S:g} s.",
+    )
+
+
+def _uncommanded(
+    claimed: Sequence[tuple[str, str, int]], commanded: Sequence[GripperEvent], *, lenient: bool
+) -> str | None:
+    """Pair claims with commands one to one, in order; what is wrong in words, None where all is paired.
+
+    A last closing that nothing answers is a hand going back to rest. `lenient`: commands without a claim are fine.
+    """
+    lag_ns, lead_ns = int(LAG_S * NS_PER_S), int(LEAD_S * NS_PER_S)
+    left = sorted(commanded, key=lambda one: one.stamp_ns)
+    for event, end_effector, stamp_ns in sorted(claimed, key=lambda claim: claim[2]):
+        same = [one for one in left if (one.event, one.end_effector) == (event, end_effector)]
+        answered = next((one for one in same if -lead_ns <= stamp_ns - one.stamp_ns <= lag_ns), None)
+        if answered is None:
+            verb = "closes" if event == "close" else "opens"
+            return (
+                f"{end_effector} {verb} at {stamp_ns / NS_PER_S:.2f} s, but was not told to in the {LAG_S:g} s before."
+            )
+        left.remove(answered)
+    last = {one.end_effector: one for one in sorted(commanded, key=lambda one: one.stamp_ns)}
+    left = [one for one in left if one.event != "close" or last[one.end_effector] is not one]
+    if left and not lenient:
+        one = left[0]
+        return f"{one.end_effector} was told to {one.event} at {one.stamp_ns / NS_PER_S:.2f} s, and nothing followed."
+    return None
 
 
 def _overlapped(evidence: Evidence) -> bool:
@@ -155,4 +205,4 @@ def _gone(empty: Sequence[str]) -> str:
 
 
 def _result(name: VerifierName, verdict: Verdict, evidence: str) -> VerifierResult:
-    return VerifierResult(verifier=name, version=_VERSION, verdict=verdict, evidence=evidence)
+    return VerifierResult(verifier=name, version=VERSIONS[name], verdict=verdict, evidence=evidence)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataengine.inspected import InspectedCamera, InspectedKey, Inspection
 from dataengine.rig_drafts import DraftCamera, DraftColumn, draft_rig
 from dataengine.sources.aloha_hdf5 import hdf5_names, low_dim_keys
 from dataengine.sources.detection import Found, find_dataset
@@ -22,55 +23,11 @@ from dataengine.sources.lerobot_v21 import camera_name, low_dim_features
 from dataengine.sources.parquet_columns import matrix_of
 from dataengine.sources.video_probe import probe_video
 from schemas.errors import EpisodeError
-from schemas.rigs import SourceKind
+
+__all__ = ["Inspection", "inspect_path"]
 
 _OUR_NAMES = {"action": "action", "observations/qpos": "observation.state", "state": "observation.state"}
 _SHOWN = 3  # names listed in a note
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectedKey:
-    """One array of the first readable episode (of the whole store for zarr)."""
-
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectedCamera:
-    """One camera as stored; sizes in pixels."""
-
-    key: str
-    height: int
-    width: int
-    encoding: str  # "jpeg", "raw", "raw float32" or a video codec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """What was found, for people and for programs. `rate_hz` is None where the format stores none."""
-
-    kind: SourceKind
-    folder: str  # where the dataset lies below the folder that was named, "." for the folder itself
-    num_episodes: int
-    num_rows: int
-    rows: tuple[InspectedKey, ...]
-    cameras: tuple[InspectedCamera, ...]
-    rate_hz: float | None
-    timing: str  # first episode's stamps in words, or that there are none
-    tasks: tuple[str, ...]
-    notes: tuple[str, ...]
-    draft_rig_yaml: str
-
-    @property
-    def rate_text(self) -> str:
-        """The rate in words."""
-        return "not stored" if self.rate_hz is None else f"{self.rate_hz:g} Hz"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists and dicts."""
-        return {**asdict(self), "rate_text": self.rate_text}
 
 
 def inspect_path(path: Path) -> Inspection:

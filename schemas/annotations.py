@@ -103,6 +103,7 @@ class Provenance(BaseModel):
     prompt_hash: str | None = None
     schema_hash: str | None = None
     call_keys: tuple[str, ...] = ()
+    inputs_hash: str | None = None  # of what it was computed from beside the raw data: rig, camera, pictures
 
 
 class Proposal(BaseModel):
@@ -122,7 +123,10 @@ class Proposal(BaseModel):
     @property
     def proposal_id(self) -> str:
         """Content hash: the same words from the same speaker are the same proposal."""
-        return sha256_of(self.model_dump(mode="json"))
+        body = self.model_dump(mode="json")
+        if self.provenance.inputs_hash is None:  # a proposal from before this field keeps its id
+            del body["provenance"]["inputs_hash"]
+        return sha256_of(body)
 
     @property
     def text(self) -> str:

@@ -4,6 +4,7 @@ Rendering lives here because three sides need the same bytes: the mix counts sup
 loss on them, the policy server asks with the same prompt. No torch: token ids are plain lists.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -12,6 +13,7 @@ from schemas.errors import MixError
 
 IGNORE = -100  # label of a token that carries no loss
 IMAGE_TOKEN = "<|image_pad|>"
+_MARKER = re.compile(r"<\|\w+\|>")  # what a Qwen2 tokenizer reads as one special token
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class Message:
     def __post_init__(self) -> None:
         if self.supervised and self.role != "assistant":
             raise MixError(f"a {self.role} turn can not be supervised; only what the assistant says is learned.")
+
+
+def chat_marker(text: str) -> str | None:
+    """The first chat marker inside a text, such as <|im_end|>; None when it holds words alone."""
+    found = _MARKER.search(text)
+    return None if found is None else found.group()
 
 
 class Tokenizer(Protocol):
@@ -75,10 +83,14 @@ def render_chat(
     Args:
         image_tokens: how many placeholder tokens each image takes, in order of appearance.
         open_turn: end with an open assistant turn, as a policy does before it speaks.
+
+    Raises MixError when images and their places differ in number, or a text holds a chat marker: it would end its own
+    turn, or stand where an image belongs.
     """
     counts = iter(image_tokens)
     pieces: list[tuple[str, bool]] = []
     for message in messages:
+        _refuse_markers(message)
         body = []
         for part in message.parts:
             match part:
@@ -105,3 +117,10 @@ def render_chat(
         ids += piece
         labels += piece if supervised else [IGNORE] * len(piece)
     return RenderedChat(ids=ids, labels=labels, pieces=tuple(pieces))
+
+
+def _refuse_markers(message: Message) -> None:
+    # Texts side by side are one text to the tokenizer; an image between them parts them.
+    words = "".join(part.text if isinstance(part, Text) else "\n" for part in message.parts)
+    if marker := chat_marker(words):
+        raise MixError(f"a text of the {message.role} holds the chat marker {marker}. Take it out of the text.")

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.chat import chat_marker
 from schemas.control import Chunk, Observation
 from schemas.errors import WireError
 
@@ -125,6 +126,8 @@ def request_from_wire(message: object, metadata: ServerMetadata) -> Request:
         raise WireError(f"prompt must be text, got {type(prompt).__name__}. Send the task in words.")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise WireError(f"prompt has {len(prompt)} characters, at most {MAX_PROMPT_CHARACTERS} are taken. Shorten it.")
+    if marker := chat_marker(prompt):
+        raise WireError(f"prompt holds the chat marker {marker}. Send the task in plain words.")
     return InferRequest(observation=Observation(images=images, state=_state(fields, metadata.state_dim), prompt=prompt))
 
 

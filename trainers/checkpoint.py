@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from dataengine.artifacts import write_atomic
-from schemas.errors import ArtifactError, TrainError
+from schemas.errors import ArtifactError, MixError, TrainError
 from schemas.records import canonical_json
 from trainers.data import Embodiment
 from trainers.models.action_expert import ActionShape
@@ -54,14 +56,22 @@ def model_tensors(vla: Vla) -> dict[str, torch.Tensor]:
 
 
 def load_tensors(vla: Vla, path: Path) -> None:
-    """Fill a model of the same shape. Raises ArtifactError when a weight is missing, unknown or of another shape."""
+    """Give a model of the same shape its weights, in float32 and memory of their own.
+
+    Raises ArtifactError when the file is damaged, or a weight is missing, unknown or of another shape.
+    """
     try:
-        report = vla.load_state_dict(load_file(path), strict=False)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in file.keys()}  # noqa: SIM118
+        report = vla.load_state_dict(tensors, strict=False, assign=True)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path.name} is damaged ({error}). Train it again, or copy it again.") from None
     except RuntimeError as error:
         raise ArtifactError(f"{path.name} does not fit this model ({str(error).splitlines()[-1].strip()}).") from None
     wrong = [*report.unexpected_keys, *(name for name in report.missing_keys if name != _TIED)]
     if wrong:
         raise ArtifactError(f"{path.name} does not fit this model: {len(wrong)} names differ, first {wrong[0]}.")
+    vla.vlm.tie_weights()
 
 
 def weights_fingerprint(tensors: dict[str, torch.Tensor]) -> str:
@@ -82,9 +92,10 @@ def save_step(staging: Path, vla: Vla, optimizer: torch.optim.Optimizer, progres
     save_file(model_tensors(vla), beside / MODEL_FILE)
     torch.save(optimizer.state_dict(), beside / OPTIMIZER_FILE)
     (beside / "progress.json").write_text(json.dumps(asdict(progress)))
-    for path in beside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in (*beside.iterdir(), staging / METRICS_FILE):  # the rows of the steps that are now not done again
+        if path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     if final.exists():
         shutil.rmtree(final)
     os.rename(beside, final)
@@ -94,11 +105,17 @@ def save_step(staging: Path, vla: Vla, optimizer: torch.optim.Optimizer, progres
 
 
 def latest_step(staging: Path, mix_fingerprint: str) -> tuple[Path, Progress] | None:
-    """The newest whole checkpoint. Raises TrainError when it was made from another mix."""
+    """The newest whole checkpoint.
+
+    Raises TrainError when it was made from another mix, ArtifactError when it cannot be read.
+    """
     folders = sorted(staging.glob("step_*"))
     if not folders:
         return None
-    progress = Progress(**json.loads((folders[-1] / "progress.json").read_text()))
+    try:
+        progress = Progress(**json.loads((folders[-1] / "progress.json").read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged_step(folders[-1], "progress.json", error) from None
     if progress.mix_fingerprint != mix_fingerprint:
         raise TrainError(
             f"the checkpoint at step {progress.step} was trained on mix {progress.mix_fingerprint[:12]}, this is mix "
@@ -107,13 +124,35 @@ def latest_step(staging: Path, mix_fingerprint: str) -> tuple[Path, Progress] | 
     return folders[-1], progress
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Bring back what `save_step` kept of the optimizer. Raises ArtifactError when it is damaged or does not fit."""
+    try:
+        optimizer.load_state_dict(torch.load(folder / OPTIMIZER_FILE, weights_only=True))
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        raise _damaged_step(folder, OPTIMIZER_FILE, error) from None
+
+
+def _damaged_step(folder: Path, name: str, error: Exception) -> ArtifactError:
+    first = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return ArtifactError(
+        f"the checkpoint to go on from is damaged: {folder.name}/{name} ({first}). Delete that folder from the draft's "
+        "staging to train from the start."
+    )
+
+
 def trim_metrics(path: Path, step: int) -> None:
-    """Forget rows of steps that will be done again."""
+    """Forget rows of steps that will be done again, and what a crash left of a row."""
     if path.exists():
-        kept = [
-            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
-        ]
-        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        write_atomic(path, "".join(f"{line}\n" for line in lines if _step_of(line, step) < step).encode())
+
+
+def _step_of(line: str, otherwise: int) -> int:
+    """The step that a row of metrics tells of; `otherwise` when it is no whole row."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise
 
 
 @contextmanager
@@ -170,7 +209,22 @@ def load_trained(folder: Path) -> Trained:
         raise ArtifactError(
             f"'{folder.name}' is no checkpoint: it lacks {CONFIG_FILE} or {MODEL_FILE}. Train one first."
         )
-    saved = json.loads((folder / CONFIG_FILE).read_text())
+    try:
+        parts = _read_parts(folder)
+    except (ValueError, KeyError, TypeError, AttributeError, MixError) as error:  # what a wrong field of JSON leads to
+        raise ArtifactError(
+            f"'{folder.name}' is damaged: {CONFIG_FILE} cannot be read ({type(error).__name__}: {error}). "
+            "Train it again, or copy it again."
+        ) from None
+    config, shape, embodiments, tokenizer = parts
+    vla = build_vla(config, shape, tokenizer, empty=True)
+    load_tensors(vla, folder / MODEL_FILE)
+    return Trained(vla=vla.eval(), config=config, shape=shape, embodiments=embodiments, tokenizer=tokenizer)
+
+
+def _read_parts(folder: Path) -> tuple[TrainConfig, ActionShape, tuple[Embodiment, ...], LocalTokenizer]:
+    """All but the weights."""
+    saved = json.loads((folder / CONFIG_FILE).read_bytes())
     if saved.get("schema_version") != _CONFIG_SCHEMA:
         raise ArtifactError(f"'{folder.name}' has checkpoint schema {saved.get('schema_version')}. Train it again.")
     config = TrainConfig.from_json(saved["recipe"])
@@ -178,12 +232,4 @@ def load_trained(folder: Path) -> Trained:
     tokenizer = LocalTokenizer.load(folder)
     if tokenizer.fingerprint != saved["tokenizer_fingerprint"]:
         raise ArtifactError(f"'{folder.name}' was trained with another tokenizer than lies beside it. Restore it.")
-    vla = build_vla(config, shape, tokenizer, empty=True)
-    load_tensors(vla, folder / MODEL_FILE)
-    return Trained(
-        vla=vla.eval(),
-        config=config,
-        shape=shape,
-        embodiments=tuple(Embodiment.from_json(row) for row in saved["embodiments"]),
-        tokenizer=tokenizer,
-    )
+    return config, shape, tuple(Embodiment.from_json(row) for row in saved["embodiments"]), tokenizer

@@ -243,7 +243,7 @@ class Collator:
             state[row, : len(sample.state)] = sample.state
             actions[row, :steps, :width] = sample.actions
             valid[row, :steps, :width] = ~sample.action_is_pad[:, None]
-        # What lies on padded steps is another episode's or a repeat; zero keeps it out of attention as far as it goes.
+        # What lies on padded steps is another episode's or a repeat; the action expert looks at none of it.
         return state, np.where(valid, actions, np.float32(0)), valid
 
 

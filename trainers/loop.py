@@ -7,13 +7,12 @@ draft's staging, so a refusal keeps its own words instead of arriving inside Ray
 
 import hashlib
 import json
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataengine.artifacts import Draft, begin, write_atomic
 from dataengine.mix.mix import Mix
@@ -103,19 +102,21 @@ def _fit(
 
     from trainers.run import TrainResult
 
-    resources = ray.cluster_resources()
-    cpus = max(1, int(min(resources.get("CPU", 1), os.cpu_count() or 1)))
-    job = Job(config=config, mix=mix, workspace=workspace, folder=draft.path, staging=draft.staging, num_threads=cpus)
+    claim = worker_claim(ray.nodes())
+    job = Job(
+        config=config,
+        mix=mix,
+        workspace=workspace,
+        folder=draft.path,
+        staging=draft.staging,
+        num_threads=int(claim["CPU"]),
+    )
     for name in (_RESULT_FILE, _REFUSAL_FILE):
         (draft.staging / name).unlink(missing_ok=True)
-    use_gpu = resources.get("GPU", 0) >= 1
     trainer = TorchTrainer(
         work,
         train_loop_config={"job": job},
-        # Ray sets OMP_NUM_THREADS to what a worker claims, so claim all cores: one worker is all there is.
-        scaling_config=ScalingConfig(
-            num_workers=1, use_gpu=use_gpu, resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})}
-        ),
+        scaling_config=ScalingConfig(num_workers=1, use_gpu="GPU" in claim, resources_per_worker=claim),
         run_config=RunConfig(
             name="run",
             storage_path=str(draft.staging / "ray"),
@@ -134,6 +135,17 @@ def _fit(
                 raise TrainError(refusal.read_text(encoding="utf-8")) from None
             raise error
     return TrainResult(**json.loads((draft.staging / _RESULT_FILE).read_text()))
+
+
+def worker_claim(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the one worker asks Ray for: all cores of the largest living node, of those with a GPU when there are any.
+
+    All cores, because Ray sets OMP_NUM_THREADS to what a worker claims; of one node, because no node could place more.
+    """
+    living: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpu = [resources for resources in living if resources.get("GPU", 0) >= 1]
+    cpus = max([1.0, *(float(int(resources.get("CPU", 0))) for resources in with_gpu or living)])
+    return {"CPU": cpus, "GPU": 1} if with_gpu else {"CPU": cpus}
 
 
 def work(told: dict[str, Job]) -> None:

@@ -65,9 +65,11 @@ class VlaPolicy:
         )
         noise = torch.Generator().manual_seed(seed_of(self.seed, "chunk", self._count))
         self._count += 1
-        actions = expert.sample(seen_BW, reasoned_BW, noise)[0].cpu().numpy()
-        robot = self.robot
+        robot, shape = self.robot, self._trained.shape
         width = len(robot.normalizer.action_low)
+        real_BHA = torch.zeros((1, shape.steps, shape.action_width), dtype=torch.bool, device=self._device)
+        real_BHA[:, : robot.chunk_steps, :width] = True
+        actions = expert.sample(seen_BW, reasoned_BW, real_BHA, noise)[0].cpu().numpy()
         return Chunk(actions=robot.normalizer.raw_action(actions[: robot.chunk_steps, :width]), reasoning=spoken.words)
 
     def _state(self, observation: Observation) -> Tensor:

@@ -18,10 +18,10 @@ from schemas.errors import TrainError
 from trainers.checkpoint import (
     METRICS_FILE,
     MODEL_FILE,
-    OPTIMIZER_FILE,
     Progress,
     Trained,
     latest_step,
+    load_optimizer,
     load_tensors,
     only_trainer,
     save_step,
@@ -182,7 +182,7 @@ class _Run:
                     continue
                 optimizer = begin_stage(self.trained.vla, stage, self.config)
                 if self.resume_from is not None and self.progress.step > first:
-                    optimizer.load_state_dict(torch.load(self.resume_from / OPTIMIZER_FILE, weights_only=True))
+                    load_optimizer(optimizer, self.resume_from)
                 stream = batches(
                     self.source,
                     collate,

@@ -28,7 +28,6 @@ class Spoken:
     num_prompt: int
 
 
-@torch.inference_mode()
 def speak(
     trained: Trained, messages: Sequence[Message], images: Sequence[NDArray[np.uint8]], *, max_tokens: int
 ) -> Spoken:
@@ -37,6 +36,13 @@ def speak(
     The end-of-turn token counts as answer and is read back too, because in training its hidden state is pooled with
     the others. With `max_tokens` 0 no turn is opened: the chat ends as a sample without an answer does in training.
     """
+    with torch.inference_mode(), trained.vla.precision():
+        return _speak(trained, messages, images, max_tokens)
+
+
+def _speak(
+    trained: Trained, messages: Sequence[Message], images: Sequence[NDArray[np.uint8]], max_tokens: int
+) -> Spoken:
     vla, config, tokenizer = trained.vla, trained.config, trained.tokenizer
     device = next(vla.parameters()).device
     end = tokenizer.id_of(END_OF_TURN)

@@ -58,7 +58,12 @@ class LocalTokenizer:
         path = folder / TOKENIZER_FILE
         if not path.is_file():
             raise TrainError(f"'{folder.name}' holds no {TOKENIZER_FILE}. Name a directory that has one.")
-        return cls(path.read_text(encoding="utf-8"))
+        try:
+            return cls(path.read_text(encoding="utf-8"))
+        except TrainError:
+            raise
+        except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot read
+            raise TrainError(f"'{folder.name}/{TOKENIZER_FILE}' is damaged ({error}). Copy it again.") from None
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, byte for byte what `load` gives back."""

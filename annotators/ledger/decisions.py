@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from annotators.ledger import store
 from annotators.ledger.queue import now_ms
-from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision
+from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision, payload_marker
 from annotators.ledger.tables import DECISIONS, ITEMS
 from schemas.annotations import Action, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
@@ -31,6 +31,8 @@ class Wish:
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)
+        if self.payload is not None:
+            check_words(self.payload)
         if self.action not in get_args(Action):
             raise LedgerError(f"'{self.action}' is no decision. Use {', '.join(get_args(Action))}.")
         if (self.action == "edit") != (self.payload is not None):
@@ -48,6 +50,12 @@ def check_reviewer(reviewer: str) -> None:
     """Raises LedgerError for a name that nobody could be held to."""
     if not reviewer.strip() or len(reviewer) > 255 or "\0" in reviewer:
         raise LedgerError(f"a decision needs its reviewer's name, got {reviewer[:40]!r}. Give one, e.g. alice.")
+
+
+def check_words(payload: AnyPayload) -> None:
+    """Raises LedgerError for words that a tokenizer would not read as words: they would end the turn they stand in."""
+    if marker := payload_marker(payload):
+        raise LedgerError(f"the words hold the chat marker {marker}, which a model reads as a command. Take it out.")
 
 
 def decide(connection: Connection, wish: Wish, base_revision: int | None) -> StoredDecision:
@@ -68,6 +76,8 @@ def decide(connection: Connection, wish: Wish, base_revision: int | None) -> Sto
         raise LedgerError(
             f"this item is about {history.field}, the edit about {wish.payload.kind}. Send the same kind."
         )
+    if wish.action == "accept":
+        check_words(history.head.proposal.payload)
     return _append(connection, wish)
 
 

@@ -72,9 +72,12 @@ class Ledger:
     def add_proposals(self, run_id: str, rows: Sequence[tuple[Proposal, Sequence[VerifierResult]]]) -> int:
         """Add proposals with their results, all or none; returns how many proposals were new.
 
-        A proposal that is already there stays as it is; results that say something new about it are added.
+        A proposal that is already there stays as it is; results that say something new about it are added. Raises
+        LedgerError for words that hold a chat marker.
         """
         num_new = 0
+        for proposal, _ in rows:
+            decisions.check_words(proposal.payload)
         with writing(self._engine) as connection:
             store.next_seq(connection, 0)  # take the lock first: writers of all kinds queue here, in one order
             if connection.execute(select(RUNS.c.run_id).where(RUNS.c.run_id == run_id)).first() is None:

@@ -6,8 +6,18 @@ from typing import Literal, cast
 
 from pydantic import JsonValue
 
-from schemas.annotations import Action, FieldName, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
-from schemas.records import sha256_of
+from schemas.annotations import (
+    Action,
+    FieldName,
+    Proposal,
+    ReasoningTrace,
+    SegmentList,
+    Verdict,
+    VerifierResult,
+    render_payload,
+)
+from schemas.chat import chat_marker
+from schemas.records import canonical_json, sha256_of
 
 type AnyPayload = ReasoningTrace | SegmentList
 ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped"]
@@ -223,6 +233,11 @@ def substance(payload: AnyPayload) -> str:
     for card in fields.get("cards", ()):
         card.pop("box_xyxy")
     return sha256_of(fields)
+
+
+def payload_marker(payload: AnyPayload) -> str | None:
+    """The first chat marker in a payload, which a tokenizer would not read as words; None when there is none."""
+    return chat_marker(canonical_json(payload.model_dump(mode="json"))) or chat_marker(render_payload(payload))
 
 
 def _speaker(proposal: Proposal) -> tuple[str, str, str | None]:

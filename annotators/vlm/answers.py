@@ -4,30 +4,41 @@ A server may ignore the schema it was sent, so every answer is validated here, w
 """
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from annotators.calls import RawAnswer
+from annotators.traces import MOST_CARDS
 from schemas.annotations import Position
+from schemas.chat import chat_marker
 from schemas.records import sha256_of
 
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
 Question = Literal["board", "cards"]
 
 
+def _plain(words: str) -> str:
+    if marker := chat_marker(words):
+        raise ValueError(f"it holds the chat marker {marker}")
+    return words
+
+
+Words = Annotated[str, AfterValidator(_plain)]
+
+
 class BoardAnswer(BaseModel):
     """What is written on the board; null where it can not be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    writing: str | None
+    writing: Words | None
 
 
 class CardAnswer(BaseModel):
     """One card as read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    text: str | None
+    text: Words | None
     position: Position
 
 
@@ -35,7 +46,7 @@ class CardsAnswer(BaseModel):
     """The cards from left to right."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cards: tuple[CardAnswer, ...]
+    cards: tuple[CardAnswer, ...] = Field(max_length=MOST_CARDS)
 
 
 def schema_of(question: Question) -> dict[str, Any]:

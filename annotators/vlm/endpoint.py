@@ -5,7 +5,6 @@ Retry-After. An answer that is cut off, blocked or empty is an answer, and is no
 """
 
 import itertools
-import json
 import os
 import random
 import threading
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from annotators.calls import CallOutcome, RawAnswer
 from annotators.vlm.protocol import Decode, ImagePart, Request, RequestPart, Speaker, TextPart
@@ -70,14 +71,30 @@ class EndpointClient:
         self._turn = itertools.count()
         self._lock = threading.Lock()
         self._unanswered = 0
+        self._hopeless = threading.Event()
 
     def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]:
-        """Answers as they come. Raises BackendError when no call can succeed (unknown model, refused key)."""
+        """Answers as they come. Raises BackendError when no call can succeed (unknown model, refused key).
+
+        It raises last: calls that were under way by then are paid for, and their answers are given first.
+        """
         pool = ThreadPoolExecutor(max_workers=self.config.in_flight, thread_name_prefix="vlm")
         try:
             waiting = {pool.submit(self._answer, request): request for request in requests}
+            problem: BaseException | None = None
             for done in as_completed(waiting):
-                yield waiting[done], done.result()
+                if done.cancelled():
+                    continue
+                error = done.exception()
+                if error is None:
+                    yield waiting[done], done.result()
+                    continue
+                problem = problem or error
+                self._hopeless.set()
+                for other in waiting:
+                    other.cancel()
+            if problem is not None:
+                raise problem
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -109,9 +126,11 @@ class EndpointClient:
                 retry_after_s = _seconds(error.response.headers.get("retry-after"))
             except APIConnectionError as error:  # a timeout is one of them
                 problem = f"{server.base_url}: {error.__cause__ or error}"
+            if self._hopeless.is_set():  # another call showed that none can succeed
+                break
             if attempt + 1 < self.config.max_attempts:
                 time.sleep(self._wait_s(attempt, retry_after_s))
-        return RawAnswer(outcome="error", text=f"no answer after {self.config.max_attempts} tries. {problem}")
+        return RawAnswer(outcome="error", text=f"no answer after {attempt + 1} tries. {problem}")
 
     def _wait_s(self, attempt: int, retry_after_s: float | None) -> float:
         if retry_after_s is not None:
@@ -150,22 +169,47 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
+class _Message(BaseModel):
+    """What the assistant said; servers add what they like."""
+
+    content: str | None = None
+    refusal: JsonValue = None
+    reasoning_content: JsonValue = None
+    reasoning: JsonValue = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = Field(default=None, max_length=64)
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = Field(default=None, ge=0, lt=2**31)
+    completion_tokens: int | None = Field(default=None, ge=0, lt=2**31)
+
+
+class _Completion(BaseModel):
+    """The parts of a chat completion that are read; anything else in it is left alone."""
+
+    model_config = ConfigDict(frozen=True)
+    choices: tuple[_Choice, ...] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
 def read_response(body: str) -> RawAnswer:
     """Sort a chat-completions response body into an outcome; the body itself is kept whole."""
     try:
-        response = json.loads(body)
-        choice = response["choices"][0]
-        message = choice["message"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        response = _Completion.model_validate_json(body)
+    except ValidationError:
         return RawAnswer(outcome="invalid", text="", raw_json=body)
-    finish = choice.get("finish_reason")
+    choice, usage = response.choices[0], response.usage or _Usage()
+    message = choice.message
     # Some servers put an answer that is held to a schema where they put reasoning, and leave the content empty.
-    words = message.get("content") or message.get("reasoning_content") or message.get("reasoning") or ""
-    usage = response.get("usage") or {}
+    words = message.content or message.reasoning_content or message.reasoning or ""
     outcome: CallOutcome = "success"
-    if finish == "length":
+    if choice.finish_reason == "length":
         outcome = "truncated"
-    elif finish == "content_filter" or message.get("refusal"):
+    elif choice.finish_reason == "content_filter" or message.refusal:
         outcome = "blocked"
     elif not isinstance(words, str) or not words.strip():
         outcome = "invalid"
@@ -173,7 +217,7 @@ def read_response(body: str) -> RawAnswer:
         outcome=outcome,
         text=words if isinstance(words, str) else "",
         raw_json=body,
-        finish_reason=finish,
-        input_tokens=int(usage.get("prompt_tokens") or 0),
-        output_tokens=int(usage.get("completion_tokens") or 0),
+        finish_reason=choice.finish_reason,
+        input_tokens=usage.prompt_tokens or 0,
+        output_tokens=usage.completion_tokens or 0,
     )

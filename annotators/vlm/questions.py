@@ -1,7 +1,7 @@
 """The three questions about one math-matching episode, and what their answers say together.
 
 The board is asked about twice, with two crops at two scales, and neither question knows of the cards or the answer: a
-model that knows the answer transcribes what should be written.
+model that knows the answer transcribes what should be written. Where no board was located it is not asked about.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Said:
 
 
 def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> dict[str, Request]:
-    """One request per crop, from PNG bytes."""
+    """One request per crop that there is, from PNG bytes."""
     return {
         crop: Request(
             speaker=speaker,
@@ -41,13 +41,14 @@ def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> d
             schema=schema_of(question),
         )
         for crop, question in CROPS.items()
+        if crop in crops
     }
 
 
 def understand(answers: Mapping[str, RawAnswer], seen: tuple[Card, ...]) -> Said:
     """Join the answers. Where geometry saw as many cards as the model, places and boxes are geometry's."""
-    first = parse(answers["board_first"], BoardAnswer)
-    second = parse(answers["board_second"], BoardAnswer)
+    first = parse(answers["board_first"], BoardAnswer) if "board_first" in answers else None
+    second = parse(answers["board_second"], BoardAnswer) if "board_second" in answers else None
     cards = parse(answers["cards"], CardsAnswer)
     told = cards.cards if cards else ()
     if seen and len(told) == len(seen):
@@ -59,5 +60,5 @@ def understand(answers: Mapping[str, RawAnswer], seen: tuple[Card, ...]) -> Said
     return Said(
         readings=BoardReadings(first=first.writing if first else None, second=second.writing if second else None),
         cards=joined,
-        num_invalid=sum(parsed is None for parsed in (first, second, cards)),
+        num_invalid=len(answers) - sum(parsed is not None for parsed in (first, second, cards)),
     )

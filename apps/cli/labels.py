@@ -92,6 +92,10 @@ def review(
     reviewer: Annotated[str | None, typer.Option("--reviewer", envvar="DATAENGINE_REVIEWER", help="Your name.")] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port")] = 7860,
+    auth: Annotated[
+        Path | None,
+        typer.Option("--auth", help="File of name:password lines: who may log in. Needed for any --host but this one."),
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -105,7 +109,13 @@ def review(
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
     launch(
-        workspace=place, episodes=ref, ledger_url=ledger or place.ledger_url, host=host, port=port, reviewer=reviewer
+        workspace=place,
+        episodes=ref,
+        ledger_url=ledger or place.ledger_url,
+        host=host,
+        port=port,
+        reviewer=reviewer,
+        auth_file=auth,
     )
 
 

@@ -46,6 +46,35 @@ def train(
     show_record(record, as_json=as_json)
 
 
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="NAME@VERSION of the checkpoint.")],
+    mix: Annotated[str, typer.Option("--mix", help="NAME@VERSION of the mix whose held-out samples are used.")],
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Held-out samples, drawn from every source.")] = 64,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Score a checkpoint on held-out samples of a mix: losses per source, and answers that are right word for word.
+
+    Example: dataengine evaluate policy@1 --mix corpus@1
+    """
+    from dataengine.mix import Mix
+    from trainers.checkpoint import load_trained
+    from trainers.evaluate import evaluate as score
+
+    place = Workspace.at(workspace)
+    trained = load_trained(place.find("checkpoints", Ref.parse(checkpoint)))
+    rows = score(trained, Mix.open(place, Ref.parse(mix)).validation_samples(samples))
+    if as_json:
+        show_json([asdict(row) for row in rows])
+        return
+    for row in rows:
+        action = "" if row.action_loss is None else f", action loss {row.action_loss:.3f}"
+        typer.echo(
+            f"{row.source}: {row.num_samples} held-out samples, text loss {row.text_loss:.3f}{action}; "
+            f"{row.num_exact} of {row.num_answered} answers right word for word"
+        )
+
+
 def serve(
     checkpoint: Annotated[str, typer.Argument(help="NAME@VERSION of the checkpoint.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",

@@ -49,7 +49,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.num_trials > self.num_episodes:
             raise UsageError(
-                f"{self.num_trials} trials replay as many recorded episodes, but only {self.num_episodes} are recorded. "
+                f"{self.num_trials} trials replay as many recordings, but only {self.num_episodes} are recorded. "
                 f"Ask for --trials {self.num_episodes} or fewer."
             )
 

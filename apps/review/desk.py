@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annotators.ledger import Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision
-from annotators.ledger.rows import AnyPayload
+from annotators.ledger.rows import AnyPayload, substance
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -24,6 +24,7 @@ from schemas.refs import Ref
 from schemas.spans import NS_PER_S
 
 Choice = Literal["accept", "edit", "reject", "skip"]
+UNSAVED = "You changed fields. Save the edit (Ctrl+Enter), or reset the fields first."
 
 
 class Token(BaseModel):
@@ -64,7 +65,12 @@ class Shown:
     @property
     def start(self) -> AnyPayload:
         """What the fields start with: what a person confirmed, else the newest proposal."""
-        return self.item.confirmed or self.item.head.proposal.payload
+        return self.item.confirmed or self.newest
+
+    @property
+    def newest(self) -> AnyPayload:
+        """What the newest proposal says."""
+        return self.item.head.proposal.payload
 
 
 class Desk:
@@ -106,8 +112,10 @@ class Desk:
         return self.ledger.progress(QueueFilter(among=self._among))
 
     def read(self, shown: Shown, typed: Typed) -> Reading:
-        """What the fields amount to now."""
+        """What the fields amount to now. Fields that say what the newest proposal says stand for all of it."""
         start = shown.start
+        if _differs(start, typed) and not _differs(shown.newest, typed):
+            return Reading(payload=shown.newest)
         match start:
             case ReasoningTrace():
                 return read_trace(typed.trace, start)
@@ -116,11 +124,7 @@ class Desk:
 
     def is_changed(self, shown: Shown, typed: Typed) -> bool:
         """True when the fields no longer say what they started with."""
-        start = shown.start
-        if isinstance(start, ReasoningTrace):
-            return typed.trace != TraceForm.of(start)
-        rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
-        return rows != segment_rows(start)
+        return _differs(shown.start, typed)
 
     def end_ns(self, episode_id: str) -> int:
         """Where an episode ends."""
@@ -138,14 +142,23 @@ class Desk:
         return payload if isinstance(payload, SegmentList) else None
 
     def decide(self, choice: Choice, *, token: Token, reviewer: str, typed: Typed) -> StoredDecision:
-        """Write one decision. Raises LedgerError, in words for the reviewer, when it can not be saved as it stands."""
+        """Write one decision. Raises LedgerError, in words for the reviewer, when it can not be saved as it stands.
+
+        What is confirmed is what is shown: an accept of fields that say something else than the proposal is written as
+        an edit, and an edit back to the words of the proposal as an accept.
+        """
         before = self.again(token)
         payload: AnyPayload | None = None
+        action: Action = choice
         if choice == "edit":
             payload = self._edited(before, typed)
         elif self.is_changed(before, typed) and before.item.revision == token.revision:
-            raise LedgerError("You changed fields. Save the edit (Ctrl+Enter), or reset the fields first.")
-        action: Action = choice
+            raise LedgerError(UNSAVED)
+        elif choice == "accept":
+            payload = before.start
+        if payload is not None:
+            same = substance(payload) == substance(before.newest)
+            action, payload = ("accept", None) if same else ("edit", payload)
         return self.ledger.decide(
             item_id=token.item_id,
             base_proposal_id=token.base_proposal_id,
@@ -162,7 +175,7 @@ class Desk:
         reading = self.read(before, typed)
         if reading.payload is None:
             raise LedgerError(f"Not saved yet. {' '.join(reading.problems)}")
-        if reading.payload == before.item.head.proposal.payload:
+        if reading.payload == before.newest == before.start:
             raise LedgerError("The fields say what the proposal says. Press Accept, or change a field.")
         return reading.payload
 
@@ -190,6 +203,14 @@ def shown(item: ReviewItem) -> Shown:
         shown_ms=_now_ms(),
     )
     return Shown(item=item, token=token)
+
+
+def _differs(payload: AnyPayload, typed: Typed) -> bool:
+    """True when the fields do not say what a payload says."""
+    if isinstance(payload, ReasoningTrace):
+        return typed.trace != TraceForm.of(payload)
+    rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
+    return rows != segment_rows(payload)
 
 
 def typed_cells(table: Sequence[Sequence[object]] | None) -> tuple[tuple[str, ...], ...]:

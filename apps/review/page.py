@@ -5,8 +5,10 @@ from typing import Any
 import gradio as gr
 from gradio.i18n import I18nData
 
+from annotators.ledger.rows import AnyPayload
 from annotators.review import LABELS, POSITIONS, TraceForm, segment_rows
-from apps.review.desk import Choice, Desk, Shown, Token, Typed, typed_cells
+from annotators.traces import MOST_CARDS
+from apps.review.desk import UNSAVED, Choice, Desk, Shown, Token, Typed, typed_cells
 from apps.review.markup import say
 from apps.review.panels import (
     idle_panel,
@@ -20,7 +22,6 @@ from apps.review.stage import stage
 from schemas.annotations import ReasoningTrace
 from schemas.errors import EngineError, LedgerError
 
-MOST_CARDS = 6
 _HEADERS = ["start_s", "end_s", "label", "end effector"]
 _OPEN_ROW = """element.addEventListener('click', event => {
   const row = event.target.closest('[data-item]');
@@ -38,12 +39,18 @@ class Page:
     Handlers take the request first, then the values of `inputs` in order, and give the values of `outputs` in order.
     """
 
-    def __init__(self, desk: Desk, reviewer: str) -> None:
+    def __init__(self, desk: Desk, reviewer: str, *, has_login: bool = False) -> None:
         self._desk = desk
         with gr.Row(elem_id="top"):
             self.progress = gr.HTML(elem_id="progress")
             self.reviewer = gr.Textbox(
-                reviewer, label="Reviewer", placeholder="your name", elem_id="reviewer", max_lines=1, max_length=80
+                reviewer,
+                label="Reviewer",
+                placeholder="your name",
+                elem_id="reviewer",
+                max_lines=1,
+                max_length=80,
+                interactive=not has_login,
             )
         self.token = gr.Textbox(visible=False)
         with gr.Row(elem_id="desk"):
@@ -74,6 +81,7 @@ class Page:
             self.trace_form,
             self.segments_form,
             self.bar,
+            self.newest,
             *self.cards,
             *self.fields,
         ]
@@ -131,6 +139,7 @@ class Page:
             with gr.Row(elem_id="second"):
                 self.undo = gr.Button("Undo my last decision", elem_id="undo", size="sm")
                 self.reset = gr.Button("Reset fields", elem_id="reset", size="sm")
+                self.newest = gr.Button("Newest proposal", elem_id="newest", size="sm", visible=False)
 
     def _cards(self) -> None:
         """One narrow column per card: what is on it, and where it lies."""
@@ -153,9 +162,18 @@ class Page:
         """The page was opened: show the next item."""
         return self._next(_Call(request, values))
 
+    def on_login(self, reviewer: str, request: gr.Request) -> str:
+        """The page was opened: say who decides, where people log in."""
+        return str(getattr(request, "username", None) or reviewer or "")
+
     def on_name(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """A name was typed: show that reviewer's next item."""
-        return self._next(_Call(request, values))
+        call = _Call(request, values)
+        if call.token is not None and self._is_unsaved(call):
+            owner = self._desk.again(call.token).item.lease_owner
+            back = f"Put the name back to {owner} and save the edit" if owner else "Save the edit"
+            return _warn(f"You changed fields. {back} (Ctrl+Enter), or reset the fields first.")
+        return self._next(call)
 
     def on_name_left(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """The name field was left: go on if nothing is shown yet."""
@@ -163,7 +181,7 @@ class Page:
         return gr.skip() if call.token is not None else self._next(call)
 
     def on_accept(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
-        """Accept the proposal as it is."""
+        """Accept what is shown."""
         return self._decide("accept", _Call(request, values))
 
     def on_save(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
@@ -183,6 +201,8 @@ class Page:
         call = _Call(request, values)
         if not call.reviewer:
             return _warn("Type your name first.")
+        if self._is_unsaved(call):
+            return _warn(UNSAVED)
         try:
             shown = self._desk.undo(reviewer=call.reviewer, token=call.token)
         except LedgerError as error:
@@ -194,11 +214,19 @@ class Page:
         call = _Call(request, values)
         return gr.skip() if call.token is None else self._open(call.token.item_id, call)
 
+    def on_newest(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Fill the fields with the newest proposal, in place of what a person confirmed before it came."""
+        call = _Call(request, values)
+        if call.token is None:
+            return gr.skip()
+        shown = self._desk.again(call.token)
+        return self._show(shown, call, fields=shown.newest)
+
     def on_open(self, event: gr.EventData, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """A row of the queue was clicked."""
         call = _Call(request, values)
-        if call.token is not None and self._desk.is_changed(self._desk.again(call.token), call.typed):
-            return _warn("You changed fields. Save the edit (Ctrl+Enter), or reset the fields first.")
+        if self._is_unsaved(call):
+            return _warn(UNSAVED)
         return self._open(str(event.item), call)
 
     def on_typing(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
@@ -219,9 +247,15 @@ class Page:
 
     # What they share
 
+    def _is_unsaved(self, call: "_Call") -> bool:
+        """True when showing another item would lose what was typed."""
+        return call.token is not None and self._desk.is_changed(self._desk.again(call.token), call.typed)
+
     def _decide(self, choice: Choice, call: "_Call") -> Any:  # noqa: ANN401 - Gradio's values
-        if call.token is None or not call.reviewer:
-            return _warn("Type your name first." if call.token is None else "A decision needs your name.")
+        if not call.reviewer:
+            return _warn("A decision needs your name. Type it at the top right.")
+        if call.token is None:
+            return _warn("Nothing is shown, so there is nothing to decide. Open an item in the queue.")
         try:
             self._desk.decide(choice, token=call.token, reviewer=call.reviewer, typed=call.typed)
         except LedgerError as error:
@@ -256,9 +290,10 @@ class Page:
         name = str(self._desk.episodes.ref)
         return queue_panel(rows, current, call.reviewer), progress_panel(self._desk.progress(), name)
 
-    def _show(self, shown: Shown, call: "_Call") -> list[Any]:
+    def _show(self, shown: Shown, call: "_Call", fields: AnyPayload | None = None) -> list[Any]:
+        """Everything about an item; the fields as they start, unless told otherwise."""
         queue, progress = self._lists(call, shown.item.item_id)
-        start = shown.start
+        start = fields or shown.start
         is_trace = isinstance(start, ReasoningTrace)
         form = TraceForm.of(start) if isinstance(start, ReasoningTrace) else TraceForm()
         rows = [] if isinstance(start, ReasoningTrace) else segment_rows(start)
@@ -275,6 +310,7 @@ class Page:
             gr.update(visible=is_trace),
             gr.update(visible=not is_trace),
             gr.update(visible=True),
+            gr.update(visible=shown.start != shown.newest),
             *(gr.update(visible=index < len(form.cards)) for index in range(MOST_CARDS)),
             form.board,
             form.solution,
@@ -288,7 +324,7 @@ class Page:
     def _idle(self, reason: str, call: "_Call") -> list[Any]:
         queue, progress = self._lists(call, "")
         hidden = gr.update(visible=False)
-        shown = [None, progress, queue, idle_panel(reason), "", "", "", hidden, hidden, gr.update(visible=True)]
+        shown = [None, progress, queue, idle_panel(reason), "", "", "", hidden, hidden, gr.update(visible=True), hidden]
         return shown + [gr.skip()] * (len(self.cards) + len(self.fields))
 
 

@@ -86,8 +86,8 @@ def _standing(shown: Shown) -> str:
         return f'<p class="standing">{said} A new decision replaces it.</p>'
     fresh = render_payload(item.head.proposal.payload)
     return (
-        f'<p class="standing conflict">{said} A newer proposal differs: <q>{say(fresh)}</q> Accept takes the new one; '
-        "Save edit keeps what stands in the fields.</p>"
+        f'<p class="standing conflict">{said} A newer proposal differs: <q>{say(fresh)}</q> '
+        "Accept keeps what stands in the fields; Newest proposal puts the new one into them.</p>"
     )
 
 

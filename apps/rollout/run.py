@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import simplejpeg
@@ -31,6 +31,9 @@ from schemas.normalization import Normalizer
 from schemas.records import InputRef, Record, canonical_json
 from schemas.refs import Kind, Ref
 from schemas.wire import ServerMetadata
+
+if TYPE_CHECKING:
+    from trainers.policy import VlaPolicy
 
 YardstickName = Literal["recorded", "random"]
 _GRIPPERS = np.isin(np.arange(14), (6, 13))
@@ -115,7 +118,8 @@ def rollout(
     """Play `settings.trials` trials with each yardstick, and with the checkpoint on each of `splits`.
 
     The recorded yardstick needs `episodes` and `ground_truth` (the folder that `simulate` wrote beside the raw data)
-    and replays in the recorded scenes; the random one plays in the same. The checkpoint plays in scenes with a seed
+    and replays in the recorded scenes, through the normaliser of the checkpoint, else of the mix, else of its own; the
+    random one plays in the same. The checkpoint plays in scenes with a seed
     that no demonstration had. A killed rollout goes on after the last finished trial.
     """
     if not yardsticks and checkpoint is None:
@@ -128,17 +132,17 @@ def rollout(
         return RolloutReport.read(workspace.find("evaluations", to))
     with draft:
         scenes = _yardstick_scenes(robot_episodes, ground_truth, settings, splits[0]) if yardsticks else ()
+        policy = None if checkpoint is None else _load(workspace, checkpoint, embodiment)
         contenders: list[_Contender] = []
         for name in yardsticks:
             match name:
                 case "recorded":
-                    contenders.append(_recorded(robot_episodes, scenes, settings, mix_normalizers(workspace, mix)))
+                    known = known_normalizers(workspace, mix=mix, policy=policy)
+                    contenders.append(_recorded(robot_episodes, scenes, settings, known))
                 case "random":
                     contenders.append(_random(scenes, settings))
-        if checkpoint is not None:
-            contenders.append(
-                _trained(workspace, checkpoint, embodiment, settings, splits, recorded_seeds(ground_truth))
-            )
+        if policy is not None:
+            contenders.append(_trained(policy, settings, splits, recorded_seeds(ground_truth)))
         rows = tuple(_play(contenders, draft, settings, on_progress))
         report = RolloutReport(path=workspace.path("evaluations", to), rows=rows)
         report.write(draft.path)
@@ -147,11 +151,15 @@ def rollout(
         return report
 
 
-def mix_normalizers(workspace: Workspace, mix: Ref | None) -> dict[str, Normalizer]:
-    """The normalisers that a mix locked, by embodiment; empty without a mix."""
-    if mix is None:
-        return {}
-    return {name: Normalizer.from_json(value) for name, value in read_lock(workspace, mix).normalizers.items()}
+def known_normalizers(workspace: Workspace, *, mix: Ref | None, policy: "VlaPolicy | None") -> dict[str, Normalizer]:
+    """The normalisers that training used, by embodiment: those a mix locked, and before them the checkpoint's own."""
+    known: dict[str, Normalizer] = {}
+    if mix is not None:
+        locked = read_lock(workspace, mix).normalizers
+        known = {name: Normalizer.from_json(value) for name, value in locked.items()}
+    if policy is not None:
+        known[policy.robot.name] = policy.robot.normalizer
+    return known
 
 
 def _inputs(
@@ -192,11 +200,13 @@ def _recorded(
             "the recorded yardstick needs --episodes and --ground-truth. Give both, or leave out --yardstick recorded."
         )
     columns = {name: episodes.columns(name) for name in episodes.ids()}
-    normalizer = normalizers.get(episodes.rig.name) or Normalizer.fit(
-        episodes.rig.name,
-        np.concatenate([column["observation.state"] for column in columns.values()]),
-        np.concatenate([column["action"] for column in columns.values()]),
-    )
+    normalizer = normalizers.get(episodes.rig.name)
+    if normalizer is None:  # neither mix nor checkpoint: what a mix of all these episodes would fit
+        normalizer = Normalizer.fit(
+            episodes.rig.name,
+            np.concatenate([column["observation.state"] for column in columns.values()]),
+            np.concatenate([column["action"] for column in columns.values()]),
+        )
     policy = RecordedPolicy(
         lambda episode_id: columns[episode_id]["action"],
         normalizer,
@@ -228,18 +238,16 @@ def _random(scenes: tuple[TrialScene, ...], settings: RolloutSettings) -> _Conte
     )
 
 
-def _trained(
-    workspace: Workspace,
-    checkpoint: Ref,
-    embodiment: str | None,
-    settings: RolloutSettings,
-    splits: Sequence[Split],
-    taken: frozenset[int],
-) -> _Contender:
+def _load(workspace: Workspace, checkpoint: Ref, embodiment: str | None) -> "VlaPolicy":
     # Imported here: a rollout of yardsticks alone needs no torch.
     from trainers.policy import load_policy
 
-    policy = load_policy(workspace.find("checkpoints", checkpoint), embodiment=embodiment)
+    return load_policy(workspace.find("checkpoints", checkpoint), embodiment=embodiment)
+
+
+def _trained(
+    policy: "VlaPolicy", settings: RolloutSettings, splits: Sequence[Split], taken: frozenset[int]
+) -> _Contender:
     trials = settings.policy_trials or settings.trials
     scenes = [
         scene for split in splits for scene in fresh_scenes(split, trials=trials, seed=settings.seed, taken=taken)

@@ -115,7 +115,10 @@ def _decode_array(value: dict[object, object]) -> "np.ndarray[tuple[int, ...], n
         raise WireError(
             f"an array of shape {shape!r:.80} and dtype {dtype} does not fill {len(data)} bytes. Send it whole."
         )
-    return np.frombuffer(data, dtype=dtype).reshape(sides)
+    try:
+        return np.frombuffer(data, dtype=dtype).reshape(sides)
+    except ValueError:  # a side of zero lets the others be larger than any array can be
+        raise WireError(f"an array has the shape {shape!r:.80}, which no array has. Send it whole.") from None
 
 
 def _decode_scalar(value: dict[object, object]) -> object:

@@ -22,6 +22,8 @@ class ActionGate:
 
     `max_start_jump` bounds first action - measured state (a lagging follower makes this larger than one step),
     `max_step` bounds the change from one action to the next. Both are planning limits, not what the motors survive.
+    `names` say which action number is which, `state_names` the same of the measured state. Where the two share a name,
+    an action is held against the measurement of its own name; otherwise against the one at its own place.
     `chunk_steps` None takes any length. After `max_rejects` rejected chunks in a row a trial is over.
     """
 
@@ -31,6 +33,7 @@ class ActionGate:
     max_step: FloatArray
     chunk_steps: int | None = None
     names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
     max_rejects: int = 5
 
     def __post_init__(self) -> None:
@@ -43,11 +46,32 @@ class ActionGate:
             raise UsageError(f"the gate got {len(self.names)} names for {self.action_dim} dimensions.")
         if self.max_rejects < 1:
             raise UsageError(f"max_rejects is {self.max_rejects}. Give at least 1.")
+        unmeasured = [name for name in self.names if name not in self.state_names] if self._by_name else []
+        if unmeasured:
+            raise UsageError(
+                f"no state number is named '{unmeasured[0]}', so nobody could say how far that action jumps. "
+                "Name it alike in the rig's observation.state and action."
+            )
+        if self.state_names:
+            self.check_state(len(self.state_names))
 
     @property
     def action_dim(self) -> int:
         """How many numbers one action has."""
         return len(self.lower)
+
+    @property
+    def _by_name(self) -> bool:
+        return not set(self.names).isdisjoint(self.state_names)
+
+    def check_state(self, state_dim: int) -> None:
+        """Raises UsageError when a state of `state_dim` numbers cannot be told apart from what actions command."""
+        if state_dim != (len(self.state_names) if self._by_name else self.action_dim):
+            raise UsageError(
+                f"the robot measures {state_dim} numbers and takes actions of {self.action_dim}, and their names do not "
+                "say which belong together, so a jump at the start of a chunk could not be seen. Name both alike in the "
+                "rig, and keep the mix and the episodes of the checkpoint in this workspace."
+            )
 
     @classmethod
     def around(
@@ -56,6 +80,7 @@ class ActionGate:
         *,
         chunk_steps: int | None,
         names: tuple[str, ...] = (),
+        state_names: tuple[str, ...] = (),
         margin: float = 0.05,
         jump: float = 0.3,
         step: float = 0.15,
@@ -72,10 +97,11 @@ class ActionGate:
             max_step=np.float32(step) * width,
             chunk_steps=chunk_steps,
             names=names,
+            state_names=state_names,
         )
 
     def refusal(self, actions: NDArray[np.floating], state: NDArray[np.floating]) -> str | None:
-        """Why a chunk (steps, A) must not reach a robot measured at `state` (A,); None when it may."""
+        """Why a chunk (steps, A) must not reach a robot measured at `state` (S,); None when it may."""
         if actions.ndim != 2 or actions.shape[1] != self.action_dim or not len(actions):
             return f"the chunk has shape {actions.shape}, the robot takes (steps, {self.action_dim})"
         if self.chunk_steps is not None and len(actions) != self.chunk_steps:
@@ -94,8 +120,11 @@ class ActionGate:
         return self._start_refusal(actions[0], state) or self._step_refusal(actions)
 
     def _start_refusal(self, first: NDArray[np.floating], state: NDArray[np.floating]) -> str | None:
-        if state.shape != first.shape:
-            return f"the measured state has shape {state.shape}, actions have {first.shape}: the jump cannot be checked"
+        want = len(self.state_names) if self._by_name else self.action_dim
+        if state.shape != (want,):
+            return f"the measured state has shape {state.shape}, not ({want},): the jump cannot be checked"
+        if self._by_name:
+            state = state[[self.state_names.index(name) for name in self.names]]
         share = np.abs(first - state) / self.max_start_jump
         dim = int(share.argmax())
         if share[dim] <= 1:

@@ -15,6 +15,7 @@ from schemas.control import Policy
 from schemas.errors import ArtifactError, UsageError
 from schemas.mixes import MixLock, RobotSource
 from schemas.refs import Ref
+from schemas.rigs import Rig
 from schemas.wire import ServerMetadata
 
 log = logging.getLogger(__name__)
@@ -68,22 +69,28 @@ def open_checkpoint(
 
     policy = load_policy(path, embodiment=embodiment)
     robot = policy.robot
-    names, known_rate_hz = _demonstrated(workspace, checkpoint, robot.name)
-    rate_hz = rate_hz or known_rate_hz
+    rig = _demonstrated(workspace, checkpoint, robot.name)
+    rate_hz = rate_hz or (None if rig is None else rig.rate_hz)
     if rate_hz is None:
         raise UsageError(
             f"nothing in this workspace says at which rate '{robot.name}' acts. Pull the mix and the episodes of "
             f"{checkpoint}, or give --rate-hz."
         )
-    num_actions = len(robot.normalizer.action_low)
-    names = names if len(names) == num_actions else ()
+    num_actions, num_state = len(robot.normalizer.action_low), len(robot.normalizer.state_mean)
+    gate = ActionGate.around(
+        robot.normalizer,
+        chunk_steps=policy.chunk_steps,
+        names=_names(rig, "action", num_actions),
+        state_names=_names(rig, "observation.state", num_state),
+    )
+    gate.check_state(num_state)
     return ServedPolicy(
         policy=policy,
-        gate=ActionGate.around(robot.normalizer, chunk_steps=policy.chunk_steps, names=names),
+        gate=gate,
         metadata=ServerMetadata(
             policy=policy.name,
             cameras=policy.cameras,
-            state_dim=len(robot.normalizer.state_mean),
+            state_dim=num_state,
             action_dim=num_actions,
             chunk_steps=policy.chunk_steps,
             rate_hz=rate_hz,
@@ -100,8 +107,8 @@ def read_lock(workspace: Workspace, mix: Ref) -> MixLock:
         raise ArtifactError(f"mix '{mix}' is damaged: its lock.json cannot be read. Build the mix again.") from None
 
 
-def _demonstrated(workspace: Workspace, checkpoint: Ref, robot: str) -> tuple[tuple[str, ...], int | None]:
-    """The names of a robot's action numbers and its rate, found through the mix; nothing when that is elsewhere."""
+def _demonstrated(workspace: Workspace, checkpoint: Ref, robot: str) -> Rig | None:
+    """The rig a robot was recorded with, found through the mix; None when mix or episodes are elsewhere."""
     for row in workspace.record("checkpoints", checkpoint).inputs:
         if row.kind != "mixes" or Ref.parse(row.ref) not in workspace.refs("mixes"):
             continue
@@ -110,5 +117,11 @@ def _demonstrated(workspace: Workspace, checkpoint: Ref, robot: str) -> tuple[tu
                 continue
             episodes = EpisodeSet.open(workspace, Ref.parse(source.episodes))
             if episodes.rig.name == robot:
-                return episodes.rig.features["action"].names, episodes.rate_hz
-    return (), None
+                return episodes.rig
+    return None
+
+
+def _names(rig: Rig | None, feature: str, width: int) -> tuple[str, ...]:
+    """The rig's names of a feature's numbers; none where it numbers them or the model was trained on others."""
+    names = () if rig is None else rig.features[feature].names
+    return names if len(names) == width else ()

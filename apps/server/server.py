@@ -51,6 +51,7 @@ class PolicyServer:
         check_exposure(host, token)
         if gate.action_dim != metadata.action_dim:
             raise UsageError(f"the gate checks {gate.action_dim} dimensions, the policy answers {metadata.action_dim}.")
+        gate.check_state(metadata.state_dim)
         self.counts = ServerCounts()
         self._policy = policy
         self._gate = gate

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.sim.game import SPLITS, TASK, Split, draw_scene
-from schemas.errors import UsageError, did_you_mean
+from schemas.errors import EpisodeError, UsageError, did_you_mean
 
 CSV_COLUMNS = ("file", "task", "operator", "session", "station", "scene", "outcome", "licence")
 _MIN_SIDE_PX, _MAX_SIDE_PX = 64, 1920
@@ -26,13 +26,14 @@ _MIN_SIDE_PX, _MAX_SIDE_PX = 64, 1920
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulateReport:
-    """What a run left on disk."""
+    """What a run left on disk: all episodes of the folder, also those of earlier runs."""
 
     out: Path
     ground_truth: Path
     num_episodes: int
     num_already_there: int
     num_discarded: int  # failed demonstrations that were played again
+    skipped: tuple[int, ...]  # episodes whose scene the scripted operator could not play
     num_frames: int
     num_bytes: int
     wall_s: float
@@ -44,10 +45,12 @@ class SimulateReport:
     def summary(self) -> str:
         """One line for people."""
         again = f", {self.num_already_there} of them already there" if self.num_already_there else ""
+        names = ", ".join(f"episode_{index}" for index in self.skipped)
+        skipped = f"; left out, because the scripted operator failed every time: {names}" if names else ""
         discarded = f"; {self.num_discarded} failed demonstrations played again" if self.num_discarded else ""
         return (
             f"{self.num_episodes} episodes ({self.num_frames} frames, {self.num_bytes / 1e6:.0f} MB) in {self.out}"
-            f"{again}{discarded}; {self.wall_s:.0f} s"
+            f"{again}{discarded}{skipped}; {self.wall_s:.0f} s"
         )
 
 
@@ -73,10 +76,10 @@ def simulate(
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SimulateReport:
-    """Records `num_episodes` successful demonstrations; a run that was killed goes on where it stopped.
+    """Records successful demonstrations 0 to `num_episodes` - 1; what the folder holds already, more too, stays.
 
     Episode N depends on (split, seed, N) alone. Raises UsageError for senseless arguments and for a folder that
-    holds episodes of another recipe.
+    holds episodes of another recipe, EpisodeError where no scene at all could be played.
     """
     started_s = time.monotonic()
     _check(out, num_episodes=num_episodes, split=split, seed=seed, image_size=image_size, workers=workers)
@@ -93,26 +96,39 @@ def simulate(
         )
         for index in range(num_episodes)
     ]
-    missing = [job for job in jobs if not job.path.exists()]
+    missing = [job for job in jobs if not (job.path.exists() and job.truth_path.exists())]
     done = num_episodes - len(missing)
     if on_progress:
         on_progress(done, num_episodes)
-    for _ in _run(missing, workers=workers):
+    failures: dict[int, str] = {}
+    for index, failure in _run(missing, workers=workers):
+        if failure:
+            failures[index] = failure
         done += 1
         if on_progress:
             on_progress(done, num_episodes)
-    truths = [json.loads(job.truth_path.read_text()) for job in jobs]
-    _write_metadata(out / "metadata.csv", truths)
+    truths = _present(out, truth)
+    if not truths:
+        raise EpisodeError(failures[min(failures)])
+    _write_metadata(out / "metadata.csv", truths.values())
     return SimulateReport(
         out=out,
         ground_truth=truth,
-        num_episodes=num_episodes,
-        num_already_there=num_episodes - len(missing),
-        num_discarded=sum(int(row["attempt"]) for row in truths),
-        num_frames=sum(int(row["num_frames"]) for row in truths),
-        num_bytes=sum(job.path.stat().st_size for job in jobs),
+        num_episodes=len(truths),
+        num_already_there=len(truths) - len(missing) + len(failures),
+        num_discarded=sum(int(row["attempt"]) for row in truths.values()),
+        skipped=tuple(sorted(failures)),
+        num_frames=sum(int(row["num_frames"]) for row in truths.values()),
+        num_bytes=sum((out / f"episode_{index}.hdf5").stat().st_size for index in truths),
         wall_s=time.monotonic() - started_s,
     )
+
+
+def _present(out: Path, truth: Path) -> dict[int, dict[str, Any]]:
+    """The ground truth of every episode the folder holds, by number."""
+    rows = (json.loads(path.read_text()) for path in truth.glob("episode_*.json"))
+    by_number = {int(row["index"]): row for row in rows}
+    return {index: by_number[index] for index in sorted(by_number) if (out / f"episode_{index}.hdf5").exists()}
 
 
 def _check(out: Path, *, num_episodes: int, split: str, seed: int, image_size: tuple[int, int], workers: int) -> None:
@@ -150,32 +166,36 @@ def _claim(out: Path, truth: Path, *, recipe: dict[str, object]) -> None:
     _write_text(recipe_path, json.dumps(recipe))
 
 
-def _run(jobs: list[_Job], *, workers: int) -> Iterator[None]:
+def _run(jobs: list[_Job], *, workers: int) -> Iterator[tuple[int, str | None]]:
+    """Record every job; yields its number, and why there is no episode where its scene could not be played."""
     if min(workers, len(jobs)) <= 1:
         for job in jobs:
-            _record(job)
-            yield
+            yield job.index, _record(job)
         return
     # Spawned, not forked: a graphics context does not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker) as pool:
-        futures = [pool.submit(_record, job) for job in jobs]
+        futures = {pool.submit(_record, job): job for job in jobs}
         try:
             for future in as_completed(futures):
-                future.result()
-                yield
+                yield futures[future].index, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _record(job: _Job) -> None:
+def _record(job: _Job) -> str | None:
+    """Record one episode; the reason where its scene could not be played: the others are recorded all the same."""
     # Imported here: the command line checks arguments before it loads MuJoCo.
     from apps.sim.recording import record, write_episode
 
-    recording = record(draw_scene(split=job.split, seed=job.seed, index=job.index), image_size=job.image_size)
+    try:
+        recording = record(draw_scene(split=job.split, seed=job.seed, index=job.index), image_size=job.image_size)
+    except EpisodeError as error:
+        return str(error)
     # The truth first: an episode file under its own name means that both are there.
     _write_text(job.truth_path, json.dumps(recording.ground_truth(), indent=1))
     write_episode(recording, job.path)
+    return None
 
 
 def _start_worker() -> None:

@@ -38,6 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         chunk_steps=50,
         image_sizes=((160, 120),),
         prompt=prompt,
+        reasons=False,  # an untrained model says noise until its limit, a word at a time
     )
     shape, tokenizer = ActionShape(steps=50, action_width=14, state_width=14), nano_tokenizer()
     vla = build_vla(nano(), shape, tokenizer)

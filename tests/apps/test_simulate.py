@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apps.sim import recording
 from apps.sim.robot import SimRobot
 from apps.sim.simulate import SimulateReport, simulate
-from schemas.errors import UsageError
+from schemas.errors import EpisodeError, UsageError
 
 SIZE = (96, 72)
 
@@ -158,3 +160,38 @@ def test_senseless_arguments_are_refused_in_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=words):
             simulate(**{**good, **bad})
     assert not (tmp_path / "raw").exists()
+
+
+def test_fewer_episodes_than_the_folder_holds_lose_no_row(report: SimulateReport, tmp_path: Path) -> None:
+    out = copied(report, tmp_path)
+    fewer = simulate(out=out, num_episodes=1, split="in-domain", seed=4, image_size=SIZE)
+    assert (fewer.num_episodes, fewer.num_already_there, fewer.num_frames) == (2, 2, report.num_frames)
+    assert (out / "metadata.csv").read_bytes() == (report.out / "metadata.csv").read_bytes()
+
+
+def test_a_scene_that_can_not_be_played_is_left_out_and_said(
+    report: SimulateReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copied(report, tmp_path)
+    (out / "episode_1.hdf5").unlink()
+    monkeypatch.setattr(recording, "MAX_ATTEMPTS", 0)
+    told: list[tuple[int, int]] = []
+    one = simulate(
+        out=out,
+        num_episodes=2,
+        split="in-domain",
+        seed=4,
+        image_size=SIZE,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
+    assert (one.num_episodes, one.skipped, told) == (1, (1,), [(1, 2), (2, 2)])
+    assert "failed every time: episode_1" in one.summary()
+    assert [row["file"] for row in csv.DictReader((out / "metadata.csv").open())] == ["episode_0.hdf5"]
+    with pytest.raises(EpisodeError, match=r"episode_0: the scripted operator failed .* Choose another --seed"):
+        simulate(out=tmp_path / "new", num_episodes=1, split="in-domain", seed=4, image_size=SIZE)
+
+
+def copied(report: SimulateReport, tmp_path: Path) -> Path:
+    """A folder of its own with what `report` left."""
+    shutil.copytree(report.ground_truth, tmp_path / report.ground_truth.name)
+    return Path(shutil.copytree(report.out, tmp_path / report.out.name))

@@ -1,7 +1,6 @@
 """Convert as a whole: rejected rows, kills, fingerprints, real recordings."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import raw_files
 
 from dataengine.convert import ConvertReport, VideoEncoding, convert
 from dataengine.episode_set import EpisodeSet
-from dataengine.sinks.staging import MARKER
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, RejectedError, RigError, UsageError
 from schemas.refs import Ref
@@ -38,6 +36,11 @@ def run(raw: Path, workspace: Workspace, to: Ref = REF, **options: object) -> Co
 
 def fingerprints(report: ConvertReport) -> list[str]:
     return [record.fingerprint for record in report.records]
+
+
+def markers(workspace: Workspace, kind: str) -> list[Path]:
+    """One file for each whole staged episode."""
+    return sorted(workspace.root.glob(f"{kind}/.*.draft/.staging/*/*.json"))
 
 
 def test_both_sinks_make_two_artifacts_and_the_same_command_again_does_nothing(
@@ -70,7 +73,7 @@ def test_too_many_rejected_stop_the_run_and_a_higher_limit_goes_on(tmp_path: Pat
     with pytest.raises(RejectedError, match=r"3 of 4 episodes were rejected \(3: .*cam_low.*--max-rejected 100%"):
         run(raw, workspace)
     assert not workspace.path("episodes", REF).exists()
-    [marker] = (workspace.root / "episodes").rglob(MARKER)
+    [marker] = markers(workspace, "episodes")
     written = marker.stat().st_mtime_ns
     left = marker.parents[2] / "videos" / "left-by-a-killed-commit.mp4"
     left.parent.mkdir()
@@ -144,14 +147,14 @@ def test_a_killed_convert_resumes_to_the_same_fingerprint(tmp_path: Path, worksp
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(raw), str(workspace.root)], cwd=ROOT)
     deadline = time.monotonic() + 120
-    while len(markers := list(workspace.root.glob(f"frames/.*.draft/.staging/*/{MARKER}"))) < 3:
+    while len(staged := markers(workspace, "frames")) < 3:
         assert process.poll() is None, "the conversion ended before it could be killed"
         assert time.monotonic() < deadline, "nothing was staged"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not workspace.path("episodes", REF).exists()
-    kept = {path: path.stat().st_mtime_ns for path in markers}
+    kept = {path: path.stat().st_mtime_ns for path in staged}
     seen: list[int] = []
 
     def note(done: int, _: int) -> None:
@@ -214,16 +217,30 @@ def test_senseless_arguments_are_refused(tmp_path: Path, workspace: Workspace) -
         VideoEncoding(codec="libx264")
 
 
-def test_a_kill_between_the_two_artifacts_rebuilds_only_the_second(tmp_path: Path, workspace: Workspace) -> None:
+def test_a_kill_between_the_two_artifacts_goes_on_with_the_second(tmp_path: Path, workspace: Workspace) -> None:
     raw = write_raw(tmp_path / "raw", num_episodes=2)
-    first = run(raw, workspace, encoding=VideoEncoding(codec="libx264", preset="fast", crf=20))
-    shutil.rmtree(workspace.path("frames", REF))
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dataengine import convert\n"
+        "from dataengine.workspace import Workspace\n"
+        "from schemas.refs import Ref\n"
+        "convert.zarr_frames.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "convert.convert(source_path=Path(sys.argv[1]), to=Ref('tiny', '1'), workspace=Workspace.at(sys.argv[2]),"
+        " rig='aloha_sim', workers=1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(raw), str(workspace.root)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not workspace.path("frames", REF).exists()
     record = workspace.path("episodes", REF) / "record.json"
-    written = record.stat().st_mtime_ns
-    again = run(raw, workspace, encoding=VideoEncoding(codec="libx264", preset="fast", crf=20))
-    assert record.stat().st_mtime_ns == written
-    assert fingerprints(again) == fingerprints(first)
+    written = {path: path.stat().st_mtime_ns for path in (record, *markers(workspace, "frames"))}
+    assert len(written) == 3
+    stamps: list[int] = []
+    again = run(raw, workspace, on_progress=lambda *_: stamps.append(1))
     assert not again.already_there
+    assert not stamps  # both episodes were staged already
+    assert record.stat().st_mtime_ns == written[record]
+    assert fingerprints(again) == fingerprints(run(raw, Workspace.at(tmp_path / "other")))
 
 
 def test_real_g1_recordings_without_video_stop_the_run_then_arrive_as_six(samples: Path, workspace: Workspace) -> None:

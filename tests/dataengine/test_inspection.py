@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 import yaml
 from raw_files import TASK, write_aloha_episode, write_diffusion_zarr, write_lerobot_v21
@@ -39,6 +40,46 @@ def test_lerobot_shows_the_rate_the_timing_and_which_videos_are_missing(tmp_path
     assert "2 of 3 episodes lack their video: episode_000000, episode_000002" in found.notes
     assert found.timing.startswith("episode_000000: 20 rows over 0.63 s, step 33.3")
     assert [(camera.key, camera.encoding) for camera in found.cameras] == [("observation.images.cam_high", "h264")]
+
+
+def test_a_broken_first_parquet_and_video_are_noted_and_the_next_ones_are_shown(tmp_path: Path) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(20, 25, 9))
+    for pattern in ("episode_000000.parquet", "episode_000001.mp4", "episode_000000.mp4"):
+        [path] = root.rglob(pattern)
+        path.write_bytes(path.read_bytes()[:300])
+    found = inspect_path(root)
+    assert found.timing.startswith("episode_000001: 25 rows")
+    assert "observation.state" in found.draft_rig_yaml
+    assert [(camera.height, camera.width, camera.encoding) for camera in found.cameras] == [(48, 64, "h264")]
+    notes = " | ".join(found.notes)
+    assert "episode_000001 is broken and was passed over: its video of observation.images.cam_high is not" in notes
+    assert "episode_000000 is broken and was passed over" in notes
+
+
+def test_a_dataset_of_broken_files_only_is_still_described(tmp_path: Path) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(20, 25))
+    for path in [*root.rglob("*.parquet"), *root.rglob("*.mp4")]:
+        path.write_bytes(b"cut")
+    found = inspect_path(root)
+    assert (found.num_episodes, found.timing) == (2, "no stamps stored")
+    assert found.cameras[0].encoding == "unknown: no video can be read"
+
+
+def test_an_hdf5_file_that_opens_but_is_damaged_inside_is_noted(tmp_path: Path) -> None:
+    for index in range(2):
+        path = write_aloha_episode(tmp_path / f"episode_{index}.hdf5", num_frames=40)
+        with h5py.File(path, "a") as file:
+            action = file["action"][:]
+            del file["action"]
+            file.create_dataset("action", data=action, chunks=(40, 14), compression="gzip")
+            place = file["action"].id.get_chunk_info(0)
+        if index == 0:
+            with path.open("r+b") as raw:
+                raw.seek(place.byte_offset)
+                raw.write(b"\0" * place.size)
+    found = inspect_path(tmp_path)
+    assert "episode_0.hdf5 is broken and was passed over: its data can not be read" in found.notes
+    assert ("action", (40, 14), "float32") in [(row.key, row.shape, row.dtype) for row in found.rows]
 
 
 def test_a_rate_that_cannot_be_kept_is_shown_and_noted(tmp_path: Path) -> None:

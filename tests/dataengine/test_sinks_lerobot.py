@@ -19,7 +19,8 @@ from dataengine.convert import VideoEncoding, convert
 from dataengine.rig_files import load_rig
 from dataengine.sinks.lerobot_v3 import commit
 from dataengine.sinks.packets import scan_video
-from dataengine.sinks.staging import StageVideos, load_staged, stage_episode
+from dataengine.sinks.staging import StageVideos, load_staged
+from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoWriter
 from dataengine.sources import open_source
 from dataengine.stats import PictureHistogram, column_stats, picture_stats
@@ -197,11 +198,12 @@ def test_data_parquet_has_one_row_group_per_episode_and_our_metadata(tmp_path: P
 def test_lerobot_reads_many_small_shards(tmp_path: Path) -> None:
     source = open_source(write_raw(tmp_path / "raw"), load_rig("aloha_sim"))
     staging, root, encoding = tmp_path / "staging", tmp_path / "dataset", VideoEncoding()
+    staging.mkdir()
     for name in source.names():
         job = StageVideos(root=staging, encoding=encoding, encoder_threads=1)
-        stage_episode(source.read(name), name, source.rig, (job,))
+        stage_episode(source.read(name), name, source.rig, (job,), stamp="")
     staged = [row for name in source.names() if (row := load_staged(staging, name))]
-    commit(root, staging, staged, source.rig, encoding, data_bytes=1, video_bytes=1)
+    commit(root, staged, source.rig, encoding, data_bytes=1, video_bytes=1)
     assert len(list((root / "data").rglob("*.parquet"))) == 3
     assert len(list((root / "videos").rglob("*.mp4"))) == 6
     dataset = open_lerobot(root)

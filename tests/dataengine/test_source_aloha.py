@@ -282,7 +282,8 @@ def test_metadata_comes_from_the_csv_beside_the_files(tmp_path: Path) -> None:
 def test_a_csv_by_episode_number_and_its_faults(tmp_path: Path) -> None:
     raw = write_aloha_folder(tmp_path / "raw", num_frames=3)
     rig = load_rig("aloha_sim")
-    write_metadata_csv(raw, [{"episode": "1", "task": "Wave.", "operator": "eve"}])
+    rows = [{"episode": f"{index}", "task": "Wave.", "operator": "eve"} for index in range(3)]
+    write_metadata_csv(raw, rows)
     meta = open_source(raw, rig).read("episode_1.hdf5").meta
     assert (meta.task, meta.operator) == ("Wave.", "eve")
     write_metadata_csv(raw, [{"file": "episode_1", "operator": "a"}, {"file": "episode_1", "operator": "b"}])
@@ -294,6 +295,67 @@ def test_a_csv_by_episode_number_and_its_faults(tmp_path: Path) -> None:
     (raw / "metadata.csv").unlink()
     with pytest.raises(RigError, match=r"metadata.csv, which is not in raw/"):
         open_source(raw, rig)
+
+
+def test_a_csv_row_and_an_episode_that_do_not_find_each_other_are_never_silent(tmp_path: Path) -> None:
+    raw = write_aloha_folder(tmp_path / "raw", num_frames=3)
+    rig = load_rig("aloha_sim")
+    write_metadata_csv(raw, [{"file": f"episode_{name}.hdf5", "operator": "eve"} for name in ("0", "1", "O2")])
+    with pytest.raises(RigError, match=r"has a row 'episode_O2.hdf5', but no episode .* Did you mean 'episode_2.hdf5'"):
+        open_source(raw, rig)
+    write_metadata_csv(raw, [{"file": f"episode_{name}.hdf5", "operator": "eve"} for name in ("0", "1")])
+    source = open_source(raw, rig)
+    assert source.read("episode_1.hdf5").meta.operator == "eve"
+    with pytest.raises(EpisodeError, match=r"episode_2.hdf5: metadata.csv has no row for it. Add one"):
+        source.read("episode_2.hdf5")
+    rows = [{"file": name, "operator": "eve"} for name in ("0", "1", "2", "episode_1.hdf5")]
+    write_metadata_csv(raw, rows)
+    with pytest.raises(RigError, match=r"the row '1' is about episode_1.hdf5, which has a row already"):
+        open_source(raw, rig)
+    (raw / "metadata.csv").write_bytes("file,operator\nepisode_0.hdf5,Zo\xeb\n".encode("latin-1"))
+    with pytest.raises(RigError, match=r"metadata.csv is not UTF-8"):
+        open_source(raw, rig)
+
+
+def test_a_csv_row_that_fits_two_episodes_is_refused_until_it_says_which(tmp_path: Path) -> None:
+    for day in ("day_1", "day_2"):
+        write_aloha_episode(tmp_path / day / "episode_0.hdf5", num_frames=3)
+    rig = load_rig("aloha_sim")
+    write_metadata_csv(tmp_path, [{"file": "episode_0.hdf5", "operator": "ada"}])
+    with pytest.raises(RigError, match=r"'episode_0.hdf5' fits day_1/episode_0.hdf5 and day_2/episode_0.hdf5"):
+        open_source(tmp_path, rig)
+    write_metadata_csv(tmp_path, [{"file": f"day_{day}/episode_0.hdf5", "operator": f"op{day}"} for day in (1, 2)])
+    source = open_source(tmp_path, rig)
+    assert [source.read(name).meta.operator for name in source.names()] == ["op1", "op2"]
+
+
+def test_a_link_to_nowhere_is_an_episode_that_says_so(tmp_path: Path) -> None:
+    write_aloha_episode(tmp_path / "episode_0.hdf5", num_frames=3)
+    (tmp_path / "episode_1.hdf5").symlink_to(tmp_path / "unmounted" / "episode_1.hdf5")
+    (tmp_path / ".git/annex").mkdir(parents=True)
+    shutil.copy(tmp_path / "episode_0.hdf5", tmp_path / ".git/annex/key.hdf5")
+    source = open_source(tmp_path, aloha())
+    assert source.names() == ["episode_0.hdf5", "episode_1.hdf5"]
+    with pytest.raises(EpisodeError, match=r"episode_1.hdf5: a link to a file that is not there. Mount its drive"):
+        source.read("episode_1.hdf5")
+    before = source.fingerprint()
+    write_aloha_episode(tmp_path / "unmounted.hdf5", num_frames=4)
+    (tmp_path / "unmounted").mkdir()
+    (tmp_path / "unmounted.hdf5").rename(tmp_path / "unmounted" / "episode_1.hdf5")
+    assert source.fingerprint() != before
+    assert source.read("episode_1.hdf5").num_frames == 4
+
+
+def test_the_stamp_of_an_episode_follows_its_file_and_its_row_alone(tmp_path: Path) -> None:
+    raw = write_aloha_folder(tmp_path / "raw", num_frames=3)
+    before = open_source(raw, load_rig("aloha_sim")).stamps()
+    assert list(before) == [f"episode_{index}.hdf5" for index in range(3)]
+    write_aloha_episode(raw / "episode_0.hdf5", num_frames=3)
+    write_metadata_csv(raw, [{"file": f"episode_{index}.hdf5", "operator": "bob"} for index in range(3)])
+    rows = [{"file": f"episode_{index}.hdf5", "operator": "ada" if index else "bob"} for index in range(3)]
+    write_metadata_csv(raw, [{**row, "outcome": "success"} for row in rows])
+    after = open_source(raw, load_rig("aloha_sim")).stamps()
+    assert [name for name in before if before[name] == after[name]] == ["episode_1.hdf5"]
 
 
 def test_identity_follows_the_content_and_not_the_place(tmp_path: Path) -> None:

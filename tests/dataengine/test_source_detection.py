@@ -1,5 +1,6 @@
 """What a path holds: one dataset, wherever it lies below, or a sentence that says why not."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -61,3 +62,16 @@ def test_hdf5_without_a_rig_says_what_is_not_stored(tmp_path: Path) -> None:
     write_aloha_episode(tmp_path / "episode_0.hdf5", num_frames=3)
     with pytest.raises(RigError, match=r"store no rate, units or colour order. Pass a rig: --rig aloha"):
         open_source(tmp_path, None)
+
+
+def test_a_folder_of_links_to_nowhere_says_that_none_opens(tmp_path: Path) -> None:
+    for index in range(2):
+        (tmp_path / f"episode_{index}.hdf5").symlink_to(tmp_path / "unmounted.hdf5")
+    with pytest.raises(SourceError, match=r"none of the 2 \.hdf5 files in .* can be opened \(episode_0.hdf5 first\)"):
+        detect(tmp_path)
+
+
+def test_what_only_looks_like_a_file_says_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "episode_0.hdf5")
+    with pytest.raises(SourceError, match=r"what ends in \.hdf5 in .* is no file"):
+        detect(tmp_path)

@@ -44,6 +44,13 @@ def test_a_rig_is_derived_from_info_json_with_nested_names_flattened(tmp_path: P
     assert set(rig.features) == {"observation.state", "action"}
 
 
+def test_a_derived_rig_does_not_know_the_folders_name(tmp_path: Path) -> None:
+    one = open_source(write_lerobot_v21(tmp_path / "one", lengths=(3,), robot_type=None), None)
+    other = open_source(write_lerobot_v21(tmp_path / "other", lengths=(3,), robot_type=None), None)
+    assert one.rig == other.rig
+    assert (one.rig.name, one.rig.robot_type) == ("unknown", "unknown")
+
+
 def test_names_in_groups_are_flattened_and_wrong_counts_dropped(tmp_path: Path) -> None:
     grouped = write_lerobot_v21(tmp_path / "a", lengths=(3,), names={"motors": ["a", "b", "c", "d"]})
     assert open_source(grouped, None).rig.features["action"].names == ("a", "b", "c", "d")

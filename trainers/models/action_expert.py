@@ -60,26 +60,30 @@ class DitBlock(nn.Module):
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
         self.modulation = nn.Linear(width, 6 * width)
 
-    def forward(self, x_BHW: Tensor, c_BW: Tensor) -> Tensor:
-        """(B, H, W) -> (B, H, W)."""
+    def forward(self, x_BHW: Tensor, c_BW: Tensor, looks_BH: Tensor) -> Tensor:
+        """(B, H, W) -> (B, H, W). `looks_BH`: which steps the others may look at."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             self.modulation(functional.silu(c_BW)).unsqueeze(1).chunk(6, dim=-1)
         )
-        x_BHW = x_BHW + gate_a * self._attend(self.norm_attention(x_BHW) * (1 + scale_a) + shift_a)
+        x_BHW = x_BHW + gate_a * self._attend(self.norm_attention(x_BHW) * (1 + scale_a) + shift_a, looks_BH)
         hidden = functional.gelu(self.mlp_in(self.norm_mlp(x_BHW) * (1 + scale_m) + shift_m), approximate="tanh")
         y_BHW: Tensor = x_BHW + gate_m * self.mlp_out(hidden)
         return y_BHW
 
-    def _attend(self, x_BHW: Tensor) -> Tensor:
+    def _attend(self, x_BHW: Tensor, looks_BH: Tensor) -> Tensor:
         batch, steps, width = x_BHW.shape
         q, k, v = self.qkv(x_BHW).view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=looks_BH[:, None, None])
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, steps, width))
         return out
 
 
 class ActionExpert(nn.Module):
-    """Predicts the noise in a noisy chunk; `sample` starts from pure noise and removes it in a few DDIM steps."""
+    """Predicts the noise in a noisy chunk; `sample` starts from pure noise and removes it in a few DDIM steps.
+
+    What is padded is the same in training and sampling: its numbers are zero at every noise level, and no step looks at
+    a padded one. Padded are numbers and steps that an embodiment lacks, and in training steps past an episode's end.
+    """
 
     def __init__(self, size: ActionExpertSize, shape: ActionShape, vlm_width: int) -> None:
         super().__init__()
@@ -96,12 +100,13 @@ class ActionExpert(nn.Module):
         self.final_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.final_modulation = nn.Linear(width, 2 * width)
         self.action_out = nn.Linear(width, shape.action_width)
-        self.noise_schedule = DDIMScheduler(
-            num_train_timesteps=size.train_noise_steps,
-            beta_schedule="squaredcos_cap_v2",  # kept in float32: bfloat16 betas turn the last step into NaN
-            prediction_type="epsilon",
-            clip_sample=True,
-        )
+        with torch.device("cpu"):  # a table, not weights: it must hold numbers even where only shapes are built
+            self.noise_schedule = DDIMScheduler(
+                num_train_timesteps=size.train_noise_steps,
+                beta_schedule="squaredcos_cap_v2",  # kept in float32: bfloat16 betas turn the last step into NaN
+                prediction_type="epsilon",
+                clip_sample=True,
+            )
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights from the generator; gates and output start at zero (adaLN-zero), blocks do nothing yet."""
@@ -134,13 +139,17 @@ class ActionExpert(nn.Module):
             self.reasoning_embed(torch.cat([reasoned_BD, state_BS], dim=-1)),
         )
 
-    def forward(self, x_BHA: Tensor, time_B: Tensor, seen_BW: Tensor, reasoned_BW: Tensor) -> Tensor:
-        """The noise in the noisy chunk `x_BHA` at noise level `time_B`."""
+    def forward(
+        self, x_BHA: Tensor, time_B: Tensor, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor
+    ) -> Tensor:
+        """The noise in the noisy chunk `x_BHA` at noise level `time_B`; what lies where `real_BHA` is False is unread."""
+        real_BH = real_BHA.any(-1)
+        looks_BH = real_BH | ~real_BH.any(-1, keepdim=True)  # a chunk of nothing looks at itself, not at no number
         time_BW = self.time_out(functional.silu(self.time_in(_time_features(time_B).to(seen_BW.dtype))))
         c_BW, c_reason_BW = time_BW + seen_BW, time_BW + reasoned_BW
-        x_BHW = self.action_in(x_BHA) + self.positions[:, : x_BHA.shape[1]]
+        x_BHW = self.action_in(x_BHA * real_BHA) + self.positions[:, : x_BHA.shape[1]]
         for index, block in enumerate(self.blocks):
-            x_BHW = block(x_BHW, c_BW if index < self.size.depth / 2 else c_reason_BW)
+            x_BHW = block(x_BHW, c_BW if index < self.size.depth / 2 else c_reason_BW, looks_BH)
         shift, scale = self.final_modulation(functional.silu(c_reason_BW)).unsqueeze(1).chunk(2, dim=-1)
         noise_BHA: Tensor = self.action_out(self.final_norm(x_BHW) * (1 + scale) + shift)
         return noise_BHA
@@ -160,21 +169,23 @@ class ActionExpert(nn.Module):
         noise_NHA = torch.randn(x_NHA.shape, generator=generator).to(x_NHA)
         time_N = torch.randint(0, self.size.train_noise_steps, (len(x_NHA),), generator=generator).to(x_NHA.device)
         noisy_NHA = self.noise_schedule.add_noise(x_NHA.float(), noise_NHA.float(), time_N).to(x_NHA.dtype)
-        guess_NHA = self(noisy_NHA, time_N, seen_BW.repeat(draws, 1), reasoned_BW.repeat(draws, 1))
+        guess_NHA = self(noisy_NHA, time_N, seen_BW.repeat(draws, 1), reasoned_BW.repeat(draws, 1), valid_NHA)
         error_NHA = (guess_NHA.float() - noise_NHA.float()).square() * valid_NHA
         mean: Tensor = error_NHA.sum() / valid_NHA.sum().clamp(min=1)
         return mean
 
     @torch.no_grad()
-    def sample(self, seen_BW: Tensor, reasoned_BW: Tensor, generator: torch.Generator) -> Tensor:
-        """A chunk (B, H, A) in model units, by `sample_steps` DDIM steps from noise."""
+    def sample(
+        self, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """A chunk (B, H, A) in model units, by `sample_steps` DDIM steps from noise; zero where `real_BHA` is False."""
         shape = (len(seen_BW), self.shape.steps, self.shape.action_width)
         x_BHA = torch.randn(shape, generator=generator).to(seen_BW.device, torch.float32)
         self.noise_schedule.set_timesteps(self.size.sample_steps, device=seen_BW.device)
         for time in self.noise_schedule.timesteps:
-            guess = self(x_BHA.to(seen_BW.dtype), time.expand(len(x_BHA)), seen_BW, reasoned_BW)
+            guess = self(x_BHA.to(seen_BW.dtype), time.expand(len(x_BHA)), seen_BW, reasoned_BW, real_BHA)
             x_BHA = self.noise_schedule.step(guess.float(), time, x_BHA).prev_sample
-        return x_BHA
+        return x_BHA * real_BHA
 
 
 def _sinusoids(steps: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from transformers.integrations.moe import use_experts_implementation
 
@@ -55,8 +56,8 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns chosen experts (T, K), their weights (T, K) and the probabilities of all (T, E)."""
-        # bfloat16 scores tie, and a tie routes by accident
-        score_TE = functional.linear(x_TD.float(), self.weight.float()).softmax(dim=-1)
+        with torch.autocast(x_TD.device.type, enabled=False):  # bfloat16 scores tie, and a tie routes by accident
+            score_TE = functional.linear(x_TD.float(), self.weight.float()).softmax(dim=-1)
         weight_TK, expert_TK = score_TE.topk(self.top_k, dim=-1)
         return expert_TK, weight_TK / weight_TK.sum(-1, keepdim=True), score_TE
 
@@ -72,6 +73,7 @@ class MoeMlp(nn.Module):
         self.experts = RoutedExperts(Dispatch(size.dispatch), size.num_experts, width, expert_width)
         self.register_buffer("load_E", torch.zeros(size.num_experts), persistent=False)
         self.balance: Tensor | None = None  # of the last training pass; 1 when experts share the work evenly
+        self.real_BT: Tensor | None = None  # which tokens count in training; set before the pass, None = all
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -79,17 +81,30 @@ class MoeMlp(nn.Module):
         expert_TK, weight_TK, score_TE = self.gate(x_TD)
         if self.training:
             self._count(expert_TK, score_TE)
-        y_TD = self.experts(x_TD, expert_TK, weight_TK.to(x_TD.dtype))
+        y_TD = self._work(x_TD, expert_TK, weight_TK)
         y: Tensor = y_TD.reshape(hidden_states.shape)
         return y
 
+    def _work(self, x_TD: Tensor, expert_TK: Tensor, weight_TK: Tensor) -> Tensor:
+        """The experts' answer. Grouped products know nothing of autocast, so its cast of the weights is made here."""
+        kind = x_TD.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
+        weights = {name: weight.to(dtype) for name, weight in self.experts.named_parameters()}
+        y_TD: Tensor = functional_call(self.experts, weights, (x_TD.to(dtype), expert_TK, weight_TK.to(dtype)))
+        return y_TD
+
     def _count(self, expert_TK: Tensor, score_TE: Tensor) -> None:
-        """Keep how the work was shared: the count for the log, the switch-style product for the balance loss."""
+        """Keep how the work was shared: the count for the log, the switch-style product for the balance loss.
+
+        Padding does not count: it is as many tokens as the longest neighbour happens to need.
+        """
         num_experts = score_TE.shape[1]
-        share_E = functional.one_hot(expert_TK, num_experts).sum(dim=(0, 1)).float()
+        real_T1 = torch.ones_like(score_TE[:, :1]) if self.real_BT is None else self.real_BT.reshape(-1, 1).float()
+        share_E = (functional.one_hot(expert_TK, num_experts).sum(dim=1) * real_T1).sum(dim=0)
+        score_E = (score_TE * real_T1).sum(dim=0) / real_T1.sum()
         with torch.no_grad():
             self.load_E += share_E
-        self.balance = num_experts * (share_E / share_E.sum() * score_TE.mean(dim=0)).sum()
+        self.balance = num_experts * (share_E / share_E.sum() * score_E).sum()
 
 
 def upcycle(mlp: nn.Module, size: MoeSize, generator: torch.Generator) -> MoeMlp:

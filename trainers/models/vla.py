@@ -124,12 +124,24 @@ class Vla(nn.Module):
 
         No padding mask is needed: padding is on the right, and no token looks to its right.
         """
-        h_BTD: Tensor = self.vlm.model.language_model(
-            inputs_embeds=self.embed(batch.ids_BT, batch.patches_P, batch.grids),
-            position_ids=self.positions(batch.ids_BT, batch.grids),
-            use_cache=False,
-        ).last_hidden_state
+        for layer in self.moe_layers:
+            layer.real_BT = batch.real_BT
+        with self.precision():
+            h_BTD: Tensor = self.vlm.model.language_model(
+                inputs_embeds=self.embed(batch.ids_BT, batch.patches_P, batch.grids),
+                position_ids=self.positions(batch.ids_BT, batch.grids),
+                use_cache=False,
+            ).last_hidden_state
         return h_BTD
+
+    def precision(self) -> torch.autocast:
+        """The VLM's passes run in this: bfloat16 products over float32 weights, where the recipe says so.
+
+        Weights stay float32, because an update of 2e-5 of a weight is less than bfloat16 can tell apart. The action
+        expert stays outside: diffusion noise drowns in bfloat16's 8 bits.
+        """
+        device = self.vlm.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def forward(
         self,
@@ -169,7 +181,8 @@ class Vla(nn.Module):
         """
         target_BT = batch.labels_BT[:, 1:]
         place_BT = target_BT != IGNORE
-        logits = self.vlm.lm_head(h_BTD[:, :-1][place_BT]).float()
+        with self.precision():
+            logits = self.vlm.lm_head(h_BTD[:, :-1][place_BT]).float()
         losses = functional.cross_entropy(logits, target_BT[place_BT], reduction="none")
         robot = batch.robot_B.unsqueeze(1).expand_as(place_BT)[place_BT]
         robot_text = (losses * robot).sum() / robot.sum().clamp(min=1)
@@ -235,16 +248,18 @@ def build_vla(
 ) -> Vla:
     """A model ready for its first step: VLM from `config.weights` or from the seed, experts copied from its MLPs.
 
-    `empty` builds only the frame, for a checkpoint to fill. Call it under `torch.device("meta")` to get shapes and
+    `empty` builds only the frame, without memory for a weight, for `load_tensors` to fill. Call it under `torch.device("meta")` to get shapes and
     names only. Raises TrainError when weights are needed and missing, or do not fit.
     """
+    if empty:
+        return _empty_vla(config, shape, tokenizer)
     generator = torch.Generator(device="cpu").manual_seed(seed_of(config.seed, "weights"))
     on_meta = torch.get_default_device().type == "meta"
-    if config.needs_weights and config.weights is None and not (on_meta or empty):
+    if config.needs_weights and config.weights is None and not on_meta:
         raise TrainError(
             f"recipe {config.name} starts from Qwen2-VL weights. Name their local directory (--weights DIR)."
         )
-    if config.weights is not None and not empty:
+    if config.weights is not None and not on_meta:
         vlm = _load_vlm(config.weights, config.vlm)
     else:
         with torch.random.fork_rng(devices=[]):
@@ -254,8 +269,19 @@ def build_vla(
     vla = Vla(config, shape, vlm)
     if not on_meta:
         vla.action_expert.initialise(generator)
-    if config.precision == "bfloat16":
-        vlm.to(torch.bfloat16)  # the action expert stays in float32: diffusion noise drowns in bfloat16's 8 bits
+    return vla
+
+
+def _empty_vla(config: TrainConfig, shape: ActionShape, tokenizer: LocalTokenizer | None) -> Vla:
+    """A frame whose weights are still on no device; the tables that no checkpoint holds are there."""
+    with torch.device("meta"):
+        vla = build_vla(config, shape, tokenizer)
+    language, visual = vla.vlm.model.language_model, vla.vlm.model.visual
+    language.rotary_emb = type(language.rotary_emb)(config=vla.vlm.config.text_config)
+    head_width = config.vlm.vision_width // config.vlm.vision_heads
+    visual.rotary_pos_emb = type(visual.rotary_pos_emb)(head_width // 2)
+    for layer in vla.moe_layers:
+        layer.load_E = torch.zeros_like(layer.load_E, device="cpu")
     return vla
 
 

@@ -1,0 +1,44 @@
+"""What a proposal was computed from beside the raw data: an episode_id names bytes, these hashes their reading.
+
+A corrected rig or another conversion of the same recording gives other numbers or other pictures. The hash of that is
+in the provenance, so that such an episode is annotated again. Nothing of it depends on which other episodes there are.
+"""
+
+from annotators.kinematics import COMMAND
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.records import sha256_of
+from schemas.rigs import Arm, EndEffector, Rig
+
+_SHORT = 16
+
+
+def numbers_hash(rig: Rig) -> str:
+    """Of everything segments and gripper events depend on: rate, end effectors, arms, and the columns these read."""
+    parts: tuple[EndEffector | Arm, ...] = (*rig.end_effectors, *rig.arms)
+    columns = sorted({COMMAND, *(part.feature for part in parts)} & rig.features.keys())
+    return sha256_of(
+        {
+            "rate_hz": rig.rate_hz,
+            "end_effectors": [end.model_dump(mode="json") for end in rig.end_effectors],
+            "arms": [arm.model_dump(mode="json") for arm in rig.arms],
+            "features": {name: rig.features[name].model_dump(mode="json") for name in columns},
+        }
+    )[:_SHORT]
+
+
+def pictures_hash(workspace: Workspace, opened: EpisodeSet, camera: str | None) -> str:
+    """Of everything a trace depends on: how the camera is read, how its pictures are kept, and which frames are taken.
+
+    The last is why the numbers are part of it: the frames that are looked at lie around the gripper events.
+    """
+    kept = workspace.record("frames", opened.ref) if opened.has_frame_store else opened.record
+    seen = opened.rig.cameras.get(camera) if camera else None
+    return sha256_of(
+        {
+            "numbers": numbers_hash(opened.rig),
+            "camera": camera,
+            "read_as": seen.model_dump(mode="json") if seen else None,
+            "kept_as": {"kind": kept.kind, **{key: value for key, value in kept.recipe.items() if key != "rig"}},
+        }
+    )[:_SHORT]

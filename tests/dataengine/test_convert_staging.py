@@ -1,0 +1,210 @@
+"""What is staged stays whole: mended raw files, workers left over from killed runs, drafts and videos that vanish."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import raw_files
+from test_convert import REF, fingerprints, markers, run, write_raw
+
+from dataengine import convert as convert_module
+from dataengine.artifacts import begin
+from dataengine.convert import convert
+from dataengine.executor import for_each_episode
+from dataengine.rig_files import load_rig
+from dataengine.sinks.staging import StageFrames, StageVideos, load_staged
+from dataengine.sinks.staging_writer import stage_episode
+from dataengine.sinks.video_encoding import VideoEncoding
+from dataengine.sources import open_source
+from dataengine.workspace import Workspace
+from schemas.episodes import Rejected
+from schemas.errors import ArtifactError, RejectedError
+
+
+def dates(paths: list[Path]) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def test_a_mended_file_is_staged_and_the_others_are_not_again(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", bad=(2,))
+    with pytest.raises(RejectedError, match="1 of 4"):
+        run(raw, workspace)
+    kept = dates(markers(workspace, "episodes") + markers(workspace, "frames"))
+    assert len(kept) == 6
+    raw_files.write_aloha_episode(raw / "episode_2.hdf5", num_frames=22, seed=2)
+    seen: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        seen.append((done, total))
+        assert dates(list(kept)) == kept
+
+    report = run(raw, workspace, on_progress=note)
+    assert seen == [(4, 4)]
+    assert (report.num_episodes, report.rejected) == (4, ())
+    assert fingerprints(report) == fingerprints(run(raw, Workspace.at(tmp_path / "fresh")))
+
+
+def test_a_removed_file_leaves_the_others_staged(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", bad=(2,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace)
+    (raw / "episode_2.hdf5").unlink()
+    raw_files.write_metadata_csv(raw, [{"file": f"episode_{index}.hdf5"} for index in (0, 1, 3)])
+    seen: list[int] = []
+    report = run(raw, workspace, on_progress=lambda done, _: seen.append(done))
+    assert (seen, report.num_episodes) == ([], 3)
+
+
+def test_what_changed_under_a_staged_episode_is_staged_again_and_what_was_only_touched_is_not(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    raw = write_raw(tmp_path / "raw", bad=(3,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace)
+    folders = sorted(path for marker in markers(workspace, "frames") for path in [*marker.parent.iterdir()])
+    before = (raw / "episode_0.hdf5").stat()
+    raw_files.write_aloha_episode(raw / "episode_0.hdf5", num_frames=20, seed=70)  # another take under the old name
+    os.utime(raw / "episode_0.hdf5", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(raw / "episode_1.hdf5")
+    rows = [{"file": f"episode_{index}.hdf5", "operator": "eve" if index == 2 else "bob"} for index in range(4)]
+    raw_files.write_metadata_csv(raw, rows)
+    raw_files.write_aloha_episode(raw / "episode_3.hdf5", num_frames=23, seed=3)
+    now: list[Path] = []
+    report = run(
+        raw,
+        workspace,
+        on_progress=lambda *_: now.extend(
+            path for mark in markers(workspace, "frames") for path in mark.parent.iterdir()
+        ),
+    )
+    assert fingerprints(report) == fingerprints(run(raw, Workspace.at(tmp_path / "fresh")))
+    assert set(folders) < set(now)
+
+
+def test_an_episode_that_was_only_touched_keeps_what_was_encoded(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=2, bad=(1,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace)
+    [folder] = [path for path in markers(workspace, "frames")[0].parent.iterdir() if path.is_dir()]
+    os.utime(raw / "episode_0.hdf5")
+    with pytest.raises(RejectedError):
+        run(raw, workspace)
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+    seen: list[int] = []
+    with pytest.raises(RejectedError):
+        run(raw, workspace, on_progress=lambda done, _: seen.append(done))
+    assert seen == [2]  # the new date is known now: only the bad one was read again
+
+
+def test_a_copied_video_that_vanishes_while_converting_is_a_sentence(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = raw_files.write_lerobot_v21(tmp_path / "raw", lengths=(10, 12))
+    [gone] = raw.rglob("episode_000001.mp4")
+    kept = tmp_path / "kept.mp4"
+    stage = convert_module._stage
+
+    def vanishing(*arguments: object) -> dict[str, str]:
+        rejected = stage(*arguments)  # type: ignore[arg-type]  # handed through
+        shutil.move(gone, kept)
+        return rejected
+
+    monkeypatch.setattr(convert_module, "_stage", vanishing)
+    with pytest.raises(
+        ArtifactError, match=r"episode_000001 was staged, but the video .* is gone. Run the same command"
+    ):
+        convert(source_path=raw, to=REF, workspace=workspace, rig=None)
+    monkeypatch.undo()
+    shutil.move(kept, gone)
+    assert convert(source_path=raw, to=REF, workspace=workspace, rig=None).num_episodes == 2
+
+
+def test_a_marker_of_another_version_is_staged_again(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", bad=(3,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace)
+    marker = markers(workspace, "episodes")[0]
+    marker.write_text(marker.read_text().replace('"num_frames"', '"frames"', 1))
+    report = run(raw, workspace, max_rejected=0.5)
+    assert report.num_episodes == 3
+
+
+def staging_job(tmp_path: Path, kind: str) -> StageVideos | StageFrames:
+    root = tmp_path / "staging"
+    root.mkdir(exist_ok=True)
+    if kind == "frames":
+        return StageFrames(root=root, frame_size=None, quality=90)
+    return StageVideos(root=root, encoding=VideoEncoding(), encoder_threads=1)
+
+
+def test_two_workers_with_the_same_episode_never_leave_a_moment_without_it(tmp_path: Path) -> None:
+    """A worker that outlived a killed run stages while the resumed run does: nobody fails, a reader always finds it."""
+    raw = write_raw(tmp_path / "raw", num_episodes=1)
+    job = staging_job(tmp_path, "frames")
+
+    def stage(word: str) -> int:
+        source = open_source(raw, load_rig("aloha_sim"))
+        episode = source.read("episode_0.hdf5")
+        for take in range(40):
+            stage_episode(episode, f"take_{take}", source.rig, (job,), stamp=word)
+            staged = load_staged(job.root, f"take_{take}")
+            assert staged is not None
+            assert len(list(staged.folder.iterdir())) == 5  # columns, and bytes and lengths of two cameras
+        return len([path for path in job.root.iterdir() if path.is_dir()])
+
+    results = dict(for_each_episode(stage, ["one", "other"], workers=2))
+    assert all(isinstance(num, int) for num in results.values()), results
+    assert max(num for num in results.values() if isinstance(num, int)) > 40  # they did meet, at least once
+
+
+def test_a_worker_whose_draft_was_removed_ends_and_does_not_bring_it_back(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=1)
+    source = open_source(raw, load_rig("aloha_sim"))
+    job = staging_job(tmp_path, "frames")
+    shutil.rmtree(job.root)
+
+    def stage(name: str) -> None:
+        stage_episode(source.read(name), name, source.rig, (job,), stamp="")
+
+    with pytest.raises(ArtifactError, match=r"episode_0.hdf5 is staged \(it was removed\).*run the same command again"):
+        assert not isinstance(dict(for_each_episode(stage, source.names(), workers=1))["episode_0.hdf5"], Rejected)
+    assert not job.root.exists()
+
+
+def test_a_worker_left_over_from_another_recipe_can_not_mix_in(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=2, bad=(1,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace, sink="zarr")
+    old = StageFrames(root=markers(workspace, "frames")[0].parent, frame_size=None, quality=90)
+    shutil.rmtree(old.root.parents[1])
+    with pytest.raises(RejectedError):
+        run(raw, workspace, sink="zarr", frame_size=(32, 32))
+    [marker] = markers(workspace, "frames")
+    source = open_source(raw, load_rig("aloha_sim"))
+    with pytest.raises(ArtifactError, match="it was removed"):
+        stage_episode(source.read("episode_0.hdf5"), "episode_0.hdf5", source.rig, (old,), stamp="")
+    assert markers(workspace, "frames") == [marker]
+    staged = load_staged(marker.parent, "episode_0.hdf5")
+    assert staged is not None
+    assert staged.cameras["cam_high"].frames is not None
+    assert staged.cameras["cam_high"].frames.width == 32
+
+
+def test_nothing_staged_does_not_bind_the_next_recipe(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=1, bad=(0,))
+    with pytest.raises(RejectedError):
+        run(raw, workspace, sink="zarr", max_rejected=1.0)
+    raw_files.write_aloha_episode(raw / "episode_0.hdf5")
+    assert run(raw, workspace, sink="zarr", frame_size=(32, 32)).num_episodes == 1
+
+
+def test_a_draft_that_can_not_begin_lets_go_of_the_lock_of_the_first(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=1)
+    run(raw, workspace, sink="zarr")
+    with pytest.raises(ArtifactError, match=r"frames 'tiny@1' exists and was made differently"):
+        run(raw, workspace, frame_size=(32, 32))
+    draft = begin(workspace, "episodes", REF, recipe={"other": 1})
+    assert not hasattr(draft, "fingerprint")
+    with draft:  # type: ignore[union-attr]  # a Draft, as just said
+        pass
