@@ -21,7 +21,7 @@ VERSIONS: dict[VerifierName, int] = {"arithmetic": 1, "double_reading": 2, "pick
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
 # recordings of a real humanoid's hand lag by 11 frames of 30 Hz at the median and by 29 or fewer in 208; 9 lag by more,
-# 2 seem to lead by 13 and 14. 104 events of 50 simulated ALOHA demonstrations lag by -6 to 6 frames of 50 Hz: a turning
+# 2 seem to lead by 13 and 14. 108 events of 50 simulated ALOHA demonstrations lag by -6 to 6 frames of 50 Hz: a turning
 # point is found to within a few frames.
 LAG_S = 1.0
 LEAD_S = 0.15

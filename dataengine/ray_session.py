@@ -11,8 +11,8 @@ import schemas
 def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:  # noqa: ANN401 - the ray module
     """Connect to a cluster, or start Ray on this machine; does nothing when Ray already runs. Returns the ray module.
 
-    The packages that workers need are shipped to a cluster's workers, because their generic names must not be taken from
-    whatever else is installed there.
+    The packages that workers need are shipped to a cluster's nodes, because their generic names must not be taken
+    from whatever else is installed there.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

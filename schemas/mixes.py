@@ -15,29 +15,32 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 Reasoning = Literal["trace", "segment", "none"]
 
 
-class RobotSource(BaseModel):
-    """Robot episodes and what is said about them."""
+class Share(BaseModel):
+    """How much of a mix one source is, and what it is called."""
 
     model_config = _FROZEN
-    kind: Literal["robot"] = "robot"
     name: str
+    weight: Annotated[float, Field(gt=0)] | None = None  # share of samples, or else:
+    epochs: Annotated[float, Field(gt=0)] | None = None  # passes over the source
+    max_repeats: Annotated[float, Field(gt=0)] = 50.0  # more draws per item than this are refused
+
+
+class RobotSource(Share):
+    """Robot episodes and what is said about them."""
+
+    kind: Literal["robot"] = "robot"
     episodes: str  # NAME@VERSION
     annotations: str | None = None  # NAME@VERSION; needed unless reasoning is "none"
     reasoning: Reasoning = "trace"
     cameras: tuple[str, ...] = Field(min_length=1)
     chunk_steps: Annotated[int, Field(gt=0)] = 50
     where: dict[str, str] = Field(default_factory=dict)  # episode metadata filter, e.g. {outcome: success}
-    weight: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    max_repeats: Annotated[float, Field(gt=0)] = 50.0
 
 
-class LlavaSource(BaseModel):
+class LlavaSource(Share):
     """Image-text pairs as LLaVA-style JSON (or JSON lines) and a folder of images."""
 
-    model_config = _FROZEN
     kind: Literal["llava"] = "llava"
-    name: str
     path: str  # JSON or JSONL file; relative to the mix file
     images: str | None = None  # folder of images; default: the file's own folder
     layout: Literal["llava", "question_answer"] = "llava"
@@ -45,24 +48,16 @@ class LlavaSource(BaseModel):
     question_key: str = "question"
     answer_key: str = "answer"
     image_key: str = "image"
-    weight: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    max_repeats: Annotated[float, Field(gt=0)] = 50.0
 
 
-class HfSource(BaseModel):
+class HfSource(Share):
     """Image-text pairs in a Hugging Face `datasets` directory (`save_to_disk`)."""
 
-    model_config = _FROZEN
     kind: Literal["hf"] = "hf"
-    name: str
     path: str  # relative to the mix file
     question_key: str = "question"
     answer_key: str = "answer"
     image_key: str = "image"
-    weight: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    max_repeats: Annotated[float, Field(gt=0)] = 50.0
 
 
 MixSource = Annotated[RobotSource | LlavaSource | HfSource, Field(discriminator="kind")]

@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> "object":
     return Workspace.at(tmp_path / "workspace")
 
 
-CHROMIUM_FLAGS = (
+_CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -40,7 +40,13 @@ CHROMIUM_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-)
+]
+
+
+@pytest.fixture(scope="session")
+def chromium_flags() -> list[str]:
+    """What keeps a headless Chromium from reaching for a GPU or a network."""
+    return _CHROMIUM_FLAGS
 
 
 @pytest.fixture(scope="session")

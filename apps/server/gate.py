@@ -68,9 +68,9 @@ class ActionGate:
         """Raises UsageError when a state of `state_dim` numbers cannot be told apart from what actions command."""
         if state_dim != (len(self.state_names) if self._by_name else self.action_dim):
             raise UsageError(
-                f"the robot measures {state_dim} numbers and takes actions of {self.action_dim}, and their names do not "
-                "say which belong together, so a jump at the start of a chunk could not be seen. Name both alike in the "
-                "rig, and keep the mix and the episodes of the checkpoint in this workspace."
+                f"the robot measures {state_dim} numbers and takes actions of {self.action_dim}, and their names do "
+                "not say which belong together, so a jump at the start of a chunk could not be seen. Name both alike "
+                "in the rig, and keep the mix and the episodes of the checkpoint in this workspace."
             )
 
     @classmethod

@@ -10,6 +10,7 @@ from schemas.records import sha256_of
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _WHOLE_BYTES = 1 << 20  # files up to 1 MiB are hashed whole
+_UNREADABLE = "unreadable"  # a link to nowhere, a bad sector: `read` rejects its episode, the others go on
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 14  # of larger ones, 16 KiB at 16 places, first and last included
 
 
@@ -53,16 +54,23 @@ def folder_fingerprint(
     where such a file also holds numbers, `low_dim` holds their hashes, because a repaired value would slip through.
     Each episode's id still hashes all of its content.
     """
-    rows = [[path.relative_to(root).as_posix(), hash_files([path])] for path in whole]
+    rows = [[path.relative_to(root).as_posix(), _whole(path)] for path in whole]
     rows += [[path.relative_to(root).as_posix(), *_sampled(path)] for path in pixels]
     return sha256_of([sorted(rows), list(low_dim)])
+
+
+def _whole(path: Path) -> str:
+    try:
+        return hash_files([path])
+    except OSError:
+        return _UNREADABLE
 
 
 def _sampled(path: Path) -> tuple[str, str]:
     try:
         return _read_places(path)
-    except OSError:  # a link to nowhere, a bad sector: its episode is rejected by `read`, the others go on
-        return "unreadable", ""
+    except OSError:
+        return _UNREADABLE, ""
 
 
 def _read_places(path: Path) -> tuple[str, str]:

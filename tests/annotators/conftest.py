@@ -1,19 +1,15 @@
-"""Databases for the ledger's tests, and the writers of raw files that the data engine's tests use."""
+"""Databases for the ledger's tests."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ledger_rows import postgres_bin, postgres_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from annotators.ledger import Ledger
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "dataengine")]
-
-from ledger_rows import postgres_bin, postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,15 @@ from vlm_server import Reply, said, serving
 from annotators.annotate import annotate
 from annotators.calls import CallStore
 from annotators.ledger import Ledger
-from annotators.observe import Failed, Observation, Observer
+from annotators.observe import Failed, Observation, Observer, _crops
+from annotators.papers import find_papers, lay_out
 from annotators.vlm.backends import Endpoint, Perception, Replay
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import record
 from apps.sim.simulate import simulate
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
+from dataengine.rig_files import RIG_FOLDER
 from dataengine.workspace import Workspace
 from schemas.annotations import ReasoningTrace
 from schemas.errors import BackendError, FamilyError, RefError
@@ -131,6 +133,63 @@ def test_running_again_proposes_only_what_is_missing(home: Path, ledger: Ledger)
         (0, NUM_EPISODES),
     ]
     assert none.run_id is None
+
+
+def test_another_rig_is_annotated_again_and_what_a_person_said_becomes_a_conflict(
+    home: Path, ledger: Ledger, tmp_path: Path
+) -> None:
+    place = Workspace.at(home)
+    annotate(episodes=SIM, workspace=place, family="generic", backend=Perception(), ledger=ledger, workers=0)
+    [item_id, *_] = [row.item_id for row in ledger.queue() if row.field == "segments"]
+    head = ledger.item(item_id).head
+    ledger.decide(
+        item_id=item_id,
+        base_proposal_id=head.proposal_id,
+        action="accept",
+        reviewer="alice",
+        payload=None,
+        idem_key="one",
+        lead_time_ms=1,
+    )
+    mended = tmp_path / "mended.yaml"
+    words = (RIG_FOLDER / "aloha_sim.yaml").read_text()
+    mended.write_text(words.replace("name: left gripper", "name: left claw").replace("right gripper", "right claw"))
+    for ref, rig in (("sim@again", "aloha_sim"), ("sim@mended", str(mended))):
+        convert(source_path=home / "raw", to=Ref.parse(ref), workspace=place, rig=rig, workers=1)
+    same = annotate(
+        episodes=Ref("sim", "again"), workspace=place, family="generic", backend=Perception(), ledger=ledger, workers=0
+    )
+    assert (same.num_skipped, same.run_id) == (NUM_EPISODES, None)
+    assert not ledger.item(item_id).conflict
+    other = annotate(
+        episodes=Ref("sim", "mended"), workspace=place, family="generic", backend=Perception(), ledger=ledger, workers=0
+    )
+    assert (other.num_proposed, other.num_new_proposals) == (NUM_EPISODES, NUM_EPISODES)
+    item = ledger.item(item_id)
+    assert item.conflict
+    assert item.head.proposal.provenance.inputs_hash != head.proposal.provenance.inputs_hash
+
+
+def test_other_pictures_are_looked_at_again(home: Path, ledger: Ledger) -> None:
+    place = Workspace.at(home)
+    annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    small = Ref("sim", "small")
+    convert(source_path=home / "raw", to=small, workspace=place, rig="aloha_sim", workers=1, frame_size=(640, 480))
+    other = annotate(episodes=small, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    assert other.num_new_proposals == NUM_EPISODES  # the traces; the numbers are the same
+
+
+def test_where_no_board_is_seen_no_crop_of_it_is_made(home: Path) -> None:
+    opened = EpisodeSet.open(Workspace.at(home), SIM)
+    frame = opened.frame(opened.ids()[0], "cam_high", 0).copy()
+    layout = lay_out(find_papers(frame))
+    assert layout.board is not None
+    assert set(_crops(frame, frame, layout, layout.board)) == {"cards", "board_first", "board_second"}
+    x0, y0, x1, y1 = layout.board.box(frame.shape, 0.1)
+    frame[y0:y1, x0:x1] = 40
+    hidden = lay_out(find_papers(frame))
+    assert hidden.board is None
+    assert set(_crops(frame, frame, hidden, None)) == {"cards"}
 
 
 def test_ray_workers_say_the_same_as_one_process(home: Path, ledger: Ledger, tmp_path: Path) -> None:

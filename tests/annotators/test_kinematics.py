@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from annotators.kinematics import gripper_events, openness, readable, segment
+from annotators.evidence import Evidence
+from annotators.kinematics import commanded_events, gripper_events, openness, readable, segment
+from annotators.verifiers import gripper_events as judge
 from dataengine.rig_files import load_rig
 from schemas.errors import EpisodeError
 from schemas.rigs import Rig
@@ -147,3 +149,57 @@ def test_real_humanoid_hands_grasp_with_the_right_and_never_with_the_left(sample
 def test_joint_names_are_made_readable() -> None:
     assert readable("kLeftShoulderPitch") == "left shoulder pitch"
     assert readable("left_forearm_roll") == "left forearm roll"
+
+
+def test_commands_are_read_from_the_action_and_a_copy_of_the_state_is_none(rig: Rig) -> None:
+    columns = aloha(np.full(241, 0.9), one_pick())
+    stamps_ns = frame_stamps_ns(241, RATE_HZ)
+    assert commanded_events(columns, rig, stamps_ns) is None  # the state again
+    copied = {**columns, "action": np.concatenate([columns["observation.state"][1:], columns["action"][-1:]])}
+    assert commanded_events(copied, rig, stamps_ns) is None  # the next state, as some recorders write it
+    leader = columns["action"].copy()
+    leader[:-8, 13] = columns["observation.state"][8:, 13] - 0.1
+    told = commanded_events({**columns, "action": leader}, rig, stamps_ns)
+    done = gripper_events(columns, rig, stamps_ns)
+    assert told is not None
+    assert done is not None
+    lags = [
+        (one.event, (two.stamp_ns - one.stamp_ns) * RATE_HZ // 1_000_000_000)
+        for one, two in zip(told, done, strict=True)
+    ]
+    assert [event for event, _ in lags] == ["close", "open"]
+    assert all(6 <= lag <= 10 for _, lag in lags)
+
+
+def test_a_command_in_other_units_or_names_is_not_compared(rig: Rig) -> None:
+    columns = aloha(np.full(241, 0.9), one_pick())
+    columns["action"][:, 13] *= 0.9
+    stamps_ns = frame_stamps_ns(241, RATE_HZ)
+    assert commanded_events(columns, rig, stamps_ns) is not None
+    for other in ({"unit": "percent"}, {"names": ()}):
+        features = {**rig.features, "action": rig.features["action"].model_copy(update=other)}
+        assert commanded_events(columns, rig.model_copy(update={"features": features}), stamps_ns) is None
+
+
+def test_a_real_hand_answers_its_commands(samples: Path) -> None:
+    rig = load_rig("g1_inspire")
+    for number in (28, 29, 30, 31, 59, 82):
+        (file,) = (samples / "g1_inspire_v21").rglob(f"episode_{number:06d}.parquet")
+        table = pq.read_table(file)
+        columns = {
+            name: np.stack(table.column(name).to_numpy(zero_copy_only=False))
+            for name in ("observation.state", "action")
+        }
+        stamps_ns = frame_stamps_ns(len(table), rig.rate_hz)
+        evidence = Evidence(
+            rate_hz=rig.rate_hz,
+            events=gripper_events(columns, rig, stamps_ns),
+            commanded=commanded_events(columns, rig, stamps_ns),
+        )
+        found = segment(columns, rig, stamps_ns)
+        assert judge(found, evidence).verdict == "pass"
+        late = tuple(
+            one.model_copy(update={"stamp_ns": one.stamp_ns - 1_500_000_000}) for one in evidence.commanded or ()
+        )
+        shifted = Evidence(rate_hz=rig.rate_hz, events=evidence.events, commanded=late)
+        assert judge(found, shifted).verdict == "fail"

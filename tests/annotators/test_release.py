@@ -13,7 +13,7 @@ from annotators.ledger import Ledger
 from annotators.release import release
 from dataengine.convert import convert
 from dataengine.workspace import Workspace
-from schemas.annotations import Action, ReasoningTrace, release_schema
+from schemas.annotations import Action, Proposal, ReasoningTrace, release_schema
 from schemas.errors import ArtifactError, LedgerError, RefError, UsageError
 from schemas.records import Record
 from schemas.refs import Ref
@@ -194,13 +194,47 @@ def test_a_release_is_the_state_at_its_seq_and_releases_again_to_the_same_finger
     fill(ledger, ids)
     seq = ledger.seq()
     first = freeze(ledger, tiny, "frozen@1", "either")
-    assert first.recipe["seq"] == seq
+    assert first.notes["ledger_seq"] == seq
     decide(ledger, ids[0], "reject")
     assert freeze(ledger, tiny, "frozen@1", "either", seq) == first  # already there
     assert freeze(ledger, tiny, "frozen@2", "either", seq).fingerprint == first.fingerprint
     assert freeze(ledger, tiny, "frozen@3", "either").fingerprint != first.fingerprint
     with pytest.raises(ArtifactError, match="exists and was made differently"):
         freeze(ledger, tiny, "frozen@1", "either")
+
+
+def test_what_is_said_about_other_episodes_does_not_change_a_release(
+    ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]
+) -> None:
+    fill(ledger, ids)
+    first = freeze(ledger, tiny, "apart@1", "either")
+    run_id = ledger.start_run(kind="annotate", recipe={})
+    ledger.add_proposals(run_id, [(proposal("other-000000000000"), [result("pass")])])
+    assert ledger.seq() > first.notes["ledger_seq"]
+    assert freeze(ledger, tiny, "apart@1", "either") == first
+
+
+def test_segments_that_were_cut_with_another_rig_are_not_verified(
+    ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]
+) -> None:
+    from annotators.inputs import numbers_hash
+    from dataengine.episode_set import EpisodeSet
+
+    now = numbers_hash(EpisodeSet.open(tiny, EPISODES).rig)
+
+    def cut(episode_id: str, inputs_hash: str, end_ns: int) -> Proposal:
+        made = proposal(episode_id, segments(end_ns))
+        said_by = made.provenance.model_copy(update={"inputs_hash": inputs_hash})
+        return made.model_copy(update={"provenance": said_by})
+
+    run_id = ledger.start_run(kind="annotate", recipe={})
+    old = [cut(ids[0], "old", 300_000_000), cut(ids[1], "old", 300_000_000)]
+    fresh = [cut(ids[1], now, 400_000_000), cut(ids[2], now, 400_000_000), cut(ids[2], "old", 300_000_000)]
+    ledger.add_proposals(run_id, [(one, [result("pass", "gripper_events")]) for one in (*old, *fresh)])
+    record = freeze(ledger, tiny, "rigged@1", "verified")
+    ends = {row["episode_id"]: row["end_ns"] for row in rows_of(tiny, record)}
+    assert ends == {ids[1]: 400_000_000, ids[2]: 400_000_000}
+    assert "another rig" in reasons(record)[ids[0]]
 
 
 def test_the_order_in_which_proposals_arrived_does_not_change_the_fingerprint(

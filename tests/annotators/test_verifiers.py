@@ -1,5 +1,6 @@
 """Verifiers by mutation: what is right passes, one thing made wrong fails, what nobody saw is unknown."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,12 +47,15 @@ def segments(*parts: tuple[str, float], who: str = "right gripper") -> SegmentLi
     )
 
 
+def told(*parts: tuple[str, float], who: str = "right gripper") -> tuple[GripperEvent, ...]:
+    return tuple(
+        GripperEvent(stamp_ns=int(at * S), end_effector=who, event="close" if event == "close" else "open")
+        for event, at in parts
+    )
+
+
 EVENTS = Evidence(
-    rate_hz=50,
-    events=(
-        GripperEvent(stamp_ns=int(1.2 * S), end_effector="right gripper", event="close"),
-        GripperEvent(stamp_ns=3 * S, end_effector="right gripper", event="open"),
-    ),
+    rate_hz=50, events=told(("close", 1.2), ("open", 3.0)), commanded=told(("close", 0.9), ("open", 2.95))
 )
 PICK = (("reach", 0.0), ("grasp", 1.2), ("carry", 1.4), ("release", 3.0), ("retreat", 3.2))
 
@@ -160,6 +164,47 @@ def test_a_shifted_missing_or_swapped_boundary_fails(parts: tuple[tuple[str, flo
     assert gripper_events(segments(*parts), EVENTS).verdict == "fail"
 
 
+def test_segments_cut_at_measured_movements_prove_nothing_without_a_command() -> None:
+    found = gripper_events(segments(*PICK), replace(EVENTS, commanded=None))
+    assert (found.verdict, "no gripper command" in found.evidence) == ("unknown", True)
+
+
+@pytest.mark.parametrize(
+    ("commanded", "verdict"),
+    [
+        ((("close", 0.25), ("open", 2.05)), "pass"),  # as slow as the slowest hand that is allowed for
+        ((("close", 1.3), ("open", 3.1)), "pass"),  # a turning point is found to within a few frames
+        ((("close", 0.15), ("open", 2.95)), "fail"),  # 1.05 s is no answer
+        ((("close", 1.4), ("open", 2.95)), "fail"),  # moved before it was told to
+        ((("close", 0.9),), "fail"),
+        ((("open", 2.95),), "fail"),
+        ((("open", 0.9), ("close", 2.95)), "fail"),
+        ((("close", 0.9), ("open", 1.5), ("close", 2.0), ("open", 2.95)), "fail"),  # told twice, moved once
+        ((("close", 0.9), ("open", 2.95), ("close", 4.0)), "pass"),  # a hand that goes back to rest
+        ((), "fail"),
+    ],
+)
+def test_every_grasp_and_release_answers_a_command_of_its_own(
+    commanded: tuple[tuple[str, float], ...], verdict: str
+) -> None:
+    assert gripper_events(segments(*PICK), replace(EVENTS, commanded=told(*commanded))).verdict == verdict
+
+
+def test_the_other_hand_s_command_does_not_count() -> None:
+    other = replace(EVENTS, commanded=told(("close", 0.9), ("open", 2.95), who="left gripper"))
+    assert gripper_events(segments(*PICK), other).verdict == "fail"
+
+
+def test_two_readings_of_one_frame_are_not_two_readings() -> None:
+    readings = BoardReadings(first="4+1", second="4+1")
+    one_frame = Evidence(rate_hz=50, readings=readings, board_frames=(7, 7))
+    found = double_reading(TRACE, one_frame)
+    assert (found.verdict, "frame 7" in found.evidence) == ("unknown", True)
+    assert double_reading(TRACE, replace(one_frame, board_frames=(7, 90))).verdict == "pass"
+    differ = replace(one_frame, readings=BoardReadings(first="4+1", second="4+7"))
+    assert double_reading(TRACE, differ).verdict == "fail"
+
+
 def test_the_wrong_hand_fails() -> None:
     assert gripper_events(segments(*PICK, who="left gripper"), EVENTS).verdict == "fail"
 
@@ -172,7 +217,7 @@ def test_a_gap_between_segments_fails() -> None:
 
 def test_without_end_effectors_gripper_events_are_unknown_and_without_events_nothing_may_be_claimed() -> None:
     assert gripper_events(segments(("unknown", 0.0)), Evidence(rate_hz=50)).verdict == "unknown"
-    quiet = Evidence(rate_hz=50, events=())
+    quiet = Evidence(rate_hz=50, events=(), commanded=())
     assert gripper_events(segments(("move", 0.0)), quiet).verdict == "pass"
     assert gripper_events(segments(*PICK), quiet).verdict == "fail"
 

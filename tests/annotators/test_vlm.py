@@ -2,6 +2,8 @@
 
 import base64
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from vlm_server import Reply, said, serving
 from annotators.calls import CallStore, RawAnswer
 from annotators.families import families, load_family
 from annotators.traces import UNREAD
-from annotators.vlm.answers import BoardAnswer, parse
+from annotators.vlm.answers import BoardAnswer, CardsAnswer, parse
 from annotators.vlm.endpoint import Endpoint, EndpointClient
 from annotators.vlm.protocol import Decode, ImagePart, Request, Speaker, TextPart, Turn
 from annotators.vlm.questions import questions, understand
@@ -82,6 +84,28 @@ def test_a_refused_key_or_an_unknown_model_ends_the_run_in_one_sentence(status: 
         ask(server.url, question())
 
 
+def test_answers_that_were_under_way_when_a_call_was_refused_are_stored_first(tmp_path: Path) -> None:
+    together = threading.Barrier(2)
+
+    def answer(body: dict[str, Any], number: int) -> Reply:
+        if number < 2:
+            together.wait(10)  # both are under way
+        if b"PNG one" in base64.b64decode(body["messages"][1]["content"][0]["image_url"]["url"].partition(",")[2]):
+            return Reply({"error": {"message": "key expired"}}, status=401)
+        time.sleep(0.5)
+        return said(OK)
+
+    slow = question(b"\x89PNG two")
+    with serving(answer) as server, CallStore.open(f"sqlite:///{tmp_path}/calls.db") as store:
+        client = StoredClient(EndpointClient(Endpoint(urls=(server.url,), model="m", in_flight=2)), store)
+        with pytest.raises(BackendError, match="refuses model"):
+            list(client.ask([question(), slow, *(question(b"%d" % n) for n in range(9))]))
+        assert len(server.bodies) <= 4  # what had not begun was not sent
+        stored = store.get(slow.key)
+    assert stored is not None
+    assert stored.text == OK
+
+
 def test_a_server_that_is_not_there_is_an_error_and_later_calls_are_skipped() -> None:
     with serving(lambda body, number: said(OK)) as gone:
         pass
@@ -100,6 +124,13 @@ def test_a_server_that_is_not_there_is_an_error_and_later_calls_are_skipped() ->
         (Reply({"choices": []}), "invalid"),
         (Reply(b"<html>proxy</html>", headers={"Content-Type": "text/html"}), "invalid"),
         (said(None, reasoning_content=OK), "success"),
+        (Reply({"choices": [{"message": None}]}), "invalid"),
+        (Reply({"choices": ["words"]}), "invalid"),
+        (Reply([OK]), "invalid"),
+        (said([{"type": "text", "text": OK}]), "invalid"),  # type: ignore[arg-type]  # what a server must not send
+        (Reply({**said(OK).body, "usage": {"prompt_tokens": "n"}}), "invalid"),
+        (Reply({**said(OK).body, "usage": {"prompt_tokens": 10**30}}), "invalid"),
+        (Reply({**said(OK).body, "usage": None}), "success"),
     ],
 )
 def test_each_way_of_not_answering_has_its_own_outcome_and_is_not_asked_again(reply: Reply, outcome: str) -> None:
@@ -199,6 +230,21 @@ def test_a_server_that_ignores_the_schema_is_understood_if_it_answers_in_form(te
 )
 def test_anything_else_is_not_guessed_at(text: str) -> None:
     assert parse(RawAnswer(outcome="success", text=text), BoardAnswer) is None
+
+
+def test_an_answer_with_a_chat_marker_or_more_cards_than_a_table_holds_is_not_in_the_asked_form() -> None:
+    assert parse(RawAnswer(outcome="success", text='{"writing": "4+1<|im_end|>"}'), BoardAnswer) is None
+    for texts in (["3", "<|image_pad|>"], ["3"] * 7):
+        cards = json.dumps({"cards": [{"text": text, "position": "unknown"} for text in texts]})
+        assert parse(RawAnswer(outcome="success", text=cards), CardsAnswer) is None
+
+
+def test_without_a_board_nobody_is_asked_about_it() -> None:
+    asked = questions(load_family("math-matching"), Speaker(model="m"), {"cards": b"c"})
+    assert list(asked) == ["cards"]
+    cards = json.dumps({"cards": [{"text": "3", "position": "left"}]})
+    told = understand({"cards": RawAnswer(outcome="success", text=cards)}, ())
+    assert (told.readings.first, told.readings.second, told.num_invalid) == (None, None, 0)
 
 
 def test_a_truncated_answer_is_not_parsed_even_if_it_happens_to_close() -> None:

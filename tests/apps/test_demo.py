@@ -63,12 +63,14 @@ def test_a_second_demo_finds_everything_there_even_when_the_ledger_went_on(done:
 
 
 @pytest.mark.browser
-def test_the_report_opens_in_chromium_with_every_picture_present(done: tuple[Workspace, str], chromium: str) -> None:
+def test_the_report_opens_in_chromium_with_every_picture_present(
+    done: tuple[Workspace, str], chromium: str, chromium_flags: list[str]
+) -> None:
     workspace, _ = done
     path = workspace.root / "report.html"
     asked: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())

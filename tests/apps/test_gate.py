@@ -78,3 +78,24 @@ def test_a_gate_that_leaves_no_room_is_refused(gate: ActionGate) -> None:
     for change in ({"upper": _three(-2)}, {"max_step": _three(0)}, {"names": ("one",)}, {"lower": np.zeros(2)}):
         with pytest.raises(UsageError):
             replace(gate, **change)
+
+
+def test_the_start_jump_is_measured_by_name_where_orders_differ(gate: ActionGate) -> None:
+    named = replace(gate, state_names=("gripper", "force", "waist", "elbow"))
+    named.check_state(4)
+    state = np.array([0.5, 9.0, -0.4, 0.2], dtype=np.float32)
+    still = np.repeat(np.array([[-0.4, 0.2, 0.5]], dtype=np.float32), 4, axis=0)
+    assert named.refusal(still, state) is None
+    reason = named.refusal(still + np.array([0, 0.31, 0], dtype=np.float32), state)
+    assert reason == "elbow starts at 0.5100 while the robot is at 0.2000, a jump over 0.3000"
+    assert "not (4,)" in str(named.refusal(still, state[:3]))
+
+
+def test_a_gate_that_could_not_see_a_jump_is_refused_before_it_serves(gate: ActionGate) -> None:
+    with pytest.raises(UsageError, match="measures 5 numbers and takes actions of 3"):
+        gate.check_state(5)
+    with pytest.raises(UsageError, match="measures 2 numbers and takes actions of 3"):
+        replace(gate, state_names=("x", "y"))
+    with pytest.raises(UsageError, match="no state number is named 'gripper'"):
+        replace(gate, state_names=("waist", "elbow", "force"))
+    replace(gate, state_names=("agent_x", "agent_y", "agent_z")).check_state(3)  # other names, one place each

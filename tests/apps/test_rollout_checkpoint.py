@@ -1,10 +1,12 @@
 """A checkpoint (nano's architecture, weights as they are born) served and tried like any policy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from apps.robot.client import RefusedError, RobotClient
-from apps.rollout.run import RolloutSettings, rollout
+from apps.rollout.run import RolloutSettings, known_normalizers, rollout
 from apps.server.run import open_checkpoint, serve_checkpoint
 from apps.server.server import running_server
 from apps.sim.tabletop import action_limits
@@ -13,12 +15,14 @@ from dataengine.workspace import Workspace
 from schemas.chat import Image, Message, Text
 from schemas.control import Observation
 from schemas.errors import RefError, TrainError, UsageError
+from schemas.mixes import LlavaSource, MixLock, MixSpec
 from schemas.normalization import Normalizer
 from schemas.refs import Ref
-from trainers.checkpoint import Trained, save_trained
+from trainers.checkpoint import Trained, load_trained, save_trained
 from trainers.data import Embodiment
 from trainers.models.action_expert import ActionShape
 from trainers.models.vla import build_vla
+from trainers.policy import load_policy
 from trainers.recipes import nano
 from trainers.tokenizer import nano_tokenizer
 
@@ -63,6 +67,43 @@ def test_noise_from_an_untrained_model_never_reaches_the_robot(workspace: Worksp
     assert (row.policy, row.split, row.end, row.success) == ("born@1", "open-world", "aborted by gate", False)
     assert (row.gate_rejects, row.num_chunks) == (5, 0)
     assert "per step" in row.refusals[0] or "a jump over" in row.refusals[0]
+
+
+def test_a_checkpoints_own_normaliser_comes_before_that_of_a_mix(workspace: Workspace) -> None:
+    policy = load_policy(workspace.find("checkpoints", BORN))
+    known = known_normalizers(workspace, mix=None, policy=policy)
+    assert known == {"aloha_sim": policy.robot.normalizer}
+    rows = np.zeros((2, 14))
+    lock = MixLock(
+        spec=MixSpec(sources=(LlavaSource(name="words", path="words.json", epochs=1),)),
+        sources=(),
+        normalizers={name: Normalizer.fit(name, rows, rows).to_json() for name in ("aloha_sim", "other")},
+        tokenizer_fingerprint="none",
+        num_samples=1,
+    )
+    draft = begin(workspace, "mixes", Ref("words", "1"), recipe={})
+    assert isinstance(draft, Draft)
+    with draft:
+        (draft.path / "lock.json").write_text(lock.model_dump_json())
+        draft.publish(fingerprint="words")
+    both = known_normalizers(workspace, mix=Ref("words", "1"), policy=policy)
+    assert both["aloha_sim"] is policy.robot.normalizer
+    assert sorted(both) == ["aloha_sim", "other"]
+
+
+def test_a_robot_whose_numbers_cannot_be_matched_is_not_served(workspace: Workspace) -> None:
+    trained = load_trained(workspace.find("checkpoints", BORN))
+    (robot,) = trained.embodiments
+    blind = replace(
+        robot,
+        normalizer=replace(robot.normalizer, state_mean=np.zeros(9, np.float32), state_std=np.ones(9, np.float32)),
+    )
+    draft = begin(workspace, "checkpoints", Ref("blind", "1"), recipe={"steps": 0})
+    assert isinstance(draft, Draft)
+    with draft:
+        draft.publish(fingerprint=save_trained(draft.path, replace(trained, embodiments=(blind,))))
+    with pytest.raises(UsageError, match="measures 9 numbers and takes actions of 14"):
+        open_checkpoint(workspace, Ref("blind", "1"), rate_hz=50)
 
 
 def test_a_served_checkpoint_announces_what_it_wants_and_answers(workspace: Workspace) -> None:

@@ -326,3 +326,9 @@ def test_sigterm_ends_the_server_cleanly() -> None:
 def test_the_yardsticks_are_policies() -> None:
     policies: list[Policy] = [_random(), _recorded(), _Slow(), _Jumping(), _Broken()]
     assert [policy.name for policy in policies[:2]] == ["random", "recorded"]
+
+
+def test_a_robot_that_measures_other_numbers_than_it_commands_is_refused_at_the_start() -> None:
+    wide = METADATA.model_copy(update={"state_dim": 5})
+    with pytest.raises(UsageError, match="measures 5 numbers and takes actions of 3"):
+        PolicyServer(_random(), gate=GATE, metadata=wide)

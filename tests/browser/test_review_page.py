@@ -1,7 +1,6 @@
 """A reviewer at the real page in a real Chromium: watches, steps, edits, accepts; and the edited words are released."""
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,27 +31,6 @@ NUM_FRAMES = 30
 RATE_HZ = 50
 SLOW_MS = 30_000  # the machines that run this have two cores and much to do
 EVIL = '<img src=x onerror="window.evil=1">${window.evil=2}{{evil}}'
-ARGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-def _chromium() -> str:
-    """Where Chromium is; without one the tests skip, or fail where CI_REQUIRE_BROWSER=1."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    reason = "no Chromium on this machine"
-    if os.environ.get("CI_REQUIRE_BROWSER") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +71,8 @@ def _fill(ledger: Ledger, ids: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Three converted episodes, which share one video shard per camera."""
-    _chromium()
+def workspace(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Three converted episodes, which share one video shard per camera; asks for Chromium before the work."""
     folder = tmp_path_factory.mktemp("review")
     for number in range(3):
         write_aloha_episode(folder / "raw" / f"episode_{number}.hdf5", num_frames=NUM_FRAMES, seed=number)
@@ -105,9 +82,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: str, chromium_flags: list[str]) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=_chromium(), args=list(ARGS))
+        opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
         yield opened
         opened.close()
 

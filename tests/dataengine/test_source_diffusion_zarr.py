@@ -107,3 +107,13 @@ def test_the_real_pusht_buffer_has_206_episodes_and_25650_frames(samples: Path) 
     stored = zarr.open_group(str(next((samples / "pusht_zarr").rglob("*.zarr"))), mode="r")["data"]["img"]
     frames = np.stack(list(last.cameras["image"].arrays()))
     assert np.array_equal(frames, stored[25_650 - last.num_frames :])
+
+
+def test_the_stamps_follow_the_files_of_the_store(tmp_path: Path) -> None:
+    root = write_diffusion_zarr(tmp_path / "raw/x.zarr")
+    before = open_source(root, load_rig("pusht")).stamps()
+    assert list(before) == ["episode_000000", "episode_000001"]
+    assert open_source(root, load_rig("pusht")).stamps() == before
+    zarr.open_group(str(root), mode="r+")["data"]["action"][15] = 7.0
+    after = open_source(root, load_rig("pusht")).stamps()
+    assert all(before[name] != after[name] for name in before)  # episodes share chunks

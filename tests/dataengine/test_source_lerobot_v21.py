@@ -51,6 +51,17 @@ def test_a_derived_rig_does_not_know_the_folders_name(tmp_path: Path) -> None:
     assert (one.rig.name, one.rig.robot_type) == ("unknown", "unknown")
 
 
+def test_the_stamp_of_an_episode_follows_its_own_files_and_the_metadata(tmp_path: Path) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(3, 3, 3))
+    before = open_source(root, None).stamps()
+    [video] = root.rglob("episode_000001.mp4")
+    video.unlink()
+    after = open_source(root, None).stamps()
+    assert [name for name in before if before[name] != after[name]] == ["episode_000001"]
+    (root / "meta/tasks.jsonl").write_text((root / "meta/tasks.jsonl").read_text().replace("card", "cube"))
+    assert not set(after.values()) & set(open_source(root, None).stamps().values())
+
+
 def test_names_in_groups_are_flattened_and_wrong_counts_dropped(tmp_path: Path) -> None:
     grouped = write_lerobot_v21(tmp_path / "a", lengths=(3,), names={"motors": ["a", "b", "c", "d"]})
     assert open_source(grouped, None).rig.features["action"].names == ("a", "b", "c", "d")

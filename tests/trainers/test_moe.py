@@ -118,6 +118,21 @@ def test_the_balance_loss_pushes_work_away_from_the_busiest_expert() -> None:
     assert after < before
 
 
+def test_padding_counts_neither_in_the_balance_nor_in_the_load() -> None:
+    _, moe = routed()
+    moe.train()
+    x = tokens(40)
+    moe(x)
+    assert moe.balance is not None
+    balance, load = moe.balance.detach(), moe.load_E.clone()
+    reset_load([moe])
+    padding = torch.full((2, 30, x.shape[-1]), 3.0)  # thirty times the same token: all of it goes to two experts
+    moe.real_BT = torch.cat([torch.ones(2, 20), torch.zeros(2, 30)], dim=1).bool()
+    moe(torch.cat([x, padding], dim=1))
+    torch.testing.assert_close(moe.balance.detach(), balance)
+    assert torch.equal(moe.load_E, load)
+
+
 def test_every_second_layer_can_stay_dense() -> None:
     from tiny_runs import tiny
 

@@ -16,7 +16,7 @@ from schemas.errors import ArtifactError, TrainError
 from schemas.mixes import LlavaSource, MixSpec
 from schemas.refs import Ref
 from trainers.checkpoint import load_trained
-from trainers.loop import Job, train, work
+from trainers.loop import Job, train, work, worker_claim
 from trainers.policy import load_policy
 from trainers.recipes import TrainConfig
 from trainers.tokenizer import nano_tokenizer
@@ -97,3 +97,13 @@ def test_a_missing_weights_folder_is_named(workspace: Workspace, tmp_path: Path)
     config = replace(reader(), needs_weights=True, weights=tmp_path / "qwen")
     with pytest.raises(TrainError, match="'qwen' is no directory"):
         train(mix=MIX, to=Ref("big", "1"), workspace=workspace, recipe=config)
+
+
+def test_the_worker_claims_the_cores_of_one_living_node() -> None:
+    def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, object]:
+        return {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}}
+
+    assert worker_claim([node(2)]) == {"CPU": 2}
+    assert worker_claim([node(4), node(8), node(64, alive=False)]) == {"CPU": 8}
+    assert worker_claim([node(64), node(16, 1), node(8, 2)]) == {"CPU": 16, "GPU": 1}
+    assert worker_claim([{"Alive": True, "Resources": {}}]) == {"CPU": 1}

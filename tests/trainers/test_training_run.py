@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,9 @@ from safetensors.torch import load_file
 from tiny_runs import STEPS, tiny, tiny_mix, train_tiny
 
 from schemas.errors import ArtifactError, TrainError
-from trainers.checkpoint import load_trained
+from trainers.checkpoint import load_trained, only_trainer
 from trainers.data import InMemoryMix
-from trainers.run import TrainResult, run_training
+from trainers.run import StepRow, TrainResult, run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,18 +37,23 @@ def metrics(home: Path, *, where: str = "final") -> list[dict[str, object]]:
     return [{name: value for name, value in row.items() if name not in ("samples_per_s", "wait_s")} for row in rows]
 
 
-@pytest.mark.parametrize("killed_after", [2, 4], ids=["in stage 1", "in stage 2"])
-def test_a_killed_run_goes_on_to_the_same_bits(
-    tmp_path: Path, straight: tuple[Path, TrainResult], killed_after: int
-) -> None:
+def kill_tiny(home: Path, *, after: int) -> None:
+    """Train in a process that is killed after this step."""
     script = Path(__file__).with_name("tiny_runs.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), str(killed_after)],
+        [sys.executable, str(script), str(home), str(after)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
         timeout=240,
     )
     assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("killed_after", [2, 4], ids=["in stage 1", "in stage 2"])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    tmp_path: Path, straight: tuple[Path, TrainResult], killed_after: int
+) -> None:
+    kill_tiny(tmp_path, after=killed_after)
     assert not (tmp_path / "final" / "model.safetensors").exists()
 
     result = train_tiny(tmp_path)
@@ -142,3 +149,143 @@ def test_a_finished_model_reads_back_with_all_it_needs_to_act(straight: tuple[Pa
 def test_a_folder_without_a_model_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is no checkpoint"):
         load_trained(tmp_path)
+
+
+@pytest.mark.parametrize("torn", ['{"step": 4, "draws": {"arms": 3}', '{"step": 4, "dr', "[4]", "\x00\x00\x00"])
+def test_a_torn_last_row_of_metrics_does_not_stop_a_run_from_going_on(
+    tmp_path: Path, straight: tuple[Path, TrainResult], torn: str
+) -> None:
+    home, unbroken = straight
+    shutil.copytree(home / "staging", tmp_path / "staging")
+    with (tmp_path / "staging" / "metrics.jsonl").open("a") as rows:
+        rows.write(torn)
+    assert train_tiny(tmp_path).fingerprint == unbroken.fingerprint
+    assert metrics(tmp_path) == metrics(home)
+
+
+def test_rows_are_on_disk_before_the_checkpoint_that_forgets_their_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(number: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{number}").readlink().name)
+        real_sync(number)
+
+    def rename(source: Path, target: Path) -> None:
+        if Path(target).name.startswith("step_"):
+            assert "metrics.jsonl" in synced
+            synced.clear()
+        real_rename(source, target)
+
+    monkeypatch.setattr("trainers.checkpoint.os.fsync", sync)
+    monkeypatch.setattr("trainers.checkpoint.os.rename", rename)
+    train_tiny(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["progress.json", "optimizer.pt", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_one_sentence_when_a_run_goes_on(tmp_path: Path, name: str, damage: str) -> None:
+    interrupt_tiny(tmp_path, after=1)
+    (step,) = (tmp_path / "staging").glob("step_*")
+    _damage(step / name, damage)
+    with pytest.raises(ArtifactError, match=name):
+        train_tiny(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("config.json", "cut"), ("model.safetensors", "cut"), ("config.json", "{}"), ("config.json", "[]")],
+)
+def test_a_damaged_model_is_one_sentence(
+    tmp_path: Path, straight: tuple[Path, TrainResult], name: str, damage: str
+) -> None:
+    shutil.copytree(straight[0] / "final", tmp_path / "final")
+    _damage(tmp_path / "final" / name, damage)
+    with pytest.raises(ArtifactError):
+        load_trained(tmp_path / "final")
+
+
+@pytest.mark.parametrize("field", ["embodiments", "shape", "recipe", "tokenizer_fingerprint"])
+def test_a_config_without_a_field_is_one_sentence(
+    tmp_path: Path, straight: tuple[Path, TrainResult], field: str
+) -> None:
+    shutil.copytree(straight[0] / "final", tmp_path / "final")
+    config = json.loads((tmp_path / "final" / "config.json").read_text())
+    del config[field]
+    (tmp_path / "final" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match=f"'final' is damaged: config.json cannot be read .*{field}"):
+        load_trained(tmp_path / "final")
+
+
+def interrupt_tiny(home: Path, *, after: int) -> None:
+    """Stop in this process after a step: the same files as a kill, without another start of torch."""
+
+    def stop(row: StepRow) -> None:
+        if row.step == after:
+            raise KeyboardInterrupt
+
+    for name in ("final", "staging"):
+        (home / name).mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tiny(), tiny_mix(), folder=home / "final", staging=home / "staging", num_threads=1, on_step=stop)
+
+
+def _damage(path: Path, damage: str) -> None:
+    match damage:
+        case "cut":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "gone":
+            path.unlink()
+        case text:
+            path.write_text(text)
+
+
+def test_one_trainer_at_a_time_the_next_waits_and_then_refuses(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, os, sys, time\n"
+            "lock = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)\n"
+            "fcntl.flock(lock, fcntl.LOCK_EX)\n"
+            "print('held', flush=True)\n"
+            "sys.stdin.readline()\n"
+            "time.sleep(0.6)",
+            str(tmp_path / "train.lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(TrainError, match="another process still trains"), only_trainer(tmp_path, patience_s=0.3):
+            pytest.fail("two trainers at once")
+        holder.stdin.write("let go soon\n")
+        holder.stdin.flush()
+        with only_trainer(tmp_path, patience_s=30):
+            assert holder.wait(timeout=30) == 0, "entered only after the holder was gone"
+    finally:
+        holder.kill()
+        holder.wait()
+    with only_trainer(tmp_path, patience_s=0):
+        pass
+
+
+def test_nothing_is_touched_while_another_still_trains(
+    tmp_path: Path, straight: tuple[Path, TrainResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that outlived its driver holds the lock: the next run neither trims its rows nor reads its weights."""
+    shutil.copytree(straight[0] / "staging", tmp_path / "staging")
+    (tmp_path / "final").mkdir()
+    before = {path: path.read_bytes() for path in (tmp_path / "staging").rglob("*") if path.is_file()}
+    impatient = partial(only_trainer, patience_s=0.3)
+    monkeypatch.setattr("trainers.run.only_trainer", impatient)
+    with only_trainer(tmp_path / "staging"), pytest.raises(TrainError, match="another process still trains"):
+        train_tiny(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "staging").rglob("*") if path.is_file()} == before
+    assert not list((tmp_path / "final").iterdir())

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_runs import robot_sample, text_sample, tiny
 from transformers import Qwen2VLForConditionalGeneration
 
 from schemas.errors import TrainError
 from schemas.mixes import Sample
+from trainers.checkpoint import load_tensors, model_tensors
 from trainers.data import Collator
 from trainers.models.action_expert import ActionShape
+from trainers.models.moe import reset_load
 from trainers.models.vla import Batch, Vla, build_vla, vlm_config
 from trainers.recipes import chatvla2_2b
 from trainers.tokenizer import nano_tokenizer
@@ -145,7 +148,7 @@ def test_the_prompt_ends_where_the_answer_begins() -> None:
 
 
 def test_local_weights_load_whole_and_a_missing_one_is_named(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     config = replace(tiny(), needs_weights=True, weights=tmp_path)
     torch.manual_seed(3)
@@ -178,3 +181,68 @@ def test_one_seed_makes_one_model() -> None:
     other = build_vla(replace(tiny(), seed=1), SHAPE, nano_tokenizer()).state_dict()
     name = "vlm.model.language_model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(first[name], other[name])
+
+
+def test_the_router_is_judged_without_padding() -> None:
+    vla = tiny_vla().train()
+    short, long = collate([text_sample(1)]), collate([text_sample(1), robot_sample(2)])
+    vla.hidden(short)
+    alone = [(layer.balance, float(layer.load_E.sum())) for layer in vla.moe_layers]
+    reset_load(vla.moe_layers)
+    padded = replace(long, **{name: getattr(long, name)[:1] for name in ("ids_BT", "labels_BT", "real_BT")})
+    assert not padded.real_BT.all()
+    vla.hidden(replace(padded, patches_P=short.patches_P, grids=short.grids))
+    for layer, (balance, load) in zip(vla.moe_layers, alone, strict=True):
+        torch.testing.assert_close(layer.balance, balance, rtol=1e-4, atol=1e-5)
+        assert float(layer.load_E.sum()) == load == 2 * int(short.real_BT.sum())
+
+
+def test_bfloat16_keeps_float32_weights_tables_and_updates() -> None:
+    vla = build_vla(replace(tiny(), precision="bfloat16"), SHAPE, nano_tokenizer()).train()
+    assert {tensor.dtype for tensor in (*vla.parameters(), *vla.buffers())} == {torch.float32}
+    inner = {name: buffer for name, buffer in vla.named_buffers() if name.endswith("inv_freq")}
+    plain = dict(tiny_vla().named_buffers())
+    assert inner
+    assert all(torch.equal(buffer, plain[name]) for name, buffer in inner.items())
+
+    kinds: set[torch.dtype] = set()
+    layer = vla.vlm.model.language_model.layers[0]
+    for module in (layer.self_attn.q_proj, layer.mlp.experts):
+        module.register_forward_hook(lambda _m, _i, out: kinds.add(out.dtype))
+    layer.mlp.gate.register_forward_hook(lambda _m, _i, out: kinds.add(out[2].dtype))
+    found = losses(vla, [robot_sample(1), text_sample(2)])
+    assert kinds == {torch.bfloat16, torch.float32}, "products in bfloat16, the router's scores in float32"
+    exact = losses(tiny_vla().train(), [robot_sample(1), text_sample(2)])
+    assert found["total"] == pytest.approx(exact["total"], rel=0.03)
+    assert found["total"] != exact["total"]
+
+    weight = layer.mlp.experts.down_proj
+    assert weight.grad is not None
+    weight.grad = torch.ones_like(weight)
+    before = weight.detach().clone()
+    scale = float(before.abs().mean())
+    torch.optim.SGD([weight], lr=1e-5 * scale).step()
+    moved = (before - weight.detach()) / scale
+    torch.testing.assert_close(moved.mean(), torch.tensor(1e-5), rtol=0.05, atol=0)
+    assert (moved > 0).float().mean() > 0.9
+
+
+def test_a_frame_to_be_filled_costs_no_weights_and_no_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vla = tiny_vla()
+    save_file(model_tensors(vla), tmp_path / "model.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn", lambda *a, **k: pytest.fail("noise for experts that a checkpoint brings"))
+        frame = build_vla(tiny(), SHAPE, nano_tokenizer(), empty=True)
+    assert all(parameter.is_meta for parameter in frame.parameters())
+    load_tensors(frame, tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    ours, theirs = frame.state_dict(), vla.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    buffers = dict(frame.named_buffers())
+    assert all(torch.equal(buffers[name], buffer) for name, buffer in vla.named_buffers())
+    assert frame.vlm.lm_head.weight is frame.vlm.get_input_embeddings().weight
+    samples = [robot_sample(1), text_sample(2)]
+    assert losses(frame.train(), samples) == losses(vla.train(), samples)

@@ -139,10 +139,8 @@ class ActionExpert(nn.Module):
             self.reasoning_embed(torch.cat([reasoned_BD, state_BS], dim=-1)),
         )
 
-    def forward(
-        self, x_BHA: Tensor, time_B: Tensor, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor
-    ) -> Tensor:
-        """The noise in the noisy chunk `x_BHA` at noise level `time_B`; what lies where `real_BHA` is False is unread."""
+    def forward(self, x_BHA: Tensor, time_B: Tensor, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor) -> Tensor:
+        """The noise in the noisy chunk `x_BHA` at noise level `time_B`; nothing is read where `real_BHA` is False."""
         real_BH = real_BHA.any(-1)
         looks_BH = real_BH | ~real_BH.any(-1, keepdim=True)  # a chunk of nothing looks at itself, not at no number
         time_BW = self.time_out(functional.silu(self.time_in(_time_features(time_B).to(seen_BW.dtype))))
@@ -175,9 +173,7 @@ class ActionExpert(nn.Module):
         return mean
 
     @torch.no_grad()
-    def sample(
-        self, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def sample(self, seen_BW: Tensor, reasoned_BW: Tensor, real_BHA: Tensor, generator: torch.Generator) -> Tensor:
         """A chunk (B, H, A) in model units, by `sample_steps` DDIM steps from noise; zero where `real_BHA` is False."""
         shape = (len(seen_BW), self.shape.steps, self.shape.action_width)
         x_BHA = torch.randn(shape, generator=generator).to(seen_BW.device, torch.float32)

@@ -248,8 +248,9 @@ def build_vla(
 ) -> Vla:
     """A model ready for its first step: VLM from `config.weights` or from the seed, experts copied from its MLPs.
 
-    `empty` builds only the frame, without memory for a weight, for `load_tensors` to fill. Call it under `torch.device("meta")` to get shapes and
-    names only. Raises TrainError when weights are needed and missing, or do not fit.
+    `empty` builds only the frame, without memory for a weight, for `load_tensors` to fill. Call it under
+    `torch.device("meta")` to get shapes and names only. Raises TrainError when weights are needed and missing, or do
+    not fit.
     """
     if empty:
         return _empty_vla(config, shape, tokenizer)

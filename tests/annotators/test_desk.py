@@ -1,0 +1,268 @@
+"""What a reviewer's press writes down: the words that were shown, under the name of the one who pressed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ledger_rows import proposal, result, segments, trace
+from raw_files import write_aloha_episode
+
+from annotators.review import TraceForm, segment_rows
+from apps.review.access import check_host, read_logins
+from apps.review.app import build_app
+from apps.review.desk import Desk, Shown, Typed, typed_cells
+from apps.review.page import Page
+from dataengine.convert import convert
+from dataengine.workspace import Workspace
+from schemas.annotations import Card, ReasoningTrace, SegmentList
+from schemas.errors import LedgerError, UsageError
+from schemas.refs import Ref
+
+EPISODES = Ref("tiny", "1")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("desk")
+    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
+    workspace = Workspace.at(folder / "workspace")
+    convert(source_path=folder / "raw", to=EPISODES, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
+    return workspace
+
+
+@pytest.fixture
+def desk(tiny: Workspace, tmp_path: Path) -> Iterator[Desk]:
+    opened = Desk(workspace=tiny, episodes=EPISODES, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield opened
+    opened.close()
+
+
+def propose(desk: Desk, payload: ReasoningTrace | SegmentList, model: str = "reader 1") -> None:
+    [episode_id] = desk.episodes.ids()
+    run_id = desk.ledger.start_run(kind="annotate", recipe={})
+    desk.ledger.add_proposals(run_id, [(proposal(episode_id, payload, model), [result("pass")])])
+
+
+def fields(payload: ReasoningTrace | SegmentList) -> Typed:
+    """The form as it starts with a payload."""
+    if isinstance(payload, ReasoningTrace):
+        return Typed(trace=TraceForm.of(payload), segments=(), note="")
+    return Typed(trace=TraceForm(), segments=typed_cells(segment_rows(payload)), note="")
+
+
+def shown_to(desk: Desk, reviewer: str) -> Shown:
+    [row] = desk.queue(desk.wanted())
+    found = desk.take(reviewer=reviewer, wanted=desk.wanted(), item_id=row.item_id)
+    assert found is not None
+    return found
+
+
+MACHINE, ALICE, NEWER = trace(), trace(board="4+2", solution="4+2=6", pick="7", where="right"), trace(board="9+9")
+CUT = segments(400_000_000)
+CORRECTED = CUT.model_copy(
+    update={"segments": (CUT.segments[0].model_copy(update={"label": "hold"}), *CUT.segments[1:])}
+)
+
+
+def edited_by_alice(desk: Desk, machine: Any = MACHINE, hers: Any = ALICE) -> None:
+    propose(desk, machine)
+    first = shown_to(desk, "alice")
+    desk.decide("edit", token=first.token, reviewer="alice", typed=fields(hers))
+
+
+@pytest.mark.parametrize(("machine", "hers"), [(MACHINE, ALICE), (CUT, CORRECTED)])
+def test_accepting_an_edited_item_confirms_the_words_that_are_shown(desk: Desk, machine: Any, hers: Any) -> None:
+    edited_by_alice(desk, machine, hers)
+    shown = shown_to(desk, "bob")
+    assert shown.start == hers
+    made = desk.decide("accept", token=shown.token, reviewer="bob", typed=fields(shown.start))
+    assert (made.action, made.payload, made.reviewer) == ("edit", hers, "bob")
+    assert desk.ledger.item(made.item_id).confirmed == hers
+
+
+def test_accepting_a_conflict_keeps_what_stands_in_the_fields_and_ends_the_conflict(desk: Desk) -> None:
+    edited_by_alice(desk)
+    propose(desk, NEWER, "reader 2")
+    shown = shown_to(desk, "bob")
+    assert shown.item.conflict
+    made = desk.decide("accept", token=shown.token, reviewer="bob", typed=fields(shown.start))
+    item = desk.ledger.item(made.item_id)
+    assert (item.confirmed, item.conflict) == (ALICE, False)
+
+
+@pytest.mark.parametrize(("machine", "hers"), [(MACHINE, ALICE), (CUT, CORRECTED)])
+def test_fields_put_back_to_the_proposal_are_saved_as_an_accept_of_it(desk: Desk, machine: Any, hers: Any) -> None:
+    edited_by_alice(desk, machine, hers)
+    shown = shown_to(desk, "bob")
+    made = desk.decide("edit", token=shown.token, reviewer="bob", typed=fields(machine))
+    assert (made.action, made.payload) == ("accept", None)
+    assert desk.ledger.item(made.item_id).confirmed == machine
+
+
+def test_an_untouched_proposal_is_accepted_as_it_is(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    made = desk.decide("accept", token=shown.token, reviewer="bob", typed=fields(MACHINE))
+    assert (made.action, made.payload) == ("accept", None)
+
+
+def test_a_trace_with_more_cards_than_the_form_is_accepted_whole_and_not_edited(desk: Desk) -> None:
+    cards = tuple(Card(text=str(number), position="unknown") for number in range(8))
+    many = ReasoningTrace(board="4+1", solution="4+1=5", cards=cards, pick_text="5")
+    propose(desk, many)
+    shown = shown_to(desk, "bob")
+    typed = fields(many)
+    assert len(typed.trace.cards) == 6
+    changed = replace(typed, trace=replace(typed.trace, board="4+2"))
+    with pytest.raises(LedgerError, match="has 8 cards and the form holds 6"):
+        desk.decide("edit", token=shown.token, reviewer="bob", typed=changed)
+    made = desk.decide("accept", token=shown.token, reviewer="bob", typed=typed)
+    assert desk.ledger.item(made.item_id).confirmed == many
+
+
+def test_a_chat_marker_is_refused_in_a_sentence(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    typed = fields(MACHINE)
+    evil = replace(typed, trace=replace(typed.trace, board="4+1<|im_end|>"))
+    with pytest.raises(LedgerError, match=r"Not saved yet\. The words hold the chat marker <\|im_end\|>"):
+        desk.decide("edit", token=shown.token, reviewer="bob", typed=evil)
+    with pytest.raises(LedgerError, match="chat marker"):
+        propose(desk, trace(board="<|image_pad|>"), "reader 2")
+    with pytest.raises(LedgerError, match="chat marker"):
+        desk.ledger.decide(
+            item_id=shown.item.item_id,
+            base_proposal_id=shown.item.head.proposal_id,
+            action="edit",
+            reviewer="bob",
+            payload=trace(solution="<|endoftext|>"),
+            idem_key="x",
+            lead_time_ms=1,
+        )
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the page warns about."""
+    words: list[str] = []
+    monkeypatch.setattr("gradio.Warning", words.append)
+    return words
+
+
+@pytest.fixture
+def page(desk: Desk) -> Page:
+    import gradio as gr
+
+    with gr.Blocks():
+        return Page(desk, "alice")
+
+
+def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list[Any]:
+    """What the browser sends."""
+    form = TraceForm.of(MACHINE)
+    cards = (form.cards + (("", "unknown"),) * 6)[:6]
+    token = shown.token.model_dump_json() if shown else None
+    start = [
+        token,
+        reviewer,
+        "",
+        -1,
+        "",
+        "",
+        board or form.board,
+        form.solution,
+        form.pick_text,
+        form.pick_position,
+        [],
+    ]
+    return [*start, *(text for text, _ in cards), *(where for _, where in cards)]
+
+
+NOBODY = SimpleNamespace(username=None)
+
+
+@pytest.mark.parametrize("handler", ["on_undo", "on_name"])
+def test_nothing_that_was_typed_is_dropped_in_silence(desk: Desk, page: Page, said: list[str], handler: str) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "alice")
+    getattr(page, handler)(NOBODY, *values(shown, "alice", board="4+8"))
+    assert "You changed fields" in said[0]
+    assert desk.ledger.item(shown.item.item_id).lease_owner == "alice"
+
+
+def test_the_newest_proposal_can_be_put_into_the_fields_and_confirmed(desk: Desk, page: Page) -> None:
+    edited_by_alice(desk)
+    propose(desk, NEWER, "reader 2")
+    shown = shown_to(desk, "bob")
+    filled = dict(zip(page.outputs, page.on_newest(NOBODY, *values(shown, "bob")), strict=True))
+    assert (filled[page.board], filled[page.token]) == ("9+9", shown.token.model_dump_json())
+    assert filled[page.newest]["visible"] is True
+    made = desk.decide("edit", token=shown.token, reviewer="bob", typed=fields(NEWER))
+    assert (made.action, desk.ledger.item(made.item_id).confirmed) == ("accept", NEWER)
+
+
+def test_a_decision_about_nothing_says_so(page: Page, said: list[str]) -> None:
+    page.on_accept(NOBODY, *values(None, "alice"))
+    page.on_accept(NOBODY, *values(None, ""))
+    assert "Nothing is shown" in said[0]
+    assert "needs your name" in said[1]
+
+
+def test_a_login_decides_under_its_own_name_whatever_the_field_says(desk: Desk, page: Page) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "carol")
+    page.on_accept(SimpleNamespace(username="carol"), *values(shown, "alice"))
+    [made] = desk.ledger.decisions()
+    assert made.reviewer == "carol"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "robot.lab", ""])
+def test_other_machines_are_let_in_with_logins_only(host: str) -> None:
+    with pytest.raises(UsageError, match="--auth FILE"):
+        check_host(host, None)
+    check_host(host, [("alice", "correct horse")])
+    check_host("127.0.0.1", None)
+    check_host("localhost", None)
+    check_host("::1", None)
+
+
+@pytest.mark.parametrize("words", ["", "alice\n", "alice:short\n", ":long enough\n", "a:long enough\na:long enough\n"])
+def test_a_file_of_logins_that_is_wrong_is_refused_without_quoting_it(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "logins"
+    path.write_text(words)
+    with pytest.raises(UsageError) as refused:
+        read_logins(path)
+    assert "enough" not in str(refused.value)
+    path.write_text("alice:pass:word\n\nbob: two words \n")
+    assert read_logins(path) == [("alice", "pass:word"), ("bob", " two words")]
+
+
+def test_a_served_page_with_logins_shows_nothing_without_one(desk: Desk, tiny: Workspace, tmp_path: Path) -> None:
+    import socket
+
+    import httpx
+
+    from apps.review.app import serve
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url = f"http://127.0.0.1:{port}"
+    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=ledger_url, reviewer=None, has_login=True)
+    with pytest.raises(UsageError, match="--auth FILE"):
+        serve(app, host="0.0.0.0", port=port)
+    serve(app, host="127.0.0.1", port=port, logins=[("alice", "correct horse")])
+    try:
+        with httpx.Client(base_url=url) as client:
+            assert client.get("/config").status_code == 401
+            assert client.post("/gradio_api/queue/join", json={}).status_code == 401
+            wrong = {"username": "alice", "password": "guess"}
+            assert client.post("/login", data=wrong).status_code == 400
+            assert client.post("/login", data={**wrong, "password": "correct horse"}).status_code == 200
+            assert client.get("/config").json()["username"] == "alice"
+    finally:
+        app.close(verbose=False)
