@@ -50,6 +50,7 @@ def test_recorded_chunks_succeed_and_random_ones_do_not(done: tuple[Workspace, s
     assert all(text for row in trained for text in row.reasoning)  # also where the gate refused the chunk
 
 
+@pytest.mark.slow
 def test_a_second_demo_finds_everything_there_even_when_the_ledger_went_on(done: tuple[Workspace, str]) -> None:
     from annotators.ledger import Ledger
 
