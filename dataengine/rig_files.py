@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.errors import RigError, did_you_mean
-from schemas.rigs import RIG_SCHEMA, Rig
+from schemas.rigs import RIG_SCHEMA, RIG_SCHEMAS, Rig
 
 RIG_FOLDER = Path(__file__).parent / "rigs"
 
@@ -42,10 +42,11 @@ def read_rig(path: Path) -> Rig:
     if not isinstance(value, dict):
         raise RigError(f"{path.name} holds no mapping. Start from the draft of `dataengine inspect PATH`.")
     version = value.get("schema_version", RIG_SCHEMA)
-    if version != RIG_SCHEMA:
-        raise RigError(f"{path.name} has schema_version {version}; this program reads {RIG_SCHEMA}. Write it anew.")
+    if version not in RIG_SCHEMAS:
+        known = " and ".join(map(str, RIG_SCHEMAS))
+        raise RigError(f"{path.name} has schema_version {version}; this program reads {known}. Write it anew.")
     try:
-        return Rig.model_validate(value)
+        return Rig.model_validate({**value, "schema_version": RIG_SCHEMA})
     except ValidationError as error:
         raise RigError(_sentence(path.name, error)) from None
 

@@ -38,7 +38,8 @@ class CameraSpec:
     width: int
     encoding: str  # "jpeg" | "raw" | a video codec name such as "av1"
     channel_order: str  # "rgb" | "bgr"
-    orientation: str = "upright"  # "upright" | "rotated_180"
+    orientation: str = "upright"  # "upright" | "rotated_180" | "flipped_vertical"
+    depth_unit_m: float | None = None  # of a depth camera: metres per stored unit; None = colour
 
 
 class JpegStream(Protocol):
@@ -59,19 +60,42 @@ class ArrayStream(Protocol):
     def arrays(self) -> Iterator[NDArray[np.uint8]]: ...
 
 
+class DepthStream(Protocol):
+    """A depth camera; yields (height, width) uint16 or float32, metres = value * spec.depth_unit_m, 0 = unmeasured."""
+
+    @property
+    def spec(self) -> CameraSpec: ...
+    def __len__(self) -> int: ...
+    def depths(self) -> Iterator[NDArray[np.uint16] | NDArray[np.float32]]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFile:
-    """A camera stored as a video file holding exactly this episode; packets are copied, never re-encoded."""
+    """A camera stored in a video file, whole or from picture `first` on; packets are copied, never re-encoded."""
 
     spec: CameraSpec
     path: Path
     num_frames: int
+    first: int = 0  # pictures of the file, in presentation order, before this episode
+    whole: bool = True  # False: the file holds other episodes too
 
     def __len__(self) -> int:
         return self.num_frames
 
 
-type CameraStream = JpegStream | ArrayStream | VideoFile
+type CameraStream = JpegStream | ArrayStream | DepthStream | VideoFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSkew:
+    """How one stream fitted the rows: ages of the values taken, and messages no row or more than one row took."""
+
+    num_messages: int
+    num_dropped: int  # messages between the first and the last row that no row took
+    num_repeated: int  # rows that took the same message as the row before
+    p50_s: float
+    p95_s: float
+    max_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +108,7 @@ class Episode:
     cameras: dict[str, CameraStream]
     stamps_ns: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # stream -> original stamps, if recorded
     imported: dict[str, tuple[str, ...]] = field(default_factory=dict)  # annotations found in the raw data
+    skew: dict[str, StreamSkew] = field(default_factory=dict)  # of sources that align streams: stream -> how it fitted
 
     def __post_init__(self) -> None:
         if not self.columns:

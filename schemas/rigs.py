@@ -4,27 +4,51 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RIG_SCHEMA = 1
-SourceKind = Literal["aloha_hdf5", "lerobot_v21", "diffusion_zarr"]
+RIG_SCHEMA = 2
+RIG_SCHEMAS = (1, 2)  # what is read; 2 added alignment, depth, declared transforms and metadata keys, all optional
+SourceKind = Literal[
+    "aloha_hdf5",  # ACT, ALOHA, DexVLA, TinyVLA, ChatVLA
+    "robomimic_hdf5",  # robomimic, robosuite, LIBERO
+    "diffusion_zarr",
+    "umi_zarr",
+    "lerobot_v1",
+    "lerobot_v21",  # v2.0 and v2.1, GR00T's modality.json among them
+    "lerobot_v30",
+    "rlds",
+    "mcap",
+    "ros1_bag",
+    "ros2_bag",  # sqlite
+]
+Orientation = Literal["upright", "rotated_180", "flipped_vertical"]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
 class Feature(BaseModel):
-    """One low-dimensional column: where it lies in the raw data and what its numbers are."""
+    """One low-dimensional column: where it lies in the raw data and what its numbers are.
+
+    `scale` and `offset` are the declared transform: value * scale + offset in float64, stored as float32. Without them
+    every number is kept bit for bit.
+    """
 
     model_config = _FROZEN
-    key: str  # key in the raw data, e.g. "observations/qpos"
+    key: str  # key in the raw data, e.g. "observations/qpos", or "topic.field", e.g. "/joint_states.position"
     names: tuple[str, ...] = ()  # one per dimension; empty = numbered
-    unit: str = "unknown"  # e.g. "rad", "m", "mixed: rad, gripper 0 closed..1 open"
+    unit: str = "unknown"  # after the transform, e.g. "rad", "m", "mixed: rad, gripper 0 closed..1 open"
     columns: tuple[int, ...] | None = None  # take these dimensions of the raw column; None = all
+    joints: tuple[str, ...] = ()  # of messages that name their values: take these, in this order; () = as they come
+    scale: float | tuple[float, ...] | None = None
+    offset: float | tuple[float, ...] | None = None
     optional: bool = False  # a dataset without it is fine; one that has it has it in every episode
+    align: Literal["as_of", "linear"] = "as_of"  # "linear" looks at the next value too: only where that is no cheating
+    max_age_s: Annotated[float, Field(gt=0)] | None = None  # None: the clock's
 
 
 class Camera(BaseModel):
     """One camera: where it lies in the raw data and how its pixels must be read.
 
     `channel_order` is the order of the last axis of an array, or of what a standard decoder asked for RGB makes of a
-    JPEG row: "bgr" = red and blue come out swapped.
+    JPEG row: "bgr" = red and blue come out swapped. A camera with `depth_unit_m` is a depth camera: one value per
+    pixel, metres = value * depth_unit_m, 0 = nothing measured.
     """
 
     model_config = _FROZEN
@@ -32,7 +56,18 @@ class Camera(BaseModel):
     channel_order: Literal["rgb", "bgr", "unknown"] = "unknown"
     jpeg_channel_order: Literal["rgb", "bgr"] | None = None  # for JPEG rows, where it differs from plain arrays
     optional: bool = False  # a dataset without it is fine; one that has it has it in every episode
-    orientation: Literal["upright", "rotated_180"] = "upright"
+    orientation: Orientation = "upright"
+    depth_unit_m: Annotated[float, Field(gt=0)] | None = None  # 0.001 where depth is in millimetres
+    max_age_s: Annotated[float, Field(gt=0)] | None = None  # None: the clock's
+
+
+class Clock(BaseModel):
+    """How streams of several rates become rows: each row takes from every stream the newest value not after it."""
+
+    model_config = _FROZEN
+    reference: str | None = None  # feature or camera whose stamps are the rows; None: an even grid at rate_hz
+    stamp: Literal["header", "log", "publish"] = "header"  # of messages; log where there is no header stamp
+    max_age_s: Annotated[float, Field(gt=0)] = 0.1  # a row for which a stream has only older values is no row
 
 
 class EndEffector(BaseModel):
@@ -70,10 +105,14 @@ class Arm(BaseModel):
 
 
 class MetadataRule(BaseModel):
-    """Where episode metadata comes from: fixed words, then a CSV beside the data (column `file` or `episode`)."""
+    """Where episode metadata comes from: fixed words, then the raw file, then a CSV beside the data.
+
+    The CSV has a column `file` or `episode`. Later ones overrule earlier ones.
+    """
 
     model_config = _FROZEN
     fixed: dict[str, str] = Field(default_factory=dict)
+    keys: dict[str, str] = Field(default_factory=dict)  # our word ("operator") -> key or attribute in the raw file
     csv: str | None = None  # path relative to the raw folder
 
 
@@ -94,6 +133,7 @@ class Rig(BaseModel):
     task_key: str | None = None  # raw key of the instruction, e.g. "language_raw"
     metadata: MetadataRule = MetadataRule()
     action_shift_steps: int = 0  # recorded, never applied: some trainers of this layout read action[t-1]
+    clock: Clock = Clock()  # of sources whose streams have stamps of their own
 
     @model_validator(mode="after")
     def _names_are_usable(self) -> "Rig":

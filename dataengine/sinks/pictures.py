@@ -105,6 +105,8 @@ def pictures(stream: CameraStream) -> Iterator[Picture]:
     elif hasattr(stream, "jpegs"):
         for jpeg in stream.jpegs():
             yield Picture(spec, jpeg=bytes(jpeg))
+    elif hasattr(stream, "depths"):
+        raise EpisodeError(f"camera '{spec.name}' is a depth camera, which has no colour picture.")
     else:
         for array in stream.arrays():
             if array.shape != (spec.height, spec.width, 3) or array.dtype != np.uint8:

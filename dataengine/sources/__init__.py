@@ -7,7 +7,7 @@ from dataengine.sources.detection import find_dataset
 from dataengine.sources.diffusion_zarr import DiffusionZarr
 from dataengine.sources.lerobot_v21 import LeRobotV21
 from dataengine.sources.protocol import Source
-from schemas.errors import RigError
+from schemas.errors import RigError, SourceError
 from schemas.rigs import Rig, SourceKind
 
 __all__ = ["Source", "detect", "open_source"]
@@ -43,3 +43,5 @@ def open_source(path: Path, rig: Rig | None) -> Source:
                     "or your own file started from the draft of `dataengine inspect`."
                 )
             return DiffusionZarr.open(found.root, rig)
+        case other:
+            raise SourceError(f"'{path}' holds {other}, which is not read.")

@@ -47,21 +47,42 @@ def find_dataset(path: Path) -> Found:
 def _walk(path: Path) -> list[Found]:
     """Every dataset below `path`; what lies inside one is not looked at."""
     found: list[Found] = []
-    has_hdf5 = False
+    collected: set[SourceKind] = set()
     for folder, subfolders, files in os.walk(path):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         here = Path(folder)
-        if (here / "meta/info.json").is_file():
-            found.append(Found("lerobot_v21", here))
-        elif ".zgroup" in files or "zarr.json" in files:
-            if (here / "meta/episode_ends").is_dir() or here == path:
-                found.append(Found("diffusion_zarr", here))
+        kind = _owner(here, files)
+        if kind is not None:
+            found.append(Found(kind, here))
+        if kind is not None or _is_zarr(files):
+            subfolders.clear()
         else:
-            has_hdf5 = has_hdf5 or any(name.endswith(SUFFIX) and not name.startswith(".") for name in files)
-            continue
-        subfolders.clear()
-    # Recorders nest HDF5 episodes by day or task: together they are one dataset.
-    return [*found, *([Found("aloha_hdf5", path)] if has_hdf5 else [])]
+            collected |= {kind for name in files if not name.startswith(".") and (kind := _collected(name))}
+    # Recorders nest episode files by day or task: together they are one dataset.
+    found += [Found(kind, path) for kind in sorted(collected)]
+    if not found and _is_zarr([each.name for each in path.iterdir()]):
+        return [Found("diffusion_zarr", path)]  # which lacks what a replay buffer has: `open_zarr` says what
+    return found
+
+
+def _owner(here: Path, files: list[str]) -> SourceKind | None:
+    """The format whose dataset this very folder is; None for a folder that is none."""
+    if (here / "meta/info.json").is_file():
+        return "lerobot_v21"
+    if _is_zarr(files) and (here / "meta/episode_ends").is_dir():
+        return "diffusion_zarr"
+    return None
+
+
+def _is_zarr(files: list[str]) -> bool:
+    return ".zgroup" in files or "zarr.json" in files
+
+
+def _collected(file: str) -> SourceKind | None:
+    """The format of which each such file, wherever it lies, is one episode."""
+    if file.endswith(SUFFIX):
+        return "aloha_hdf5"
+    return None
 
 
 def _check_readable(found: Found) -> None:
