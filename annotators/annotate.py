@@ -2,10 +2,10 @@
 
 Workers look at episodes; this process alone asks models and writes databases, in short batches. Running it again
 proposes only what is missing: an episode that the same family, backend, model and prompts already spoke about, from the
-same rig and pictures, judged by the same verifiers, is skipped.
+same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from dataengine.episode_set import EpisodeSet
 from dataengine.ray_session import init_ray
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, FieldName, Proposal, Provenance, VerifierResult
+from schemas.content_hashes import ContentHashes
 from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
@@ -78,7 +79,10 @@ def annotate(
         numbers=numbers_hash(opened.rig),
         pictures=pictures_hash(workspace, opened, camera),
     )
-    pending = _pending(ledger, voice, wanted)
+    now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}
+    if not dry_run:
+        ledger.refit(now)
+    pending = _pending(ledger, voice, wanted, now)
     report = partial(
         Tally.report,
         dry_run=dry_run,
@@ -95,7 +99,7 @@ def annotate(
         observed = _observe_all(opened, camera, inner is not None, pending, workers, ray_address)
         for batch in batched(observed, _BATCH):
             rows = list(_propose(batch, voice, client, tally))
-            tally.num_new += ledger.add_proposals(run_id, rows)
+            tally.num_new += ledger.add_proposals(run_id, rows, seen=now)
             if on_progress:
                 on_progress(tally.num_proposed + len(tally.failures), len(pending))
     if client and client.num_made and set(tally.outcomes) <= {"error", "skipped"}:
@@ -144,8 +148,8 @@ class _Voice:
         }
 
 
-def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str]) -> list[str]:
-    """Episodes for which some field, or a judgement of today's verifiers, is missing."""
+def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str], now: Mapping[str, ContentHashes]) -> list[str]:
+    """Episodes for which some field, or a judgement of today's verifiers, is missing or stale."""
     names = voice.family.file.fields
     spoken: dict[str, set[str]] = {}
     for some in batched(wanted, 500):  # databases limit how many values one query may name
@@ -157,6 +161,7 @@ def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str]) -> list[str]:
                 proposal.family == voice.family.label
                 and proposal.provenance == said
                 and judged >= applicable(voice.family.file.verifiers, proposal.field)
+                and not stored.misfit(now.get(proposal.episode_id))
             ):
                 spoken.setdefault(proposal.episode_id, set()).add(proposal.field)
     return [name for name in wanted if spoken.get(name, set()) < set(names)]

@@ -13,9 +13,10 @@ from annotators.kinematics import commanded_events, gripper_events, segment
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.traces import UNREAD
-from dataengine.episode_set import EpisodeSet
+from dataengine.episode_set import EpisodeRow, EpisodeSet
 from schemas.annotations import Card, GripperEvent, SegmentList
 from schemas.errors import EpisodeError
+from schemas.spans import frame_of_ns
 
 _LOOKS = 6  # frames tried until a view is clear
 _WHOLE_HEIGHT = 480  # a whole frame that is sent because nothing was found in it
@@ -74,8 +75,9 @@ class Observer:
         self, episode_id: str, camera: str, reader: Reader, segments: SegmentList, evidence: Evidence
     ) -> Observation:
         frame_at = lru_cache(maxsize=16)(lambda index: self._episodes.frame(episode_id, camera, index))
-        num_frames = self._episodes.row(episode_id).num_frames
-        first_close, last_open = _grasp_span(evidence.events or (), num_frames, evidence.rate_hz)
+        row = self._episodes.row(episode_id)
+        num_frames = row.num_frames
+        first_close, last_open = _grasp_span(evidence.events or (), row, evidence.rate_hz)
         start, layout = _clear_view(frame_at, np.linspace(0, first_close, _LOOKS).astype(int).tolist())
         later = np.linspace(num_frames - 1, last_open, _LOOKS).astype(int).tolist()
         again, board_again = _second_look(frame_at, [*later, first_close // 2], start, layout)
@@ -87,9 +89,10 @@ class Observer:
             readings = reader.board(*board_crops(frame_at(start), frame_at(again), layout.board, board_again))
         cards = tuple(self._card(reader, frame_at(start), layout, index) for index in range(len(layout.cards)))
         pick = find_pick(frame_at(start), layout, later, frame_at, reader.card)
-        images = _images(camera, frame_at(start).shape, layout, start, board_again, again)
+        before = row.start_frame  # pictures are named by their place in the recording, which a later trim leaves alone
+        images = _images(camera, frame_at(start).shape, layout, before + start, board_again, before + again)
         if pick:
-            images["after"] = _image(camera, pick.frame, None)
+            images["after"] = _image(camera, before + pick.frame, None)
         return Observation(
             episode_id=episode_id,
             segments=segments,
@@ -107,12 +110,13 @@ class Observer:
         return Card(text=text or UNREAD, position=layout.position(index), box_xyxy=paper.box(frame.shape))
 
 
-def _grasp_span(events: Sequence[GripperEvent], num_frames: int, rate_hz: int) -> tuple[int, int]:
+def _grasp_span(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -> tuple[int, int]:
     """Frames of the first closing and of the last opening; a third and the end of the episode where unknown."""
+    num_frames = row.num_frames
     closes = [event.stamp_ns for event in events if event.event == "close"]
     opens = [event.stamp_ns for event in events if event.event == "open"]
-    first_close = closes[0] * rate_hz // 1_000_000_000 if closes else num_frames // 3
-    last_open = opens[-1] * rate_hz // 1_000_000_000 if opens else num_frames - 1
+    first_close = frame_of_ns(closes[0], rate_hz) - row.start_frame if closes else num_frames // 3
+    last_open = frame_of_ns(opens[-1], rate_hz) - row.start_frame if opens else num_frames - 1
     return min(first_close, num_frames - 1), min(last_open, num_frames - 1)
 
 

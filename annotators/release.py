@@ -5,7 +5,9 @@
   because the proposal is then known to be wrong, and so are segments that were cut with another rig than the episodes'.
 * either: a person's word where there is one, else verified.
 
-A person's reject leaves the item out under every policy. What is left out is a row in `rejected`, with its reason.
+What was said or decided about pictures or a clock that have changed since is stale and counts as not said; where a trim
+cut an episode, what was said about the rest of it is released for the rest. A person's reject leaves the item out under
+every policy. What is left out is a row in `rejected`, with its reason.
 """
 
 from collections.abc import Sequence
@@ -19,13 +21,14 @@ from annotators.inputs import numbers_hash
 from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
 from annotators.ledger.rows import AnyPayload
 from dataengine.artifacts import Draft, begin
-from dataengine.episode_set import EpisodeSet
+from dataengine.episode_set import EpisodeRow, EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import RELEASE_SCHEMA, Basis, ReasoningTrace, ReleasePolicy, SegmentList, release_schema
+from schemas.content_hashes import ContentHashes
 from schemas.errors import UsageError
 from schemas.records import InputRef, Record, RejectedRow, canonical_json, sha256_of
 from schemas.refs import Ref
-from schemas.spans import NS_PER_S
+from schemas.spans import frame_ns
 
 FILE = "annotations.parquet"
 _NOT_IDENTITY = ("ledger_seq",)  # depends on the order in which workers finished, not on what was said
@@ -88,12 +91,24 @@ def release(
         return _write(draft, shown, ours, policy, frozen_seq)
 
 
-def choose(history: ItemHistory, policy: ReleasePolicy, numbers: str) -> Released | Withheld:
-    """What one item's history amounts to under a policy, for episodes whose rig has the hash `numbers`."""
+def choose(
+    history: ItemHistory, policy: ReleasePolicy, numbers: str, now: ContentHashes | None = None
+) -> Released | Withheld:
+    """What one item's history amounts to under a policy, for episodes whose rig has the hash `numbers`.
+
+    `now` is what its episode is like; a decision about anything else does not count, except that a reject stays one.
+    """
     decision = history.standing
+    stale = history.stale(now) if decision is not None else ""
     if decision is not None and decision.action == "reject":
         words = f": {decision.note}" if decision.note else ""
-        return Withheld(history=history, reason=f"rejected by {decision.reviewer}{words}")
+        since = f"; stale since: {stale}, decide again" if stale else ""
+        return Withheld(history=history, reason=f"rejected by {decision.reviewer}{words}{since}")
+    if decision is not None and stale:
+        if policy == "human":
+            reason = f"stale: {decision.reviewer} decided ({decision.action}), and {stale} since; decide again"
+            return Withheld(history=history, reason=reason)
+        decision = None
     if decision is not None and policy != "verified":
         base = history.proposal(decision.base_proposal_id)
         payload = decision.payload or base.proposal.payload
@@ -104,11 +119,11 @@ def choose(history: ItemHistory, policy: ReleasePolicy, numbers: str) -> Release
         reason = f"edited by {decision.reviewer}, so the proposal is wrong (policy human or either releases the edit)"
         return Withheld(history=history, reason=reason)
     candidates = history.proposals if decision is None else (history.proposal(decision.base_proposal_id),)
-    fitting = [row for row in candidates if _fits(row, numbers)]
+    fitting = [row for row in candidates if _fits(row, numbers) and not row.misfit(now)]
     chosen = fitting[-1] if fitting else history.head
-    doubt = _why_unverified(chosen) if fitting else "cut with another rig than these episodes have; annotate again"
+    doubt = _why_unverified(chosen) if fitting else _why_unfit(chosen, now)
     if doubt is not None:
-        words = f"no decision, and {doubt}" if policy == "either" else doubt
+        words = f"{'a stale' if stale else 'no'} decision, and {doubt}" if policy == "either" else doubt
         return Withheld(history=history, reason=words)
     payload = chosen.proposal.payload
     return Released(history=history, payload=payload, proposal=chosen, basis="verified", decision=decision)
@@ -118,6 +133,12 @@ def _fits(stored: StoredProposal, numbers: str) -> bool:
     """False for segments that were cut with another rig; what names no inputs was not computed here."""
     made_from = stored.proposal.provenance.inputs_hash
     return stored.proposal.field != "segments" or made_from in (None, numbers)
+
+
+def _why_unfit(stored: StoredProposal, now: ContentHashes | None) -> str:
+    stale = stored.misfit(now)
+    what = f"stale: {stale} since it was proposed" if stale else "cut with another rig than these episodes have"
+    return f"{what}; annotate again"
 
 
 def _why_unverified(stored: StoredProposal) -> str | None:
@@ -136,7 +157,8 @@ def _state(history: ItemHistory) -> list[Any]:
         [row.proposal_id, sorted(canonical_json(result.model_dump(mode="json")) for result in row.results)]
         for row in history.proposals
     ]
-    return [history.item_id, said, [row.decision_id for row in history.decisions]]
+    seen = sorted(canonical_json(one.model_dump(mode="json")) for row in history.proposals for one in row.seen)
+    return [history.item_id, said, [row.decision_id for row in history.decisions], *([seen] if seen else [])]
 
 
 def _in_dataset_order(shown: EpisodeSet, histories: Sequence[ItemHistory]) -> list[ItemHistory]:
@@ -156,11 +178,12 @@ def _write(
     for index, history in enumerate(histories):
         silent.pop(history.episode_id, None)
         counts["items"] += 1
-        chosen = choose(history, policy, numbers)
+        row = shown.row(history.episode_id)
+        chosen = choose(history, policy, numbers, row.hashes)
         if isinstance(chosen, Released):
             following = histories[index + 1] if index + 1 < len(histories) else None
             try:
-                made = _rows(chosen, _end_ns(shown, history, following))
+                made = _rows(chosen, _end_ns(shown, history, following), _Window.of(shown, row))
             except SpanError as error:
                 chosen = Withheld(history=history, reason=str(error))
             else:
@@ -178,20 +201,43 @@ def _write(
 
 
 def _end_ns(shown: EpisodeSet, history: ItemHistory, following: ItemHistory | None) -> int:
-    """Where an item's span ends: at the next item of its field, else with the episode."""
+    """Where an item's span ends: at the next item of its field, else with the recording."""
     if following is not None and (following.episode_id, following.field) == (history.episode_id, history.field):
         return following.stamp_ns
-    return shown.row(history.episode_id).num_frames * NS_PER_S // shown.rate_hz
+    return frame_ns(shown.row(history.episode_id).source_frames, shown.rate_hz)
 
 
-def _rows(released: Released, end_ns: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Window:
+    """The stretch of a recording that a trim left, in source time."""
+
+    start_ns: int
+    end_ns: int
+
+    @classmethod
+    def of(cls, shown: EpisodeSet, row: EpisodeRow) -> "_Window":
+        return cls(start_ns=row.start_ns, end_ns=shown.end_ns(row.episode_id))
+
+    def cut(self, start_ns: int, end_ns: int) -> tuple[int, int] | None:
+        """What of a span is left; None where nothing is."""
+        start_ns, end_ns = max(start_ns, self.start_ns), min(end_ns, self.end_ns)
+        return (start_ns, end_ns) if start_ns < end_ns else None
+
+
+_TRIMMED = "it lies in what was trimmed off"
+
+
+def _rows(released: Released, end_ns: int, window: _Window) -> list[dict[str, Any]]:
     """The rows of one item: one for a trace, one per segment. Raises SpanError when a time does not fit."""
     start_ns = released.history.stamp_ns
     match released.payload:
         case ReasoningTrace() as trace:
             if start_ns >= end_ns:
                 raise SpanError(f"it starts at {start_ns} ns, and the episode ends at {end_ns} ns")
-            return [_row(released, "trace", start_ns, end_ns, trace.render(), trace.model_dump(mode="json"))]
+            span = window.cut(start_ns, end_ns)
+            if span is None:
+                raise SpanError(_TRIMMED)
+            return [_row(released, "trace", *span, trace.render(), trace.model_dump(mode="json"))]
         case SegmentList() as listed:
             rows = []
             before = start_ns
@@ -201,11 +247,12 @@ def _rows(released: Released, end_ns: int) -> list[dict[str, Any]]:
                         f"segment {number} [{part.start_ns}, {part.end_ns}) ns is not between {before} and {end_ns}"
                     )
                 before = part.end_ns
-                rows.append(
-                    _row(released, "segment", part.start_ns, part.end_ns, part.render(), part.model_dump(mode="json"))
-                )
+                span = window.cut(part.start_ns, part.end_ns)
+                if span is not None:
+                    left = part.model_copy(update={"start_ns": span[0], "end_ns": span[1]})
+                    rows.append(_row(released, "segment", *span, left.render(), left.model_dump(mode="json")))
             if not rows:
-                raise SpanError("it holds no segment")
+                raise SpanError(_TRIMMED if listed.segments else "it holds no segment")
             return rows
 
 

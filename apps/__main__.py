@@ -6,8 +6,10 @@ import sys
 
 def main() -> None:
     """Console entry point."""
-    # Nothing here may reach for a hub at run time, and MuJoCo must render without a display.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Nothing here may reach for a hub at run time but the verbs that are asked to, and MuJoCo must render without a
+    # display.
+    if sys.argv[1:2] not in (["push"], ["pull"]):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("MUJOCO_GL", "egl")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

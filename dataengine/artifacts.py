@@ -8,14 +8,17 @@ with draft:                           # holds the lock; leaves the draft in plac
     return draft.publish(fingerprint=..., counts=...)
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +29,8 @@ from schemas.records import FileRow, InputRef, Record, RejectedRow, canonical_js
 from schemas.refs import Kind, Ref
 
 STAGING = ".staging"
+_HASHED_AT_ONCE = 4  # files: hashing takes a core, syncing waits for the disk
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def begin(
@@ -46,55 +51,101 @@ def begin(
     recipe holds work, or when someone else builds it right now.
     """
     identity = {"recipe": json.loads(canonical_json(recipe)), "inputs": [row.model_dump() for row in inputs]}
-    final = workspace.path(kind, ref)
-    record = _existing(final, kind, ref, identity)
-    if record is not None:
-        return record
-    final.parent.mkdir(parents=True, exist_ok=True)
-    lock = _locked(final.parent / f".{ref}.lock", kind, ref)
+    draft = Draft(
+        path=_draft_path(workspace.path(kind, ref)),
+        final=workspace.path(kind, ref),
+        kind=kind,
+        ref=ref,
+        identity=identity,
+        inputs=tuple(inputs),
+    )
+    return _begun(draft, lambda record: _difference(record.identity(), identity), inputs_checked_per_item)
+
+
+def begin_copy(workspace: Workspace, record: Record) -> "Draft | Record":
+    """Start, or go on with, the draft of an artifact that exists elsewhere; the record itself when it is already here.
+
+    The draft is published with `publish_as(record)`. Raises ArtifactError as `begin` does; an artifact here is the same
+    one when its fingerprint is.
+    """
+    ref = Ref(record.name, record.version)
+    final = workspace.path(record.kind, ref)
+    draft = Draft(
+        path=_draft_path(final),
+        final=final,
+        kind=record.kind,
+        ref=ref,
+        identity={"recipe": {"copy of": record.fingerprint}, "inputs": []},
+        inputs=record.inputs,
+    )
+
+    def difference(here: Record) -> str | None:
+        same = here.fingerprint == record.fingerprint
+        return None if same else f"fingerprint: here {here.fingerprint[:12]}, there {record.fingerprint[:12]}"
+
+    return _begun(draft, difference, False)
+
+
+def _begun(
+    draft: "Draft", difference: Callable[[Record], str | None], inputs_checked_per_item: bool
+) -> "Draft | Record":
+    """Lock and prepare `draft`, or give the published record; `difference` says how a record is another one."""
+    final, kind, ref = draft.final, draft.kind, draft.ref
+    try:
+        record = _existing(final, kind, ref, difference)
+        if record is not None:
+            return record
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft._lock = _locked(final.parent / f".{ref}.lock", kind, ref)
+    except OSError as error:
+        raise _unwritable(final, error) from error
     try:
         # Looked at again under the lock: another process may have published in between.
-        record = _existing(final, kind, ref, identity) or _almost_published(final, identity)
+        record = _existing(final, kind, ref, difference) or _almost_published(final, difference)
         if record is None:
-            draft = Draft(
-                path=_draft_path(final),
-                final=final,
-                kind=kind,
-                ref=ref,
-                identity=identity,
-                inputs=tuple(inputs),
-                _lock=lock,
-            )
             draft._prepare(inputs_checked_per_item)
             return draft
+    except OSError as error:
+        os.close(draft._lock)
+        raise _unwritable(final, error) from error
     except BaseException:
-        os.close(lock)
+        os.close(draft._lock)
         raise
-    os.close(lock)
+    os.close(draft._lock)
     return record
 
 
-def _existing(final: Path, kind: Kind, ref: Ref, identity: dict[str, Any]) -> Record | None:
+def _unwritable(final: Path, error: OSError) -> Exception:
+    """One sentence for a workspace that can not be written; any other error as it is."""
+    if error.errno not in (*_DISK, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        return error
+    return ArtifactError(
+        f"{final.parent} can not be written ({error.strerror}). Make space, or choose a --workspace that you may write "
+        f"to, and run the same command again: what is done is kept."
+    )
+
+
+def _existing(final: Path, kind: Kind, ref: Ref, difference: Callable[[Record], str | None]) -> Record | None:
     """The published record when it is what is asked for. Raises ArtifactError when it is something else."""
     if not final.exists():
         return None
     record = read_record(final)
-    difference = _difference(record.identity(), identity)
-    if difference is None:
+    differs = difference(record)
+    if differs is None:
         return record
     raise ArtifactError(
-        f"{kind} '{ref}' exists and was made differently ({difference}). "
+        f"{kind} '{ref}' exists and was made differently ({differs}). "
         f"Choose a new version, e.g. {ref.name}@{_next_version(ref.version)}."
     )
 
 
-def _almost_published(final: Path, identity: dict[str, Any]) -> Record | None:
+def _almost_published(final: Path, difference: Callable[[Record], str | None]) -> Record | None:
     """Finish what was killed between dropping the staging and the last rename."""
     path = _draft_path(final)
     if (path / STAGING).exists() or not (path / "record.json").is_file():
         return None
     record = read_record(path)
-    if _difference(record.identity(), identity) is not None:
+    if difference(record) is not None:
         return None
     os.rename(path, final)
     _sync(final.parent)
@@ -118,6 +169,16 @@ def _locked(path: Path, kind: Kind, ref: Ref) -> int:
         os.close(lock)
         raise ArtifactError(
             f"{kind} '{ref}' is being built by another process. Wait for it, or choose another version."
+        ) from None
+    except OSError as error:
+        os.close(lock)
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        # The kernel lets go of a flock when its process dies, on NFS (v4, or v3 with lockd) when its machine's lease
+        # ends; Lustre has none unless it is mounted with `flock`.
+        raise ArtifactError(
+            f"the file system of {path.parent} has no file locks ({error.strerror}), and two runs could build one "
+            f"artifact at once. Mount it with locks (NFSv4, or Lustre's -o flock), or choose another --workspace."
         ) from None
     return lock
 
@@ -207,10 +268,14 @@ class Draft:
             recipe=self.identity["recipe"],
             counts=counts or {},
             rejected=tuple(rejected),
-            files=tuple(_file_row(path, self.path) for path in paths),
+            files=_file_rows(paths, self.path),
             fingerprint=fingerprint,
             notes=notes or {},
         )
+        return self.publish_as(record)
+
+    def publish_as(self, record: Record) -> Record:
+        """Publish files that are hashed and synced already, as `record` lists them."""
         write_atomic(self.path / "record.json", record.model_dump_json(indent=1).encode())
         trash = _trash_path(self.final)
         shutil.rmtree(trash, ignore_errors=True)
@@ -232,6 +297,16 @@ class Draft:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._lock)
+        # A disk that fills up while any stage writes its artifact is one sentence, and the draft waits.
+        if isinstance(error, OSError) and error.errno in _DISK:
+            named = str(error.filename or self.path)
+            if named.startswith(str(self.final.parent)):
+                raise _unwritable(self.final, error) from error
+
+
+def _file_rows(paths: Sequence[Path], root: Path) -> tuple[FileRow, ...]:
+    with ThreadPoolExecutor(max_workers=_HASHED_AT_ONCE) as pool:
+        return tuple(pool.map(partial(_file_row, root=root), paths))
 
 
 def _file_row(path: Path, root: Path) -> FileRow:

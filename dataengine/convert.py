@@ -5,6 +5,8 @@ read on Ray workers -> stage per episode -> accept or reject -> commit in natura
 Staging survives a kill and mended raw files, so a run goes on per episode: an episode whose raw files have other sizes
 or dates is read again, and staged again where its content differs. The fingerprint covers what the source holds, so an
 unbroken run, a resumed one and one with other workers agree.
+
+With `extends`, the episodes of an older version come first: their shards are linked and never written again.
 """
 
 import logging
@@ -12,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +22,19 @@ from typing import Any, Literal
 from dataengine.artifacts import Draft, begin
 from dataengine.disk_estimate import Estimate, estimate
 from dataengine.executor import for_each_episode, num_workers
+from dataengine.fitting import check_fits, layout_difference, open_kept
 from dataengine.rig_files import load_rig
 from dataengine.sinks import lerobot_v3, zarr_frames
-from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, load_staged, why_absent
+from dataengine.sinks.kept import KeptArtifact
+from dataengine.sinks.parts import Part
+from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, boot_id, load_staged, why_absent
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
+from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
-from schemas.episodes import Rejected
-from schemas.errors import ArtifactError, RejectedError, UsageError
+from schemas.episodes import Rejected, StreamSkew
+from schemas.errors import ArtifactError, RejectedError, RigError, UsageError
 from schemas.records import InputRef, Record, RejectedRow, sha256_of
 from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
@@ -37,6 +43,7 @@ __all__ = ["ConvertReport", "Estimate", "Sink", "VideoEncoding", "convert"]
 
 Sink = Literal["lerobot", "zarr", "both"]
 JPEG_QUALITY = 90
+_HOLDS_IT = "holds this episode already"
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +57,7 @@ class ConvertReport:
     num_frames: int
     rejected: tuple[RejectedRow, ...]
     estimate: Estimate | None = None
+    skew: dict[str, StreamSkew] = field(default_factory=dict)  # stream -> counts of all episodes, worst ages of any
 
 
 def convert(
@@ -58,6 +66,7 @@ def convert(
     to: Ref,
     workspace: Workspace,
     rig: str | None,
+    extends: Ref | None = None,
     sink: Sink = "both",
     max_rejected: float = 0.10,
     frame_size: tuple[int, int] | None = None,
@@ -71,25 +80,29 @@ def convert(
 
     Args:
         rig: shipped name or YAML path; None where the raw data says enough.
+        extends: the version whose episodes come first; those that it holds already are left out of the new ones.
         max_rejected: share of episodes that may be left out; above it the run stops and can be continued.
         frame_size: (width, height) of the frame store; None keeps the source's pictures, JPEGs byte for byte.
 
     Raises:
         RejectedError: more episodes were rejected than allowed, or none is left.
         SourceError, RigError, ArtifactError: the run cannot start, or `to` was made differently.
+        RefError: there is no such version to extend.
     """
     encoding = encoding or VideoEncoding()
     _check_arguments(max_rejected, frame_size, workers)
     source = open_source(source_path, load_rig(rig) if rig else None)
     names = source.names()
     if dry_run:
-        return _dry(source, names, sink)
-    inputs = [InputRef(kind="raw", ref=source_path.resolve().name, fingerprint=source.fingerprint())]
+        return _dry(source, names, sink, encoding, frame_size, workers)
+    recipes = _recipes(sink, source.rig, encoding, frame_size)
+    bases = {kind: _base(workspace, kind, extends, source, recipes[kind]) for kind in recipes} if extends else {}
+    raw = InputRef(kind="raw", ref=source_path.resolve().name, fingerprint=source.fingerprint())
     with ExitStack() as stack:
         drafts: dict[Kind, Draft] = {}
         records: dict[Kind, Record] = {}
-        recipes = _recipes(sink, source.rig, encoding, frame_size)
         for kind, recipe in recipes.items():
+            inputs = [raw, *(_input(base) for base in (bases.get(kind),) if base)]
             begun = begin(workspace, kind, to, recipe=recipe, inputs=inputs, inputs_checked_per_item=True)
             if isinstance(begun, Record):
                 records[kind] = begun
@@ -101,8 +114,20 @@ def convert(
             jobs = _jobs(drafts, encoding, frame_size, workers)
             rejected = _stage(source, stamps, jobs, workers, ray_address, on_progress)
             for kind, draft in drafts.items():
-                records[kind] = _publish(draft, source.rig, stamps, rejected, max_rejected, encoding)
-    return _report(tuple(records[kind] for kind in recipes), already_there=not drafts)
+                records[kind] = _publish(draft, source.rig, stamps, rejected, max_rejected, encoding, bases.get(kind))
+    return _report(tuple(records[kind] for kind in recipes), workspace, already_there=not drafts)
+
+
+def _base(workspace: Workspace, kind: Kind, extends: Ref, source: Source, recipe: dict[str, Any]) -> KeptArtifact:
+    """The version to extend, once it is known that the new episodes fit it; its name goes into the recipe."""
+    base = open_kept(workspace, kind, extends)
+    check_fits(base, source.rig, recipe, f"rig '{source.rig.name}'")
+    recipe["extends"] = str(extends)
+    return base
+
+
+def _input(base: KeptArtifact) -> InputRef:
+    return InputRef(kind=base.record.kind, ref=str(base.ref), fingerprint=base.record.fingerprint)
 
 
 def _check_arguments(max_rejected: float, frame_size: tuple[int, int] | None, workers: int | None) -> None:
@@ -139,9 +164,9 @@ def _jobs(
         if kind == "episodes":
             # one encoder thread each where several work side by side: 1.5 times the frames per second on two cores
             threads = 1 if num_workers(workers) > 1 else None
-            jobs.append(StageVideos(root=root, encoding=encoding, encoder_threads=threads))
+            jobs.append(StageVideos(root=root, encoding=encoding, encoder_threads=threads, boot=boot_id()))
         else:
-            jobs.append(StageFrames(root=root, frame_size=frame_size, quality=JPEG_QUALITY))
+            jobs.append(StageFrames(root=root, frame_size=frame_size, quality=JPEG_QUALITY, boot=boot_id()))
     return tuple(jobs)
 
 
@@ -171,7 +196,10 @@ def _stage(
         _log.info("going on with %d of %d episodes already staged", done, len(stamps))
     rejected: dict[str, str] = {}
     task = partial(_stage_one, source, jobs, stamps)
-    for name, result in for_each_episode(task, todo, workers=workers, ray_address=ray_address):
+    staged = for_each_episode(
+        task, todo, workers=workers, ray_address=ray_address, num_bytes=raw_bytes(source), disk=jobs[0].root
+    )
+    for name, result in staged:
         if isinstance(result, Rejected):
             rejected[name] = result.reason
             _log.info("rejected %s", result.reason)
@@ -197,34 +225,46 @@ def _publish(
     rejected: dict[str, str],
     max_rejected: float,
     encoding: VideoEncoding,
+    base: KeptArtifact | None,
 ) -> Record:
-    accepted, reasons = _accept(_staging_root(draft), stamps, rejected)
-    _check_share(list(stamps), reasons, accepted, max_rejected)
+    accepted, reasons = _accept(_staging_root(draft), stamps, rejected, base)
+    known = _known(reasons, base)
+    _check_share([name for name in stamps if name not in known], reasons, accepted, max_rejected)
+    # the rig of the version that is extended stands for all: it means the same, and says where the first ones were read
+    parts: list[StagedEpisode | Part] = [*(base.parts if base else ()), *accepted]
+    rig = base.rig if base else rig
     match draft.kind:
         case "episodes":
-            done = lerobot_v3.commit(draft.path, accepted, rig, encoding)
+            done = lerobot_v3.commit(draft.path, parts, rig, encoding)
         case _:
-            done = zarr_frames.commit(draft.path, accepted, rig, draft.identity["recipe"])
+            recipe = draft.identity["recipe"] | {"rig": rig.model_dump(mode="json")}
+            done = zarr_frames.commit(draft.path, parts, rig, recipe)
     return draft.publish(
         fingerprint=done.fingerprint,
         counts={
-            "episodes": len(accepted),
+            "episodes": len(parts),
             "frames": done.num_frames,
             "hours": round(done.num_frames / rig.rate_hz / 3600, 4),
             "rejected": len(reasons),
+            **({"added": len(accepted)} if base else {}),
         },
         rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in stamps if name in reasons],
     )
 
 
-def _accept(root: Path, stamps: dict[str, str], rejected: dict[str, str]) -> tuple[list[StagedEpisode], dict[str, str]]:
+def _accept(
+    root: Path, stamps: dict[str, str], rejected: dict[str, str], base: KeptArtifact | None
+) -> tuple[list[StagedEpisode], dict[str, str]]:
     """Staged episodes in natural order; what can not stand in one dataset with the first one is rejected.
 
-    Raises ArtifactError where one that was staged is no longer, or was staged from other raw files.
+    Raises ArtifactError where one that was staged is no longer, or was staged from other raw files, RigError where none
+    fits the version that is extended.
     """
     accepted: list[StagedEpisode] = []
+    odds: list[str] = []
     reasons = dict(rejected)
-    seen: dict[str, str] = {}
+    seen = {part.staged.episode_id: str(base.ref) for part in base.parts} if base else {}
+    first, named = (base.parts[0].staged, str(base.ref)) if base else (None, "")
     for name, stamp in stamps.items():
         if name in rejected:
             continue
@@ -232,25 +272,36 @@ def _accept(root: Path, stamps: dict[str, str], rejected: dict[str, str]) -> tup
         if staged is None or staged.stamp != stamp:
             reason = why_absent(root, name) or "another run staged it from raw files that have changed since"
             raise ArtifactError(f"{name} was staged, but {reason}. Run the same command again: the others are kept.")
-        first = accepted[0].layout() if accepted else staged.layout()
-        odd = next((key for key in first | staged.layout() if first.get(key) != staged.layout().get(key)), None)
-        if odd is not None:
-            reasons[name] = (
-                f"{name}: {odd} is {staged.layout().get(odd, 'absent')}, but {first.get(odd, 'absent')} in "
-                f"{accepted[0].name}. Convert it under another name."
-            )
+        first, named = (first, named) if first else (staged, staged.name)
+        odd = layout_difference(first, staged)
+        if base and seen.get(staged.episode_id) == str(base.ref):
+            reasons[name] = f"{name}: {base.ref} {_HOLDS_IT}."
+        elif odd is not None:
+            reasons[name] = f"{name}: {odd} in {named}. Convert it under another name."
+            odds.append(reasons[name])
         elif staged.episode_id in seen:
             reasons[name] = f"{name}: the same episode id as {seen[staged.episode_id]}. Remove the copy."
         else:
             accepted.append(staged)
             seen[staged.episode_id] = name
+    if base and odds and not accepted:
+        raise RigError(odds[0])
     return accepted, reasons
+
+
+def _known(reasons: dict[str, str], base: KeptArtifact | None) -> set[str]:
+    """Episodes that are left out because the older version holds them: nothing is lost by that."""
+    return {name for name, reason in reasons.items() if base and reason == f"{name}: {base.ref} {_HOLDS_IT}."}
 
 
 def _check_share(
     names: Sequence[str], reasons: dict[str, str], accepted: list[StagedEpisode], max_rejected: float
 ) -> None:
-    num = len(reasons)
+    num = sum(name in reasons for name in names)
+    if not accepted and not names:
+        raise RejectedError(
+            "the version that is extended holds all of these episodes already. There is nothing to add."
+        )
     if accepted and num <= max_rejected * len(names) + 1e-9:
         return
     rows = [(_kind_of(name, reasons[name]), name) for name in names if name in reasons]
@@ -276,8 +327,24 @@ def _kind_of(name: str, reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "N", text)
 
 
-def _dry(source: Source, names: Sequence[str], sink: Sink) -> ConvertReport:
-    result = estimate(source, names, videos=sink != "zarr", frames=sink != "lerobot")
+def _dry(
+    source: Source,
+    names: Sequence[str],
+    sink: Sink,
+    encoding: VideoEncoding,
+    frame_size: tuple[int, int] | None,
+    workers: int | None,
+) -> ConvertReport:
+    result = estimate(
+        source,
+        names,
+        videos=sink != "zarr",
+        frames=sink != "lerobot",
+        encoding=encoding,
+        frame_size=frame_size,
+        quality=JPEG_QUALITY,
+        workers=workers,
+    )
     return ConvertReport(
         records=(),
         already_there=False,
@@ -288,7 +355,7 @@ def _dry(source: Source, names: Sequence[str], sink: Sink) -> ConvertReport:
     )
 
 
-def _report(records: tuple[Record, ...], *, already_there: bool) -> ConvertReport:
+def _report(records: tuple[Record, ...], workspace: Workspace, *, already_there: bool) -> ConvertReport:
     counts = records[0].counts
     return ConvertReport(
         records=records,
@@ -296,4 +363,5 @@ def _report(records: tuple[Record, ...], *, already_there: bool) -> ConvertRepor
         num_episodes=int(counts["episodes"]),
         num_frames=int(counts["frames"]),
         rejected=records[0].rejected,
+        skew=lerobot_v3.skew_of(workspace.path(records[0].kind, Ref(records[0].name, records[0].version))),
     )

@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataengine.frame_store import FrameStore
-from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS
+from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS, SYNC
 from dataengine.sinks.parquet_shards import AUTO_COLUMNS
 from dataengine.sinks.staging import NO_STAMP
 from dataengine.video_reader import VideoReader, packet_hashes
 from dataengine.workspace import Workspace
+from schemas.content_hashes import ContentHashes
+from schemas.episodes import StreamSkew
 from schemas.errors import ArtifactError, RefError, did_you_mean
 from schemas.records import Record
 from schemas.refs import Ref
 from schemas.rigs import Rig
-from schemas.spans import frame_stamps_ns
+from schemas.spans import frame_ns, frame_of_ns, frame_stamps_ns
 
 _CACHED_BYTES = 1 << 30  # low-dimensional columns kept in memory per process
 _OPEN_VIDEOS = 8
@@ -45,6 +47,10 @@ class EpisodeRow:
     task: str
     metadata: dict[str, str]  # raw_name, operator, session, station, scene, outcome, licence
     first_index: int  # row of its first frame in the whole set
+    start_ns: int = 0  # source time of its first frame: more than 0 where a trim cut its head off
+    start_frame: int = 0  # frames of the recording before it
+    source_frames: int = 0  # frames of the untrimmed episode
+    hashes: ContentHashes | None = None  # what annotations depend on; None in datasets of an older version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +72,10 @@ class EpisodeSet:
         self.rig = Rig.model_validate_json((path / "meta" / "rig.json").read_bytes())
         self.info: dict[str, Any] = json.loads((path / "meta" / "info.json").read_bytes())
         self.rate_hz = int(self.info["fps"])
-        keys = [key for key, feature in self.info["features"].items() if feature["dtype"] == "video"]
-        self.cameras: tuple[str, ...] = tuple(key.removeprefix(IMAGES) for key in keys)
+        videos = {key: row for key, row in self.info["features"].items() if row["dtype"] == "video"}
+        is_depth = {key.removeprefix(IMAGES): _is_depth(row) for key, row in videos.items()}
+        self.cameras: tuple[str, ...] = tuple(key for key, deep in is_depth.items() if not deep)  # in colour
+        self.depth_cameras: tuple[str, ...] = tuple(key for key, deep in is_depth.items() if deep)
         self._store = FrameStore.open(frames_path) if frames_path else None
         self._load_rows()
         if self._store and self._store.episode_ids != self.ids():
@@ -101,13 +109,17 @@ class EpisodeSet:
                 task=row["task"],
                 metadata={key: row[key] for key in META_COLUMNS if key not in ("episode_id", "task")},
                 first_index=row["dataset_from_index"],
+                start_ns=row.get("start_ns", 0),
+                start_frame=frame_of_ns(row.get("start_ns", 0), self.rate_hz),
+                source_frames=row.get("source_frames", row["length"]),
+                hashes=_hashes(row),
             )
             data = self.path / self.info["data_path"].format(
                 chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
             )
             self._groups[name] = (data, groups.setdefault(data, 0))
             groups[data] += 1
-            for camera in self.cameras:
+            for camera in (*self.cameras, *self.depth_cameras):
                 self._places[name, camera] = self._place(row, IMAGES + camera)
 
     def _place(self, row: dict[str, Any], key: str) -> _VideoPlace:
@@ -199,8 +211,23 @@ class EpisodeSet:
         return columns
 
     def stamps_ns(self, episode_id: str) -> NDArray[np.int64]:
-        """Episode time of each row in nanoseconds, first one 0."""
-        return frame_stamps_ns(self.row(episode_id).num_frames, self.rate_hz)
+        """Source time of each row in nanoseconds: 0 where the recording begins, also when its head was trimmed off."""
+        row = self.row(episode_id)
+        return frame_stamps_ns(row.start_frame + row.num_frames, self.rate_hz)[row.start_frame :]
+
+    def end_ns(self, episode_id: str) -> int:
+        """Source time at which an episode ends."""
+        row = self.row(episode_id)
+        return frame_ns(row.start_frame + row.num_frames, self.rate_hz)
+
+    def skew(self, episode_id: str) -> dict[str, StreamSkew]:
+        """How each stream fitted the rows, where the source aligned several; read from `meta/sync.parquet`."""
+        self.row(episode_id)
+        path = self.path / "meta" / SYNC
+        if not path.is_file():
+            return {}
+        rows = pq.read_table(path, filters=[("episode_id", "=", episode_id)]).drop(["episode_id"]).to_pylist()
+        return {row.pop("stream"): StreamSkew(**row) for row in rows}
 
     def frame(self, episode_id: str, camera: str, index: int) -> NDArray[np.uint8]:
         """One picture, upright RGB (height, width, 3)."""
@@ -210,6 +237,25 @@ class EpisodeSet:
         if self._store is not None:
             return self._store.frame(self._checked(camera), row.first_index + index)
         return self._from_video(episode_id, camera, index)
+
+    def depth(self, episode_id: str, camera: str, index: int) -> NDArray[np.float32]:
+        """One depth picture in metres, upright (height, width).
+
+        From the frame store every value as it was recorded, 0 where nothing was measured; from the mp4 to within one
+        step of its 12-bit codes, 0.01 where nothing was measured.
+        """
+        row = self.row(episode_id)
+        if camera not in self.depth_cameras:
+            raise RefError(
+                f"no depth camera '{camera}' in episodes '{self.ref}'. {did_you_mean(camera, self.depth_cameras)}"
+            )
+        if not 0 <= index < row.num_frames:
+            raise IndexError(f"frame {index} of {row.num_frames} in episode '{episode_id}'")
+        if self._store is not None:
+            unit_m = self._store.depth_cameras[camera].depth_unit_m or 1.0
+            return np.asarray(self._store.depth(camera, row.first_index + index) * np.float32(unit_m), dtype=np.float32)
+        place = self._places[episode_id, camera]
+        return self._video(place.path).depth_m(place.first + index)
 
     def frames(self, episode_id: str, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Several pictures, (N, height, width, 3)."""
@@ -222,13 +268,13 @@ class EpisodeSet:
 
     def video_packets(self, episode_id: str, camera: str) -> list[str]:
         """sha256 of each video packet of one episode, in presentation order."""
-        row, place = self.row(episode_id), self._places[episode_id, self._checked(camera)]
+        row, place = self.row(episode_id), self._video_place(episode_id, camera)
         return packet_hashes(place.path, rate_hz=self.rate_hz, first=place.first, num=row.num_frames)
 
     def video_clip(self, episode_id: str, camera: str) -> tuple[Path, float, float]:
         """The mp4 shard an episode lies in, and its start and end in it, in seconds."""
         self.row(episode_id)
-        place = self._places[episode_id, self._checked(camera)]
+        place = self._video_place(episode_id, camera)
         return place.path, place.start_s, place.end_s
 
     def _checked(self, camera: str) -> str:
@@ -236,17 +282,23 @@ class EpisodeSet:
             raise RefError(f"no camera '{camera}' in episodes '{self.ref}'. {did_you_mean(camera, self.cameras)}")
         return camera
 
+    def _video_place(self, episode_id: str, camera: str) -> _VideoPlace:
+        return self._places[episode_id, camera if camera in self.depth_cameras else self._checked(camera)]
+
     def _from_video(self, episode_id: str, camera: str, index: int) -> NDArray[np.uint8]:
         place = self._places[episode_id, self._checked(camera)]
+        return self._video(place.path).frame(place.first + index)
+
+    def _video(self, path: Path) -> VideoReader:
         if os.getpid() != self._process:  # a decoder does not survive a fork
             self._open_nothing()
-        reader = self._videos.get(place.path)
+        reader = self._videos.get(path)
         if reader is None:
-            reader = self._videos[place.path] = VideoReader(place.path, rate_hz=self.rate_hz)
+            reader = self._videos[path] = VideoReader(path, rate_hz=self.rate_hz)
             if len(self._videos) > _OPEN_VIDEOS:
                 self._videos.popitem(last=False)[1].close()
-        self._videos.move_to_end(place.path)
-        return reader.frame(place.first + index)
+        self._videos.move_to_end(path)
+        return reader
 
     def close(self) -> None:
         """Close what is open; asked again, the set opens it again."""
@@ -255,3 +307,13 @@ class EpisodeSet:
         self._videos.clear()
         if self._store is not None:
             self._store.close()
+
+
+def _is_depth(feature: dict[str, Any]) -> bool:
+    return bool((feature.get("info") or {}).get("is_depth_map", False))
+
+
+def _hashes(row: dict[str, Any]) -> ContentHashes | None:
+    if "clock_hash" not in row:
+        return None
+    return ContentHashes(clock=row["clock_hash"], pixels=json.loads(row["pixels_hash"]), columns=row["columns_hash"])

@@ -5,16 +5,35 @@ store.
 """
 
 import errno
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dataengine.ray_session import init_ray
 from schemas.episodes import Rejected
-from schemas.errors import EngineError, EpisodeError
+from schemas.errors import ArtifactError, EngineError, EpisodeError
 
 # A full disk, no memory, no file handles: nobody's episode is to blame.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+_TASK_BYTES = 64 << 20  # of raw data: a second or two of work, beside which Ray's 2 ms for a task do not count
+_TASK_EPISODES = 256  # results of a task come at once, and progress must move
+_TASKS_PER_WORKER = 4  # at least, where there are episodes for it, so that no worker waits for the last one
+_FLIGHT_BYTES = 4 << 30  # of raw data, for each worker: what a cluster of them reads at once must not drown the disk
+_TRIES = 2  # of an episode whose worker or node died: a node that goes away is nobody's fault, twice is a pattern
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Episodes that one task does, one after the other."""
+
+    names: tuple[str, ...]
+    num_bytes: int
+    tries: int = 0
 
 
 def for_each_episode[Result](
@@ -23,29 +42,38 @@ def for_each_episode[Result](
     *,
     workers: int | None,
     ray_address: str | None = None,
+    num_bytes: Callable[[str], int] | None = None,
+    disk: Path | None = None,
 ) -> Iterator[tuple[str, Result | Rejected]]:
     """Call `task(name)` for every name on Ray workers; yields (name, result or Rejected) as they finish.
 
     `task` must be picklable (a functools.partial of a module function). An EpisodeError, a decoder that fails or a
-    worker that dies makes a Rejected; every other EngineError (a rig that does not fit) and a full disk stop the run.
+    worker that dies twice over the same episode makes a Rejected; every other EngineError (a rig that does not fit) and
+    a full disk stop the run.
+
+    Args:
+        num_bytes: raw bytes of an episode: small ones then share a task, and what is in flight is bounded.
+        disk: where the task writes: fewer tasks run at a time when its free space gets short.
     """
     if not names:
         return
     ray = init_ray(ray_address)
     width = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    run = ray.remote(num_cpus=1, max_retries=1)(_isolated)
+    run = ray.remote(num_cpus=1, max_retries=0)(_isolated_batch)  # who died over what is counted here, not by Ray
     shared = ray.put(task)  # the task holds the source: once per run, not once per episode
-    waiting = list(reversed(names))
-    running: dict[Any, str] = {}
+    waiting = list(reversed(batches(names, num_bytes, width)))
+    running: dict[Any, _Batch] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < width:
-                name = waiting.pop()
-                running[run.remote(shared, name)] = name
+            while waiting and _may_start(waiting[-1], running.values(), width, disk):
+                batch = waiting.pop()
+                running[run.remote(shared, batch.names)] = batch
             done, _ = ray.wait(list(running), num_returns=1)
             for handle in done:
-                name = running.pop(handle)
-                yield name, _fetch(ray, handle, name)
+                batch = running.pop(handle)
+                results, again = _fetch(ray, handle, batch)
+                yield from results
+                waiting.extend(again)
     finally:
         for handle in running:
             ray.cancel(handle)
@@ -56,15 +84,85 @@ def num_workers(workers: int | None) -> int:
     return workers or os.cpu_count() or 1
 
 
-def _fetch(ray: Any, handle: Any, name: str) -> Any:  # noqa: ANN401 - ray has no types
+def batches(names: Sequence[str], num_bytes: Callable[[str], int] | None, width: int) -> list[_Batch]:
+    """Neighbours share a task up to _TASK_BYTES; larger episodes have one of their own, and those come first.
+
+    A huge episode that starts last would keep one worker busy while all others wait.
+    """
+    if num_bytes is None:
+        return [_Batch(names=(name,), num_bytes=0) for name in names]
+    sizes = {name: max(num_bytes(name), 0) for name in names}
+    limit = min(_TASK_BYTES, sum(sizes.values()) / (width * _TASKS_PER_WORKER))
+    most = max(1, min(_TASK_EPISODES, len(names) // (width * _TASKS_PER_WORKER)))
+    large, small = [], []
+    group: list[str] = []
+    held = 0
+    for name, size in sizes.items():
+        if size >= limit:
+            large.append(_Batch(names=(name,), num_bytes=size))
+            continue
+        if group and (held + size > limit or len(group) == most):
+            small.append(_Batch(names=tuple(group), num_bytes=held))
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        small.append(_Batch(names=tuple(group), num_bytes=held))
+    return [*sorted(large, key=lambda batch: -batch.num_bytes), *small]
+
+
+def _may_start(batch: _Batch, running: Any, width: int, disk: Path | None) -> bool:  # noqa: ANN401 - a dict's values
+    """Whether one more task may run; one always may, whatever its size, so that a run never stands still."""
+    if not running:
+        return True
+    if len(running) >= width:
+        return False
+    flight = sum(other.num_bytes for other in running) + batch.num_bytes
+    if flight > _FLIGHT_BYTES * width:
+        return False
+    # What a task writes is about as large as what it reads; what runs may have written nothing of it yet.
+    return disk is None or shutil.disk_usage(disk).free > flight
+
+
+def _fetch(ray: Any, handle: Any, batch: _Batch) -> tuple[list[tuple[str, Any]], list[_Batch]]:  # noqa: ANN401
+    """Results of a task, and what of it has to be tried again."""
+    lost = (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,
+    )
     try:
-        return ray.get(handle)
+        return ray.get(handle), []
+    except lost as error:
+        kind = type(error).__name__
+    except ray.exceptions.LocalRayletDiedError as error:
+        raise ArtifactError(
+            "Ray died on this machine; its logs are in /tmp/ray/session_latest. Run the same command again: what is "
+            "staged is kept."
+        ) from error
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, OSError) and error.cause.errno in _MACHINE:
+            raise ArtifactError(
+                f"this machine can not go on ({error.cause.strerror}). Mend that and run the same command again: what "
+                f"is staged is kept."
+            ) from error
         if isinstance(error.cause, EngineError | OSError):
             raise error.cause from None
         raise
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        return Rejected(episode=name, reason=f"{name}: the worker died while reading it ({type(error).__name__}).")
+    if len(batch.names) > 1:  # which of them it was, each one alone will tell
+        share = batch.num_bytes // len(batch.names)
+        return [], [_Batch(names=(name,), num_bytes=share) for name in batch.names]
+    name = batch.names[0]
+    if batch.tries + 1 < _TRIES:
+        _log.info("%s: its worker died (%s), trying again", name, kind)
+        return [], [_Batch(names=batch.names, num_bytes=batch.num_bytes, tries=batch.tries + 1)]
+    reason = f"{name}: the worker died while reading it, {_TRIES} times ({kind})."
+    return [(name, Rejected(episode=name, reason=reason))], []
+
+
+def _isolated_batch(task: Callable[[str], Any], names: Sequence[str]) -> list[tuple[str, Any]]:
+    return [(name, _isolated(task, name)) for name in names]
 
 
 def _isolated(task: Callable[[str], Any], name: str) -> Any:  # noqa: ANN401 - whatever the task returns

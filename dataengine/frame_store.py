@@ -1,6 +1,7 @@
 """Reads the zarr frame store: one pread and one JPEG decode per picture.
 
-The store is plain zarr v3 (`sharding_indexed`, one JPEG per inner chunk); any zarr reads it too, at a quarter of the
+The store is plain zarr v3 (`sharding_indexed`; an inner chunk is one JPEG, or one depth picture compressed without
+loss); any zarr reads it too, at a quarter of the
 speed. This reader keeps each shard's index in memory and the file open, and corrects colour order and orientation as
 the array's attributes say.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.pictures import Rgb, decode_jpeg
+from dataengine.sinks.pictures import Rgb, decode_jpeg, upright
 from schemas.errors import ArtifactError
 
 SHARD_FRAMES = 512
@@ -26,7 +27,10 @@ _OPEN_SHARDS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraArray:
-    """One camera's array: (num_frames, height, width, 3) uint8, and how the stored channels and rows must be read."""
+    """One camera's array: (num_frames, height, width, 3) uint8, and how the stored channels and rows must be read.
+
+    Of a depth camera (num_frames, height, width, 1) uint16 or float32, raw: metres = value * depth_unit_m.
+    """
 
     path: Path
     num_frames: int
@@ -36,6 +40,8 @@ class CameraArray:
     channel_order: str
     orientation: str
     source_bytes: bool  # the JPEGs are the source's own
+    dtype: str = "uint8"
+    depth_unit_m: float | None = None  # of a depth camera
 
 
 @dataclass(slots=True)
@@ -49,7 +55,8 @@ class FrameStore:
     """An open frame store; picklable, opens files when first asked."""
 
     path: Path
-    cameras: dict[str, CameraArray]
+    cameras: dict[str, CameraArray]  # colour
+    depth_cameras: dict[str, CameraArray]
     columns: tuple[str, ...]
     episode_ids: tuple[str, ...]
     episode_ends: tuple[int, ...]
@@ -69,7 +76,8 @@ class FrameStore:
         cameras = {name: _camera(path / name) for name in group["cameras"]}
         return cls(
             path=path,
-            cameras=cameras,
+            cameras={name: row for name, row in cameras.items() if row.depth_unit_m is None},
+            depth_cameras={name: row for name, row in cameras.items() if row.depth_unit_m is not None},
             columns=tuple(group["columns"]),
             episode_ids=tuple(group["episode_ids"]),
             episode_ends=tuple(group["episode_ends"]),
@@ -85,7 +93,7 @@ class FrameStore:
 
     def jpeg(self, camera: str, row: int) -> bytes:
         """The stored bytes of one picture. Raises ArtifactError when it is not there."""
-        array = self.cameras[camera]
+        array = self._array(camera)
         if not 0 <= row < array.num_frames:
             raise IndexError(f"row {row} of {array.num_frames} in camera '{camera}'")
         shard = self._shard(camera, row // array.shard_frames)
@@ -98,6 +106,20 @@ class FrameStore:
         """One picture, upright RGB (height, width, 3)."""
         array = self.cameras[camera]
         return decode_jpeg(self.jpeg(camera, row), array.channel_order, array.orientation)
+
+    def depth(self, camera: str, row: int) -> NDArray[Any]:
+        """One depth picture, upright (height, width), the very values that were recorded: uint16 or float32.
+
+        metres = value * depth_cameras[camera].depth_unit_m; 0 = nothing measured.
+        """
+        from numcodecs import Zstd
+
+        array = self.depth_cameras[camera]
+        raw = np.frombuffer(Zstd().decode(self.jpeg(camera, row)), dtype=np.dtype(array.dtype).newbyteorder("<"))
+        return upright(raw.reshape(array.height, array.width).astype(array.dtype, copy=False), array.orientation)
+
+    def _array(self, camera: str) -> CameraArray:
+        return self.cameras.get(camera) or self.depth_cameras[camera]
 
     def column(self, key: str, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` of one low-dimensional column, (rows, dims) or (rows,)."""
@@ -117,7 +139,7 @@ class FrameStore:
         key = (camera, number)
         shard = self._shards.get(key)
         if shard is None:
-            array = self.cameras[camera]
+            array = self._array(camera)
             shard = _open_shard(array.path / "c" / str(number) / "0" / "0" / "0", array.shard_frames)
             self._shards[key] = shard
             if len(self._shards) > _OPEN_SHARDS:
@@ -132,10 +154,12 @@ class FrameStore:
             os.close(self._shards.popitem()[1].handle)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (self.path, self.cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz)
+        cameras = (self.cameras, self.depth_cameras)
+        return (self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.path, self.cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz = state
+        self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz = state
+        self.cameras, self.depth_cameras = cameras
         self._shards, self._starts = OrderedDict(), {}
 
 
@@ -151,6 +175,8 @@ def _camera(path: Path) -> CameraArray:
         channel_order=meta["attributes"]["channel_order"],
         orientation=meta["attributes"]["orientation"],
         source_bytes=meta["attributes"]["source_bytes"],
+        dtype=meta["data_type"],
+        depth_unit_m=meta["attributes"].get("depth_unit_m"),
     )
 
 

@@ -1,6 +1,6 @@
 """What an inspection found in a folder of raw data: facts for people and for programs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from schemas.rigs import SourceKind
@@ -26,6 +26,30 @@ class InspectedCamera:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedTopic:
+    """One topic of the first readable recording, by the stamps with which its messages were written."""
+
+    name: str
+    type_name: str
+    encoding: str  # how its messages are serialised: "cdr", "ros1", "protobuf", "json"
+    num_messages: int
+    rate_hz: float  # steps per second over the whole recording
+    jitter_s: float  # 95 % of the steps differ from the median step by less
+    num_gaps: int  # steps of more than three median ones
+    longest_gap_s: float  # the longest step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectedPicture:
+    """One picture of one camera, as it would look if the rig said `channel_order`."""
+
+    camera: str  # its name in the draft rig
+    words: str  # size, encoding, what is assumed
+    png: bytes  # empty where there is none
+    channel_order: str | None = None  # "rgb" | "bgr" where the data does not tell and a person must
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """What was found, for people and for programs. `rate_hz` is None where the format stores none."""
 
@@ -40,6 +64,8 @@ class Inspection:
     tasks: tuple[str, ...]
     notes: tuple[str, ...]
     draft_rig_yaml: str
+    topics: tuple[InspectedTopic, ...] = ()  # of recordings of messages
+    pictures: tuple[InspectedPicture, ...] = ()  # filled by dataengine.inspection_pictures, where asked for
 
     @property
     def rate_text(self) -> str:
@@ -48,4 +74,6 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts."""
-        return {**asdict(self), "rate_text": self.rate_text}
+        found = asdict(replace(self, pictures=()))
+        del found["pictures"]
+        return {**found, "rate_text": self.rate_text}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import schemas
+from schemas.errors import UsageError
 
 
 def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:  # noqa: ANN401 - the ray module
@@ -21,16 +22,27 @@ def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:
 
     if ray.is_initialized():
         return ray
-    if address:
-        ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.ERROR)
-    else:
-        ray.init(
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=256 * 1024 * 1024,  # no pixel crosses the object store; 256 MB is ample
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    try:
+        if address:
+            ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=256 * 1024 * 1024,  # no pixel crosses the object store; 256 MB is ample
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except Exception as error:
+        # The boundary to Ray, which raises bare Exceptions where it can not start or finds no cluster.
+        told = " ".join(str(error).split())[:160].rstrip(".")
+        if address:
+            raise UsageError(
+                f"no Ray cluster answers at '{address}' ({told}). Check --ray-address, e.g. auto or 10.0.0.5:6379."
+            ) from error
+        raise UsageError(
+            f"Ray did not start on this machine ({told}). Free cores and memory, then try again."
+        ) from error
     return ray
 
 

@@ -28,6 +28,7 @@ class DraftCamera:
     name: str
     key: str
     channel_order: str | None
+    depth_unit_m: float | None = None  # of a depth camera
 
 
 def draft_rig(
@@ -99,6 +100,8 @@ def _feature(column: DraftColumn) -> list[str]:
 
 def _camera(camera: DraftCamera) -> list[str]:
     lines = [f"  {_text(camera.name)}:", f"    key: {_text(camera.key)}"]
+    if camera.depth_unit_m is not None:
+        return [*lines, f"    depth_unit_m: {camera.depth_unit_m}", "    orientation: upright  # ? or rotated_180"]
     if camera.channel_order:
         lines.append(f"    channel_order: {camera.channel_order}")
     else:

@@ -1,46 +1,38 @@
-"""Verify: reads the raw data and what was made of it once more, and compares.
+"""Verify: reads the raw data and what was made of it once more, and compares. It never repairs.
 
-Low-dimensional columns must be equal bit for bit, copied packets and JPEGs byte for byte, every camera must have as
-many pictures as rows, and what was re-encoded must be near the source (lowest PSNR over sampled pictures).
+Numbers and stamps must be equal bit for bit (after the transforms the rig declares, which the source applies), copied
+packets and JPEGs byte for byte; every camera has as many pictures as rows; what was encoded is as near the source as
+bare PyAV makes it at the same settings; indices, offsets, counts, tasks and statistics agree with the rows.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dataengine.episode_set import EpisodeSet
 from dataengine.executor import for_each_episode
 from dataengine.frame_store import FrameStore
+from dataengine.proofs.cameras import LOSS_DB, episode_camera
+from dataengine.proofs.columns import episode_columns, stored_columns
+from dataengine.proofs.dataset import dataset_findings
+from dataengine.proofs.depths import episode_depth
+from dataengine.proofs.findings import CheckRow, Finding, summarised
 from dataengine.rig_files import load_rig
-from dataengine.sinks.pictures import is_upright_rgb, pictures, resized
+from dataengine.sinks.lerobot_v3 import skew_of
+from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
 from dataengine.workspace import Workspace
-from schemas.episodes import CameraStream, Episode, Rejected, VideoFile
-from schemas.errors import SourceError
+from schemas.episodes import Rejected, StreamSkew
+from schemas.errors import EpisodeError, SourceError
 from schemas.records import Record
 from schemas.refs import Ref
 from schemas.rigs import Rig
 
-FLOOR_DB = 20.0  # libsvtav1 crf 30 stays above 30 dB on real teleoperation; hard synthetic edges reach 24
-_SAMPLED = 25  # pictures compared per camera and episode
-_IDENTICAL_DB = 100.0  # said where no difference is left
+__all__ = ["CheckRow", "VerifyReport", "verify"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckRow:
-    """One check over all episodes."""
-
-    check: str  # "columns are bit-equal", "frames == rows", ...
-    stream: str  # feature or camera
-    num_episodes: int
-    ok: bool
-    detail: str  # the first failure, or the number measured
+_QUALITY = 90  # of JPEGs, in stores whose recipe does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +42,24 @@ class VerifyReport:
     ref: Ref
     rows: tuple[CheckRow, ...]
     num_episodes: int
+    skew: dict[str, StreamSkew] = field(default_factory=dict)  # stream -> how it fitted the rows, all episodes
 
     @property
     def ok(self) -> bool:
         """True when nothing failed."""
         return all(row.ok for row in self.rows)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        from dataclasses import asdict
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Finding:
-    check: str
-    stream: str
-    ok: bool
-    detail: str = ""
-    psnr_db: float | None = None
+        return {
+            "ref": str(self.ref),
+            "ok": self.ok,
+            "num_episodes": self.num_episodes,
+            "rows": [asdict(row) for row in self.rows],
+            "skew": {key: asdict(row) for key, row in self.skew.items()},
+        }
 
 
 def verify(
@@ -74,167 +70,149 @@ def verify(
     rig: str | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
-    floor_db: float = FLOOR_DB,
+    loss_db: float = LOSS_DB,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
     """Compare every episode of `ref` with the raw data it was made from.
 
-    `rig` defaults to the one it was converted with. Raises RefError when there are neither episodes nor frames of that
-    name, SourceError when the raw data holds another number of episodes.
+    Args:
+        rig: the one it was converted with, where that is another than the record says.
+        loss_db: how much worse than bare PyAV at the same settings an encoded picture may be.
+
+    Raises RefError when there are neither episodes nor frames of that name, SourceError when the raw data holds
+    other episodes.
     """
     target = _Target.open(workspace, ref)
     source = open_source(source_path, load_rig(rig) if rig else target.rig)
     rejected = {row.episode for row in target.record.rejected}
     names = [name for name in source.names() if name not in rejected]
-    if len(names) != len(target.ids):
-        raise SourceError(
-            f"'{source_path.name}' has {len(names)} episodes that were not rejected, '{ref}' has {len(target.ids)}. "
-            f"Name the folder it was converted from."
-        )
-    task = partial(_verify_one, source, target, dict(zip(names, target.ids, strict=True)), floor_db)
-    findings: list[tuple[str, _Finding]] = []
+    _check_number(source_path.name, names, target)
+    findings: list[tuple[str, Finding]] = []
+    if target.episodes is not None:
+        findings += [("the dataset", finding) for finding in dataset_findings(target.episodes.path)]
+    seen: dict[str, str] = {}
+    task = partial(_verify_one, source, target, loss_db)
     for done, (name, result) in enumerate(
         for_each_episode(task, names, workers=workers, ray_address=ray_address), start=1
     ):
         if isinstance(result, Rejected):
-            findings.append(
-                (name, _Finding(check="the source can be read", stream="all", ok=False, detail=result.reason))
-            )
+            finding = Finding(check="the source can be read", stream="all", ok=False, detail=result.reason)
+            findings.append((name, finding))
         else:
-            findings.extend((name, finding) for finding in result)
+            findings += [(name, finding) for finding in result.findings]
+            seen[result.episode_id] = name
         if on_progress:
             on_progress(done, len(names))
-    return VerifyReport(ref=ref, rows=tuple(_summarised(findings)), num_episodes=len(names))
+    findings.append(("the dataset", _all_seen(target, seen)))
+    skew = skew_of(target.episodes.path) if target.episodes is not None else {}
+    return VerifyReport(ref=ref, rows=tuple(summarised(findings)), num_episodes=len(names), skew=skew)
 
 
-def _summarised(findings: list[tuple[str, _Finding]]) -> Iterator[CheckRow]:
-    grouped: dict[tuple[str, str], list[tuple[str, _Finding]]] = {}
-    for name, finding in findings:
-        grouped.setdefault((finding.check, finding.stream), []).append((name, finding))
-    for (check, stream), rows in sorted(grouped.items()):
-        bad = [(name, row) for name, row in rows if not row.ok]
-        measured = [row.psnr_db for _, row in rows if row.psnr_db is not None]
-        detail = f"lowest {min(measured):.1f} dB" if measured else "all equal"
-        if bad:
-            detail = f"{len(bad)} episodes differ, e.g. {bad[0][0]}: {bad[0][1].detail}"
-        yield CheckRow(check=check, stream=stream, num_episodes=len(rows), ok=not bad, detail=detail)
+def _check_number(folder: str, names: list[str], target: "_Target") -> None:
+    """Refuse another folder before it is read; a dataset that extends another one holds more than its raw data."""
+    if len(names) > len(target.ids) or (len(names) < len(target.ids) and not target.extends):
+        raise SourceError(
+            f"'{folder}' has {len(names)} episodes that were not rejected, '{target.ref}' has {len(target.ids)}. "
+            f"Name the folder it was converted from."
+        )
+
+
+def _all_seen(target: "_Target", seen: dict[str, str]) -> Finding:
+    """Every episode has its source, but for those that came from the version that was extended."""
+    unseen = [name for name in target.ids if name not in seen]
+    ok = not unseen or target.extends
+    detail = "" if ok else f"{len(unseen)} episodes are in no raw file, e.g. {unseen[0]}"
+    return Finding(check="every episode has its source", stream="all", ok=ok, detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
     """What was made: an episodes artifact, a frames artifact, or both. Picklable."""
 
+    ref: Ref
     record: Record
     rig: Rig
     ids: tuple[str, ...]
     episodes: EpisodeSet | None
     store: FrameStore | None
+    encoding: VideoEncoding | None
+    jpeg_quality: int
 
     @classmethod
     def open(cls, workspace: Workspace, ref: Ref) -> "_Target":
         frames = workspace.path("frames", ref)
         store = FrameStore.open(frames) if (frames / "record.json").is_file() else None
-        if store is not None and not (workspace.path("episodes", ref) / "record.json").is_file():
-            record = workspace.record("frames", ref)
-            rig = Rig.model_validate(record.recipe["rig"])
-            return cls(record=record, rig=rig, ids=store.episode_ids, episodes=None, store=store)
-        episodes = EpisodeSet.open(workspace, ref)
-        return cls(record=episodes.record, rig=episodes.rig, ids=episodes.ids(), episodes=episodes, store=store)
+        quality = _QUALITY
+        if store is not None:
+            stated = workspace.record("frames", ref).recipe.get("jpeg_quality")
+            quality = stated if isinstance(stated, int) else _QUALITY
+        episodes = None
+        if store is None or (workspace.path("episodes", ref) / "record.json").is_file():
+            episodes = EpisodeSet.open(workspace, ref)
+        record = episodes.record if episodes is not None else workspace.record("frames", ref)
+        ids = episodes.ids() if episodes is not None else store.episode_ids if store is not None else ()
+        rig = episodes.rig if episodes is not None else Rig.model_validate(record.recipe["rig"])
+        return cls(
+            ref=ref,
+            record=record,
+            rig=rig,
+            ids=ids,
+            episodes=episodes,
+            store=store,
+            encoding=_encoding(record),
+            jpeg_quality=quality,
+        )
+
+    @property
+    def extends(self) -> bool:
+        """Whether it holds the episodes of an older version too."""
+        return bool(self.record.recipe.get("extends"))
 
 
-def _verify_one(source: Source, target: _Target, ids: dict[str, str], floor_db: float, name: str) -> list[_Finding]:
-    episode, episode_id = source.read(name), ids[name]
-    same = episode.meta.episode_id == episode_id
-    detail = f"{episode.meta.episode_id} / {episode_id}"
-    findings = [_Finding(check="episode ids are equal", stream="all", ok=same, detail=detail)]
-    if not same:
-        return findings
+def _encoding(record: Record) -> VideoEncoding | None:
+    """How pictures were encoded, as the record says; None where it does not."""
+    stated = record.recipe.get("encoding")
+    if not isinstance(stated, dict):
+        return None
+    return VideoEncoding(
+        codec=str(stated["codec"]), g=int(str(stated["g"])), crf=int(str(stated["crf"])), preset=str(stated["preset"])
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    episode_id: str
+    findings: list[Finding]
+
+
+def _verify_one(source: Source, target: _Target, loss_db: float, name: str) -> _Compared:
+    """Compare one episode; the task of a worker."""
+    episode = source.read(name)
+    episode_id = episode.meta.episode_id
+    known = episode_id in target.ids
+    detail = "" if known else f"'{target.ref}' holds no {episode_id}"
+    findings = [Finding(check="episode ids are equal", stream="all", ok=known, detail=detail)]
+    if not known:
+        return _Compared(episode_id=episode_id, findings=findings)
+    held = target.episodes.row(episode_id).num_frames if target.episodes is not None else None
+    if held is not None and held != episode.num_frames:
+        raise EpisodeError(f"{name}: {episode.num_frames} rows in the source, {held} in '{target.ref}'.")
     if target.episodes is not None:
-        stamps = target.episodes.recorded_stamps_ns(episode_id)
-        ours = target.episodes.columns(episode_id) | {f"stamp_ns.{key}": value for key, value in stamps.items()}
-        findings += _compare_columns(episode, ours, "columns are bit-equal")
+        findings += episode_columns(episode, target.episodes)
     if target.store is not None:
-        start, stop = target.store.span(episode_id)
-        ours = {key: target.store.column(key, start, stop) for key in target.store.columns}
-        findings += _compare_columns(episode, ours, "columns of the frame store are bit-equal")
+        findings += stored_columns(episode, target.store)
     for key, stream in episode.cameras.items():
-        findings += _compare_camera(episode, key, stream, target, floor_db)
-    return findings
-
-
-def _compare_columns(episode: Episode, ours: dict[str, NDArray[Any]], check: str) -> Iterator[_Finding]:
-    stamps = {f"stamp_ns.{key}": value for key, value in episode.stamps_ns.items()}
-    for key, column in (episode.columns | stamps).items():
-        got = ours.get(key)
-        equal = got is not None and got.dtype == column.dtype and _bytes(got) == _bytes(column)
-        detail = "absent" if got is None else f"{got.dtype} {got.shape} for {column.dtype} {column.shape}"
-        yield _Finding(check=check, stream=key, ok=equal, detail=detail)
-
-
-def _bytes(column: NDArray[Any]) -> bytes:
-    return np.ascontiguousarray(column).tobytes()
-
-
-def _compare_camera(
-    episode: Episode, key: str, stream: CameraStream, target: _Target, floor_db: float
-) -> Iterator[_Finding]:
-    """Packets and counts of the video, then every picture of the source once, for both stores."""
-    episode_id, rows = episode.meta.episode_id, episode.num_frames
-    video, store = target.episodes, target.store
-    copied = False
-    if video is not None:
-        packets = video.video_packets(episode_id, key)
-        detail = f"{len(packets)} for {rows} rows"
-        yield _Finding(check="frames == rows", stream=key, ok=len(packets) == rows, detail=detail)
-        if len(packets) != rows:
-            return
-        if isinstance(stream, VideoFile) and is_upright_rgb(stream.spec):
-            copied = True
-            same = packets == source_packets(stream)
-            yield _Finding(check="video packets are byte-identical", stream=key, ok=same, detail="packets differ")
-    passed_through = store is not None and store.cameras[key].source_bytes
-    first = store.span(episode_id)[0] if store is not None else 0
-    sampled = set(np.linspace(0, rows - 1, min(_SAMPLED, rows)).round().astype(int).tolist())
-    video_db, store_db, same_jpegs = _IDENTICAL_DB, _IDENTICAL_DB, 0
-    for index, picture in enumerate(pictures(stream)):
-        if store is not None and passed_through:
-            same_jpegs += picture.jpeg == store.jpeg(key, first + index)
-        if index not in sampled:
+        if stream.spec.depth_unit_m is not None:  # also a depth video that is copied
+            findings += episode_depth(episode, key, stream, episodes=target.episodes, store=target.store)
             continue
-        if video is not None:
-            video_db = min(video_db, psnr_db(picture.rgb(), video.video_frame(episode_id, key, index)))
-        if store is not None and not passed_through:
-            stored = store.frame(key, first + index)
-            store_db = min(store_db, psnr_db(resized(picture.rgb(), stored.shape[1], stored.shape[0]), stored))
-    if passed_through:
-        detail = f"{rows - same_jpegs} of {rows} JPEGs differ"
-        yield _Finding(check="JPEGs are byte-identical", stream=key, ok=same_jpegs == rows, detail=detail)
-    elif store is not None:
-        yield _near("stored pictures are near the source", key, store_db, floor_db)
-    if video is not None:
-        yield _near("video pictures are near the source", key, video_db, _IDENTICAL_DB if copied else floor_db)
-
-
-def _near(check: str, key: str, db: float, floor_db: float) -> _Finding:
-    detail = f"{db:.1f} dB, expected at least {floor_db:.1f}"
-    return _Finding(check=check, stream=key, ok=db >= floor_db, detail=detail, psnr_db=db)
-
-
-def source_packets(stream: VideoFile) -> list[str]:
-    """Hash of each packet of a source video, in presentation order."""
-    import av
-
-    with av.open(str(stream.path)) as container:
-        track = container.streams.video[0]
-        packets = [
-            (packet.pts, hashlib.sha256(bytes(packet)).hexdigest()) for packet in container.demux(track) if packet.size
-        ]
-    return [digest for _, digest in sorted(packets)]
-
-
-def psnr_db(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB; 100 where both are equal, 0 where the shapes differ."""
-    if one.shape != other.shape:
-        return 0.0
-    error = float(np.mean((one.astype(np.float32) - other.astype(np.float32)) ** 2))
-    return _IDENTICAL_DB if error == 0 else min(_IDENTICAL_DB, 10 * float(np.log10(255**2 / error)))
+        findings += episode_camera(
+            episode,
+            key,
+            stream,
+            episodes=target.episodes,
+            store=target.store,
+            encoding=target.encoding,
+            jpeg_quality=target.jpeg_quality,
+            loss_db=loss_db,
+        )
+    return _Compared(episode_id=episode_id, findings=findings)

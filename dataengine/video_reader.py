@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from schemas.errors import ArtifactError
 
 _AHEAD = 64  # pictures worth decoding rather than seeking
+# Pictures to go back before one that was not met: files are sought by decoding time, and x265 shows pictures before the
+# keyframe that stands in front of them (open groups), which then can not be decoded from there.
+_BACK = (0, 8, 64, 1 << 30)
 
 
 class VideoReader:
@@ -31,19 +34,45 @@ class VideoReader:
 
     def frame(self, number: int) -> NDArray[np.uint8]:
         """Picture `number` of the file, (height, width, 3) RGB. Raises ArtifactError when the file has no such one."""
-        if self._last is None or not self._last < number <= self._last + _AHEAD:
-            self._container.seek(self._pts(number), stream=self._stream, backward=True)
+        picture: NDArray[np.uint8] = self.picture(number).to_ndarray(format="rgb24")
+        return picture
+
+    def depth_m(self, number: int) -> NDArray[np.float32]:
+        """Picture `number` of a depth video, (height, width) in metres, to within one step of its 12-bit codes.
+
+        What was not measured reads as the nearest distance there is, 0.01 m.
+        """
+        from dataengine.sinks.depth import codes_of, metres_of
+
+        return metres_of(np.arange(4096)).astype(np.float32)[codes_of(self.picture(number))]
+
+    def picture(self, number: int) -> Any:  # noqa: ANN401 - av has no types
+        """Picture `number` of the file as PyAV decodes it. Raises ArtifactError when the file has no such one."""
+        if self._last is not None and self._last < number <= self._last + _AHEAD:
+            frame = self._on_the_way(number)
+            if frame is not None:
+                return frame
+        for back in _BACK:
+            start = max(0, number - back)
+            self._container.seek(self._pts(start), stream=self._stream, backward=True)
             self._frames = self._container.decode(self._stream)
+            frame = self._on_the_way(number)
+            if frame is not None:
+                return frame
+            if start == 0:
+                break
+        raise ArtifactError(f"{self._path.name} has no picture {number}. The file is damaged: convert the data again.")
+
+    def _on_the_way(self, number: int) -> Any | None:  # noqa: ANN401 - av has no types
         for frame in self._frames:
             found = round(float(frame.pts * self._stream.time_base) * self._rate_hz)
             if found == number:
                 self._last = number
-                picture: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-                return picture
+                return frame
             if found > number:
                 break
         self._last = None
-        raise ArtifactError(f"{self._path.name} has no picture {number}. The file is damaged: convert the data again.")
+        return None
 
     def _pts(self, number: int) -> int:
         ticks: int = round(number / self._rate_hz / self._stream.time_base)

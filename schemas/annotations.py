@@ -118,7 +118,7 @@ class Proposal(BaseModel):
     provenance: Provenance
     images: dict[str, JsonValue] = Field(
         default_factory=dict
-    )  # crops to show: {"board": {"camera","frame","box_xyxy"}, ...}
+    )  # crops to show: {"board": {"camera","frame","box_xyxy"}, ...}; frames counted from the recording's first
 
     @property
     def proposal_id(self) -> str:

@@ -10,6 +10,7 @@ with 2; anything else is our bug and keeps its traceback.
   x RigError           a rig file is wrong, or does not fit the data
   x SourceError        raw data cannot be read at all (a whole path, not one episode)
   x EpisodeError       one episode is bad: it becomes a row in `rejected`, the others go on
+  x TransferError      a store of artifacts can not be reached, or refuses
   x RejectedError      more episodes were rejected than allowed
   x FamilyError        a task family is unknown or its files are wrong
   x BackendError       a VLM backend cannot be reached or answers nonsense
@@ -49,6 +50,10 @@ class SourceError(EngineError):
 
 class EpisodeError(EngineError):
     """One episode is bad: it becomes a row in `rejected`, the others go on."""
+
+
+class TransferError(EngineError):
+    """A store of artifacts can not be reached, or refuses."""
 
 
 class RejectedError(EngineError):

@@ -18,7 +18,9 @@ SourceKind = Literal[
     "mcap",
     "ros1_bag",
     "ros2_bag",  # sqlite
+    "demo_pickle",  # hand_dapg: lists of dicts of arrays, read without running them
 ]
+_SHIFTING: tuple[SourceKind, ...] = ("diffusion_zarr", "umi_zarr", "rlds")  # sources that honour Feature.shift_rows
 Orientation = Literal["upright", "rotated_180", "flipped_vertical"]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +43,9 @@ class Feature(BaseModel):
     optional: bool = False  # a dataset without it is fine; one that has it has it in every episode
     align: Literal["as_of", "linear"] = "as_of"  # "linear" looks at the next value too: only where that is no cheating
     max_age_s: Annotated[float, Field(gt=0)] | None = None  # None: the clock's
+    # Row t takes the value recorded this many rows later: an action that is a future pose (UMI). The last rows, which
+    # have no later value, are taken from every feature and camera of the episode; nothing is repeated or made up.
+    shift_rows: Annotated[int, Field(ge=0)] = 0
 
 
 class Camera(BaseModel):
@@ -140,6 +145,9 @@ class Rig(BaseModel):
         for name in (*self.features, *self.cameras):
             if "/" in name:
                 raise ValueError(f"'{name}': feature and camera names may not hold '/'")
+        shifted = next((name for name, feature in self.features.items() if feature.shift_rows), None)
+        if shifted is not None and self.source not in _SHIFTING:
+            raise ValueError(f"'{shifted}' has shift_rows, which is read from {', '.join(_SHIFTING)} only")
         parts: tuple[EndEffector | Arm, ...] = (*self.end_effectors, *self.arms)
         for end in parts:
             if end.feature not in self.features:

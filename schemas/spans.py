@@ -31,3 +31,13 @@ class Span:
 def frame_stamps_ns(num_frames: int, rate_hz: int) -> NDArray[np.int64]:
     """Nanoseconds of each frame of an evenly sampled episode, shape (num_frames,), first one 0."""
     return (np.arange(num_frames, dtype=np.int64) * NS_PER_S) // rate_hz
+
+
+def frame_ns(frame: int, rate_hz: int) -> int:
+    """Nanoseconds from the first frame of a recording to frame `frame`."""
+    return frame * NS_PER_S // rate_hz
+
+
+def frame_of_ns(stamp_ns: int, rate_hz: int) -> int:
+    """The frame whose `frame_ns` is `stamp_ns`."""
+    return -(-stamp_ns * rate_hz // NS_PER_S)

@@ -15,8 +15,11 @@ from typer.main import get_command
 
 from apps.cli.main import app
 from dataengine.mix import Mix
+from dataengine.quality import QualityLimits
+from dataengine.rig_files import shipped_rigs
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
+from schemas.rigs import Arm, Camera, Clock, EndEffector, Feature, MetadataRule, Rig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,6 +31,7 @@ def blocks(page: Path) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     lines = [line for block in blocks(page) for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`(dataengine [^`]+)`", "\n".join(re.findall(r"^\|.*\|$", page.read_text(), re.M)))
     return [re.split(r"#|\|\|", line)[0].strip() for line in lines if line.startswith("dataengine ")]
 
 
@@ -45,6 +49,28 @@ def test_every_documented_command_has_words_that_exist(page: str, line: str) -> 
         context = click.Context(command, info_name=name)
     assert command is not None
     command.parse_args(context, list(rest))
+
+
+@pytest.mark.parametrize(("page", "line"), EVERY, ids=[f"{page}: {line[:60]}" for page, line in EVERY])
+def test_every_documented_rig_ships_or_is_a_file_of_the_users_own(page: str, line: str) -> None:
+    for rig in re.findall(r"--rig (\S+)", line):
+        assert rig in shipped_rigs() or rig.endswith(".yaml"), f"{page}: {rig}"
+
+
+def test_the_convert_page_explains_every_field_of_a_rig_and_every_limit() -> None:
+    text = (ROOT / "docs/convert.md").read_text()
+    nouns = (Rig, Feature, Camera, Clock, EndEffector, Arm, MetadataRule)
+    fields = {name for noun in nouns for name in noun.model_fields} | set(QualityLimits().to_json())
+    assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_readme_and_the_convert_page_name_the_same_formats() -> None:
+    tables = [
+        re.findall(r"^\| .*dataengine convert .*$", (ROOT / page).read_text(), re.M)
+        for page in ("README.md", "docs/convert.md")
+    ]
+    assert len(tables[0]) >= 14
+    assert tables[0] == tables[1]
 
 
 def test_the_readme_names_the_two_commands_a_fresh_machine_needs() -> None:

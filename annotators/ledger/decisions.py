@@ -11,6 +11,7 @@ from annotators.ledger.queue import now_ms
 from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision, payload_marker
 from annotators.ledger.tables import DECISIONS, ITEMS
 from schemas.annotations import Action, ReasoningTrace, SegmentList
+from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 
@@ -28,6 +29,7 @@ class Wish:
     lead_time_ms: int
     note: str = ""
     undoes: str | None = None
+    seen: ContentHashes | None = None  # what the episode was like
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)

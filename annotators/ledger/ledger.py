@@ -6,7 +6,7 @@ added, and where it differs the item is marked as a conflict and comes back to t
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +27,7 @@ from annotators.ledger.rows import (
 )
 from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
 from schemas.annotations import Action, FieldName, Proposal, VerifierResult
+from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import canonical_json
 
@@ -69,12 +70,19 @@ class Ledger:
             connection.execute(insert(RUNS).values(recipe_json=canonical_json(recipe), **values))
         return values["run_id"]
 
-    def add_proposals(self, run_id: str, rows: Sequence[tuple[Proposal, Sequence[VerifierResult]]]) -> int:
+    def add_proposals(
+        self,
+        run_id: str,
+        rows: Sequence[tuple[Proposal, Sequence[VerifierResult]]],
+        *,
+        seen: Mapping[str, ContentHashes] | None = None,
+    ) -> int:
         """Add proposals with their results, all or none; returns how many proposals were new.
 
-        A proposal that is already there stays as it is; results that say something new about it are added. Raises
-        LedgerError for words that hold a chat marker.
+        A proposal that is already there stays as it is; results that say something new about it are added. `seen` says
+        what the episodes were like. Raises LedgerError for words that hold a chat marker.
         """
+        seen = seen or {}
         num_new = 0
         for proposal, _ in rows:
             decisions.check_words(proposal.payload)
@@ -90,9 +98,21 @@ class Ledger:
                 if item_id is None:
                     item_id = store.insert_proposal(connection, run_id, proposal, proposal_id)
                     num_new += 1
-                if store.insert_results(connection, proposal_id, results) or is_new:
+                hashes = seen.get(proposal.episode_id)
+                is_seen = hashes is not None and store.insert_sighting(connection, proposal_id, hashes)
+                if store.insert_results(connection, proposal_id, results) or is_new or is_seen:
                     store.project(connection, item_id)
+            store.refit(connection, {name: seen[name] for name in {row.episode_id for row, _ in rows} & seen.keys()})
         return num_new
+
+    def refit(self, now: Mapping[str, ContentHashes]) -> int:
+        """Tell what episodes are like now: what was said about others than these is stale, and waits for review again.
+
+        Nothing is deleted; a decision fits again when the episodes do. Returns how many items of them are stale.
+        """
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            return store.refit(connection, now)
 
     def proposals(
         self, *, episode_ids: Sequence[str] | None = None, field: FieldName | None = None
@@ -148,11 +168,13 @@ class Ledger:
         lead_time_ms: int,
         note: str = "",
         base_revision: int | None = None,
+        seen: ContentHashes | None = None,
     ) -> StoredDecision:
         """Append one decision and give the item free.
 
         `base_proposal_id` (and `base_revision`, from ReviewItem) say what the reviewer saw: LedgerError when the item
-        changed meanwhile, or when someone else holds it. The same `idem_key` again returns the same decision.
+        changed meanwhile, or when someone else holds it. The same `idem_key` again returns the same decision. `seen`
+        says what the episode was like.
         """
         wish = decisions.Wish(
             item_id=item_id,
@@ -163,6 +185,7 @@ class Ledger:
             idem_key=idem_key,
             lead_time_ms=lead_time_ms,
             note=note,
+            seen=seen,
         )
         with writing(self._engine) as connection:
             return decisions.decide(connection, wish, base_revision)

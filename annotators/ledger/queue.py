@@ -18,6 +18,7 @@ class QueueFilter:
     """Which items someone wants to see; empty means all."""
 
     status: ItemStatus | None = None
+    stale: bool | None = None  # True: only what no longer fits its episode
     rank: int | None = None  # RANK_FAIL ... RANK_REST
     search: str = ""  # part of an episode's id
     among: Sequence[str] | None = field(default=None)  # only these episodes
@@ -27,6 +28,8 @@ class QueueFilter:
         found: list[ColumnElement[bool]] = []
         if self.status is not None:
             found.append(ITEMS.c.status == self.status)
+        if self.stale is not None:
+            found.append(ITEMS.c.stale != "" if self.stale else ITEMS.c.stale == "")
         if self.rank is not None:
             found.append(ITEMS.c.rank == self.rank)
         if self.search:
@@ -66,10 +69,14 @@ def claim(
 
 
 def _waiting(reviewer: str, status: ItemStatus | None) -> ColumnElement[bool]:
-    """What a claim may hand out: undecided items and conflicts, except those this reviewer set aside."""
+    """What a claim may hand out: undecided, stale and conflicting items, except those this reviewer set aside."""
     if status == "skipped":
         return ITEMS.c.status == "skipped"
-    return and_(or_(ITEMS.c.status.in_(("open", "skipped")), ITEMS.c.conflict), ITEMS.c.skipped_by != reviewer)
+    return and_(_unsettled(), ITEMS.c.skipped_by != reviewer)
+
+
+def _unsettled() -> ColumnElement[bool]:
+    return or_(ITEMS.c.status.in_(("open", "skipped")), ITEMS.c.conflict, ITEMS.c.stale != "")
 
 
 def _why_not(connection: Connection, item_id: str) -> str:
@@ -101,12 +108,13 @@ def review_item(connection: Connection, item_id: str) -> ReviewItem:
         last_word=history.last_word,
         lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
         lease_until_ms=row.lease_until_ms,
+        stale=row.stale,
     )
 
 
 def queue_rows(connection: Connection, wanted: QueueFilter, limit: int) -> list[QueueRow]:
     """Items in order of review, what waits first."""
-    settled = case((or_(ITEMS.c.status.in_(("open", "skipped")), ITEMS.c.conflict), 0), else_=1)
+    settled = case((_unsettled(), 0), else_=1)
     query = select(ITEMS).where(*wanted.conditions()).order_by(settled, ITEMS.c.rank, ITEMS.c.item_id).limit(limit)
     return [_queue_row(row) for row in connection.execute(query)]
 
@@ -122,24 +130,26 @@ def _queue_row(row: Any) -> QueueRow:  # noqa: ANN401 - a SQL row
         rank=row.rank,
         decided_by=row.decided_by,
         lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
+        stale=row.stale,
     )
 
 
 def progress(connection: Connection, wanted: QueueFilter) -> Progress:
     """Counts over the items that are wanted."""
     table = ITEMS.c
-    columns = (table.status, table.conflict, table.rank, table.decided_by)
+    columns = (table.status, table.conflict, table.rank, table.decided_by, table.stale != "")
     query = select(*columns, func.count()).where(*wanted.conditions()).group_by(*columns)
     by_status: dict[str, int] = {}
     by_reviewer: dict[str, int] = {}
     by_rank: dict[int, int] = {}
     num_conflicts = 0
-    for status, conflict, rank, decided_by, count in connection.execute(query):
+    for said, conflict, rank, decided_by, is_stale, count in connection.execute(query):
+        status = "stale" if is_stale and decided_by else said
         by_status[status] = by_status.get(status, 0) + count
         num_conflicts += count if conflict else 0
         if decided_by:
             by_reviewer[decided_by] = by_reviewer.get(decided_by, 0) + count
-        if conflict or not decided_by:
+        if conflict or is_stale or not decided_by:
             by_rank[rank] = by_rank.get(rank, 0) + count
     return Progress(
         num_items=sum(by_status.values()),

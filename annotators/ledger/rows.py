@@ -17,6 +17,7 @@ from schemas.annotations import (
     render_payload,
 )
 from schemas.chat import chat_marker
+from schemas.content_hashes import ContentHashes
 from schemas.records import canonical_json, sha256_of
 
 type AnyPayload = ReasoningTrace | SegmentList
@@ -41,6 +42,14 @@ class StoredProposal:
     created: str  # ISO 8601, UTC
     proposal: Proposal
     results: tuple[VerifierResult, ...]
+    seen: tuple[ContentHashes, ...] = ()  # what its episode was like each time it was said; () when nobody noted it
+
+    def misfit(self, now: ContentHashes | None) -> str:
+        """Why it no longer fits an episode that is like `now`; empty when it does, or when nobody can tell."""
+        if now is None or not self.seen:
+            return ""
+        reasons = [seen.difference(now, cameras=cameras_of(self.proposal)) for seen in self.seen]
+        return "" if None in reasons else str(reasons[-1])
 
     @property
     def verdict(self) -> Verdict:
@@ -66,6 +75,7 @@ class StoredDecision:
     created: str  # ISO 8601, UTC
     prev_hash: str
     hash: str
+    seen: ContentHashes | None = None  # what the episode was like; None when nobody noted it
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -84,6 +94,8 @@ class StoredDecision:
             "created": self.created,
             "prev_hash": self.prev_hash,
         }
+        if self.seen is not None:  # a decision from before this field keeps its hash
+            fields["seen"] = self.seen.model_dump(mode="json")
         return sha256_of(fields)
 
 
@@ -150,6 +162,19 @@ class ItemHistory:
         said = self.confirmed or self.proposal(decision.base_proposal_id).proposal.payload
         return any(substance(row.proposal.payload) != substance(said) for row in newer)
 
+    def stale(self, now: ContentHashes | None) -> str:
+        """Why what stands, a decision or else the newest proposal, no longer fits an episode that is like `now`.
+
+        Empty when it fits, or when nobody can tell.
+        """
+        decision = self.standing
+        if decision is None:
+            return self.head.misfit(now)
+        if now is None or decision.seen is None:
+            return ""
+        cameras = cameras_of(self.proposal(decision.base_proposal_id).proposal)
+        return decision.seen.difference(now, cameras=cameras) or ""
+
     @property
     def rank(self) -> int:
         """Order of review: verifier fail > disagreement > unknown > rest. Self-reported confidence plays no part."""
@@ -180,6 +205,7 @@ class ReviewItem:
     last_word: StoredDecision | None  # the decision that stands, or a skip; None when the item is open
     lease_owner: str | None  # who works on it now; None when nobody does
     lease_until_ms: int
+    stale: str = ""  # why what stands no longer fits its episode; empty when it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +221,7 @@ class QueueRow:
     rank: int
     decided_by: str | None
     lease_owner: str | None
+    stale: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +229,7 @@ class Progress:
     """How far the review is."""
 
     num_items: int
-    by_status: dict[str, int]
+    by_status: dict[str, int]  # decided items that are stale under "stale"
     by_reviewer: dict[str, int]  # items whose standing decision is theirs
     by_rank: dict[int, int]  # of the items that wait
     num_conflicts: int
@@ -217,6 +244,16 @@ class Progress:
     def num_left(self) -> int:
         """Items that nobody decided about."""
         return self.num_items - self.num_done
+
+
+def cameras_of(proposal: Proposal) -> tuple[str, ...] | None:
+    """The cameras whose pictures a proposal rests on: () = none, None = it does not say, so all of them."""
+    if proposal.field == "segments":
+        return ()  # cut from numbers: no colour changes when an arm moves
+    named = {
+        str(image["camera"]) for image in proposal.images.values() if isinstance(image, dict) and "camera" in image
+    }
+    return tuple(sorted(named)) or None
 
 
 def worst(results: Sequence[VerifierResult]) -> Verdict:

@@ -1,15 +1,16 @@
 """Rows in, rows out: the SQL under the ledger, on one open connection."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
 from annotators.ledger.rows import ItemHistory, StoredDecision, StoredProposal, item_id_of
-from annotators.ledger.tables import COUNTERS, DECISIONS, ITEMS, PROPOSALS, VERIFIER_RESULTS
+from annotators.ledger.tables import COUNTERS, DECISIONS, ITEMS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
 from schemas.annotations import Proposal, VerifierResult, payload_from_json
+from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import canonical_json
 
@@ -43,7 +44,7 @@ def insert_proposal(connection: Connection, run_id: str, proposal: Proposal, pro
     """Store one new proposal and make sure that its item exists; returns the item's id."""
     item_id = item_id_of(proposal.episode_id, proposal.stamp_ns, proposal.field)
     if connection.execute(select(ITEMS.c.item_id).where(ITEMS.c.item_id == item_id)).first() is None:
-        fresh = {"rank": 0, "status": "open", "conflict": False, "skipped_by": "", "num_decisions": 0}
+        fresh = {"rank": 0, "status": "open", "conflict": False, "skipped_by": "", "stale": "", "num_decisions": 0}
         connection.execute(
             insert(ITEMS).values(
                 item_id=item_id,
@@ -89,6 +90,31 @@ def insert_results(connection: Connection, proposal_id: str, results: Sequence[V
     return len(fresh)
 
 
+def insert_sighting(connection: Connection, proposal_id: str, seen: ContentHashes) -> bool:
+    """Note what its episode is like where a proposal is said; False when that is known."""
+    if seen in sightings(connection, [proposal_id])[proposal_id]:
+        return False
+    values = {"seq": next_seq(connection), "proposal_id": proposal_id, "hashes_json": _json(seen)}
+    connection.execute(insert(SIGHTINGS).values(**values))
+    return True
+
+
+def sightings(
+    connection: Connection, proposal_ids: Sequence[str], seq: int | None = None
+) -> dict[str, list[ContentHashes]]:
+    """What the episode of each proposal was like, each time it was said."""
+    found: dict[str, list[ContentHashes]] = {proposal_id: [] for proposal_id in proposal_ids}
+    for chunk in _chunks(proposal_ids):
+        query = select(SIGHTINGS).where(SIGHTINGS.c.proposal_id.in_(chunk)).order_by(SIGHTINGS.c.seq)
+        for row in connection.execute(query if seq is None else query.where(SIGHTINGS.c.seq <= seq)):
+            found[row.proposal_id].append(ContentHashes.model_validate_json(row.hashes_json))
+    return found
+
+
+def _json(seen: ContentHashes) -> str:
+    return canonical_json(seen.model_dump(mode="json"))
+
+
 def latest_results(
     connection: Connection, proposal_ids: Sequence[str], seq: int | None = None
 ) -> dict[str, dict[str, VerifierResult]]:
@@ -110,8 +136,9 @@ def load_proposals(
     """Proposals in their order, each with its results."""
     query = select(PROPOSALS).where(*conditions).order_by(PROPOSALS.c.seq)
     rows = connection.execute(query if seq is None else query.where(PROPOSALS.c.seq <= seq)).all()
-    results = latest_results(connection, [row.proposal_id for row in rows], seq)
-    return [_proposal(row, tuple(results[row.proposal_id].values())) for row in rows]
+    ids = [row.proposal_id for row in rows]
+    results, seen = latest_results(connection, ids, seq), sightings(connection, ids, seq)
+    return [_proposal(row, tuple(results[row.proposal_id].values()), tuple(seen[row.proposal_id])) for row in rows]
 
 
 def load_decisions(
@@ -127,9 +154,14 @@ def load_decisions(
 
 def insert_decision(connection: Connection, row: StoredDecision) -> None:
     """Append one link."""
-    values = {name: getattr(row, name) for name in DECISIONS.c.keys() if name != "payload_json"}  # noqa: SIM118
+    values = {name: getattr(row, name) for name in _plain_columns()}
     payload = None if row.payload is None else canonical_json(row.payload.model_dump(mode="json"))
-    connection.execute(insert(DECISIONS).values(payload_json=payload, **values))
+    seen = None if row.seen is None else _json(row.seen)
+    connection.execute(insert(DECISIONS).values(payload_json=payload, seen_json=seen, **values))
+
+
+def _plain_columns() -> list[str]:
+    return [name for name in DECISIONS.c.keys() if not name.endswith("_json")]  # noqa: SIM118 - no mapping
 
 
 def load_history(connection: Connection, item_id: str) -> ItemHistory | None:
@@ -167,7 +199,7 @@ def check_projection(connection: Connection, histories: Sequence[ItemHistory]) -
     """Raises LedgerError when a row of `items` does not say what its history says."""
     rows = {row.item_id: row for row in connection.execute(select(ITEMS))}
     for history in histories:
-        for column, value in projection(history).items():
+        for column, value in projection(history, _hashes(rows[history.item_id].now_json)).items():
             found = getattr(rows[history.item_id], column)
             if found != value:
                 raise LedgerError(
@@ -180,11 +212,34 @@ def project(connection: Connection, item_id: str) -> None:
     """Write into `items` what the history says."""
     history = load_history(connection, item_id)
     if history is not None:
-        connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**projection(history)))
+        now = connection.execute(select(ITEMS.c.now_json).where(ITEMS.c.item_id == item_id)).scalar()
+        values = projection(history, _hashes(now))
+        connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**values))
 
 
-def projection(history: ItemHistory) -> dict[str, Any]:
-    """The derived columns of `items`."""
+def refit(connection: Connection, now: Mapping[str, ContentHashes]) -> int:
+    """Note what episodes are like now; returns how many of their items are stale."""
+    num_stale = 0
+    for chunk in _chunks(list(now)):
+        proposals: dict[str, list[StoredProposal]] = {}
+        for row in load_proposals(connection, PROPOSALS.c.episode_id.in_(chunk)):
+            proposals.setdefault(row.item_id, []).append(row)
+        decisions: dict[str, list[StoredDecision]] = {}
+        inside = select(ITEMS.c.item_id).where(ITEMS.c.episode_id.in_(chunk))
+        for decision in load_decisions(connection, DECISIONS.c.item_id.in_(inside)):
+            decisions.setdefault(decision.item_id, []).append(decision)
+        for item_id, rows in proposals.items():
+            history = _history(item_id, rows, decisions.get(item_id, []))
+            hashes = now[history.episode_id]
+            stale = history.stale(hashes)
+            num_stale += stale != ""
+            told = and_(ITEMS.c.item_id == item_id, or_(ITEMS.c.now_json.is_(None), ITEMS.c.now_json != _json(hashes)))
+            connection.execute(update(ITEMS).where(told).values(now_json=_json(hashes), stale=stale))
+    return num_stale
+
+
+def projection(history: ItemHistory, now: ContentHashes | None) -> dict[str, Any]:
+    """The derived columns of `items`, for an episode that is like `now`."""
     last = history.live[-1] if history.live else None
     return {
         "head_proposal_id": history.head.proposal_id,
@@ -194,10 +249,11 @@ def projection(history: ItemHistory) -> dict[str, Any]:
         "decided_by": history.standing.reviewer if history.standing else None,
         "skipped_by": last.reviewer if last is not None and last.action == "skip" else "",
         "num_decisions": len(history.decisions),
+        "stale": history.stale(now),
     }
 
 
-def _proposal(row: Row[Any], results: tuple[VerifierResult, ...]) -> StoredProposal:
+def _proposal(row: Row[Any], results: tuple[VerifierResult, ...], seen: tuple[ContentHashes, ...]) -> StoredProposal:
     return StoredProposal(
         seq=row.seq,
         proposal_id=row.proposal_id,
@@ -206,13 +262,18 @@ def _proposal(row: Row[Any], results: tuple[VerifierResult, ...]) -> StoredPropo
         created=row.created,
         proposal=Proposal.model_validate_json(row.body_json),
         results=results,
+        seen=seen,
     )
 
 
 def _decision(row: Row[Any]) -> StoredDecision:
-    values = {name: getattr(row, name) for name in DECISIONS.c.keys() if name != "payload_json"}  # noqa: SIM118
+    values = {name: getattr(row, name) for name in _plain_columns()}
     payload = None if row.payload_json is None else payload_from_json(json.loads(row.payload_json))
-    return StoredDecision(payload=payload, **values)
+    return StoredDecision(payload=payload, seen=_hashes(row.seen_json), **values)
+
+
+def _hashes(text: str | None) -> ContentHashes | None:
+    return None if text is None else ContentHashes.model_validate_json(text)
 
 
 def _chunks(values: Sequence[str]) -> list[Sequence[str]]:

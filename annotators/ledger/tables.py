@@ -16,7 +16,7 @@ NAMING = {  # without names a constraint can not be dropped by a later migration
     "pk": "pk_%(table_name)s",
 }
 METADATA = MetaData(naming_convention=NAMING)
-APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions")
+APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions", "sightings")
 
 COUNTERS = Table(
     "counters",
@@ -46,6 +46,8 @@ ITEMS = Table(
     Column("decided_by", String(255)),
     Column("skipped_by", String(255), nullable=False),  # who set it aside last; empty when nobody
     Column("num_decisions", Integer, nullable=False),  # the item's revision, as a reviewer saw it
+    Column("now_json", Text),  # hashes of its episode as the ledger was last told; null when it never was
+    Column("stale", Text, nullable=False),  # why what is said no longer fits; empty when it does
     Column("lease_owner", String(255)),
     Column("lease_until_ms", BigInteger, nullable=False),
     Unique("episode_id", "stamp_ns", "field"),
@@ -71,6 +73,13 @@ VERIFIER_RESULTS = Table(
     Column("verifier", String(128), nullable=False),
     Column("body_json", Text, nullable=False),
 )
+SIGHTINGS = Table(  # what an episode was like when a program said this of it; the same words may be said again
+    "sightings",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("proposal_id", String(64), ForeignKey("proposals.proposal_id"), nullable=False, index=True),
+    Column("hashes_json", Text, nullable=False),
+)
 DECISIONS = Table(
     "decisions",
     METADATA,
@@ -83,6 +92,7 @@ DECISIONS = Table(
     Column("undoes", String(64), ForeignKey("decisions.decision_id")),
     Column("reviewer", String(255), nullable=False, index=True),
     Column("note", Text, nullable=False),
+    Column("seen_json", Text),  # hashes of the episode as the reviewer saw it; null in older ledgers
     Column("lead_time_ms", BigInteger, nullable=False),
     Column("idem_key", String(255), nullable=False, unique=True),
     Column("created", String(32), nullable=False),

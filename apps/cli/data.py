@@ -1,8 +1,8 @@
-"""`simulate`, `inspect`, `convert`, `verify`: from what a robot wrote to a dataset that can be trusted."""
+"""`simulate`, `inspect`, `verify`: what a robot wrote, and whether what was made of it can be trusted."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,19 +10,11 @@ from apps.cli.options import DEFAULT_WORKSPACE, AsJson, RayAddress, Workers, Wor
 from apps.cli.output import show_json
 from apps.cli.progress import progress
 from dataengine.workspace import Workspace
-from schemas.errors import UsageError
+from schemas.errors import EngineError, UsageError
 from schemas.refs import Ref
 
-
-def parse_share(text: str) -> float:
-    """`10%` or `0.1` -> 0.1. Raises UsageError outside 0..100 %."""
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise UsageError(f"'{text}' is no share. Write it as 10% or 0.1.") from None
-    if not 0 <= share <= 1:
-        raise UsageError(f"'{text}' is outside 0..100 %. Write it as 10% or 0.1.")
-    return share
+if TYPE_CHECKING:
+    from dataengine.inspection import Inspection
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -66,18 +58,23 @@ def simulate(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder that a robot wrote.")],
+    path: Annotated[Path, typer.Argument(help="Folder or recording that a robot wrote.")],
     as_json: AsJson = False,
     rig_out: Annotated[Path | None, typer.Option("--rig-out", help="Write the draft rig to this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with a picture of each camera to this file.")
+    ] = None,
 ) -> None:
     """Say what raw data is: format, keys, shapes, cameras, rates, gaps, and a draft rig with every unknown asked.
 
-    Example: dataengine inspect raw/sim
+    Example: dataengine inspect raw/sim --html inspect.html
     """
     from apps.cli.words import inspection_words
     from dataengine.inspection import inspect_path
 
     inspection = inspect_path(path)
+    if html is not None:
+        _write_inspection(html, path, inspection)
     if rig_out is not None:
         if rig_out.exists():
             raise UsageError(f"{rig_out} exists. Choose another file for the draft rig; yours is not overwritten.")
@@ -88,72 +85,93 @@ def inspect(
     typer.echo(inspection_words(inspection))
 
 
-def convert(
-    path: Annotated[Path, typer.Argument(help="Folder that a robot wrote.")],
-    to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the dataset to make.")],
-    rig: Annotated[str | None, typer.Option("--rig", help="Shipped rig name, or a YAML file.")] = None,
-    sink: Annotated[Literal["lerobot", "zarr", "both"], typer.Option("--sink")] = "both",
-    max_rejected: Annotated[
-        str, typer.Option("--max-rejected", help="Stop when more than this share of episodes is rejected.")
-    ] = "10%",
-    frame_size: Annotated[
-        str | None,
-        typer.Option("--frame-size", help="Re-encode frame-store images, e.g. 320x240. Default: keep the bytes."),
+def verify(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[PATH] NAME@VERSION", help="The raw data it was converted from, and the dataset."),
+    ],
+    rig: Annotated[str | None, typer.Option("--rig", help="The rig it was converted with, if not the same.")] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality/--no-quality", help="Look for faults in the episodes themselves too.")
+    ] = True,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", help="YAML that overrules limits of the quality checks.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much there is; write nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 also where a quality check fails.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with pictures of what is wrong to this file.")
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     workers: Workers = None,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn raw episodes into a LeRobot v3.0 dataset and a zarr frame store, one Ray task per episode.
+    """Prove that a dataset equals its source, number by number and packet by packet; look for faults in its episodes.
 
-    Example: dataengine convert raw/sim --rig aloha_sim --to sim@1
+    Without PATH the faults alone: frozen or black cameras, jumps, stuck joints, dropped frames, lags, duplicates.
+
+    Example: dataengine verify raw/sim sim@1 --html verify.html
     """
-    from apps.cli.words import convert_json, convert_words
-    from dataengine.convert import convert as run
-
-    with progress("convert") as on_progress:
-        report = run(
-            source_path=path,
-            to=Ref.parse(to),
-            workspace=Workspace.at(workspace),
-            rig=rig,
-            sink=sink,
-            max_rejected=parse_share(max_rejected),
-            frame_size=parse_size(frame_size) if frame_size else None,
-            workers=workers,
-            ray_address=ray_address,
-            dry_run=dry_run,
-            on_progress=on_progress,
-        )
-    if as_json:
-        show_json(convert_json(report))
-        return
-    typer.echo(convert_words(report))
-
-
-def verify(
-    path: Annotated[Path, typer.Argument(help="The raw data that was converted.")],
-    ref: Annotated[str, typer.Argument(help="NAME@VERSION it was converted to.")],
-    rig: Annotated[str | None, typer.Option("--rig", help="The rig it was converted with.")] = None,
-    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    as_json: AsJson = False,
-) -> None:
-    """Prove that a dataset equals its source: every number, every packet or JPEG, every frame count.
-
-    Example: dataengine verify raw/sim sim@1 --rig aloha_sim
-    """
-    from apps.cli.words import verify_json, verify_words
+    from apps.cli.words import quality_words, verify_words
+    from dataengine.quality import QualityLimits, QualityReport, check_quality, load_limits
+    from dataengine.verification import VerifyReport
     from dataengine.verification import verify as run
 
-    with progress("verify") as on_progress:
-        report = run(
-            source_path=path, ref=Ref.parse(ref), workspace=Workspace.at(workspace), rig=rig, on_progress=on_progress
-        )
+    if len(words) > 2:
+        raise UsageError(f"verify takes a path and a NAME@VERSION, got {len(words)} words: {' '.join(words)}.")
+    if len(words) == 1 and not quality:
+        raise UsageError("--no-quality without a path leaves nothing to do. Name the raw data before NAME@VERSION.")
+    place, ref = Workspace.at(workspace), Ref.parse(words[-1])
+    bounds = load_limits(limits) if limits else QualityLimits()
+    comparison: VerifyReport | None = None
+    if len(words) == 2:
+        with progress("verify") as on_progress:
+            comparison = run(
+                source_path=Path(words[0]),
+                ref=ref,
+                workspace=place,
+                rig=rig,
+                workers=workers,
+                ray_address=ray_address,
+                on_progress=on_progress,
+            )
+    found: QualityReport | None = None
+    if quality:
+        with progress("look for faults") as on_progress:
+            found = check_quality(
+                ref=ref,
+                workspace=place,
+                limits=bounds,
+                workers=workers,
+                ray_address=ray_address,
+                on_progress=on_progress,
+            )
+    if html is not None:
+        from apps.report.quality_page import write_verify_page
+
+        write_verify_page(html, workspace=place, comparison=comparison, quality=found)
     if as_json:
-        show_json(verify_json(report))
+        show_json({"comparison": comparison and comparison.to_json(), "quality": found and found.to_json()})
     else:
-        typer.echo(verify_words(report))
-    if not report.ok:
+        if comparison is not None:
+            typer.echo(verify_words(comparison))
+        if found is not None:
+            typer.echo(quality_words(found))
+        if html is not None:
+            typer.echo(f"page: {html}")
+    if (comparison and not comparison.ok) or (strict and found and not found.ok):
         raise typer.Exit(1)
+
+
+def _write_inspection(html: Path, path: Path, inspection: "Inspection") -> None:
+    from dataclasses import replace
+
+    from apps.report.inspection_page import write_inspection_page
+    from dataengine.inspection_pictures import inspection_pictures
+
+    why = ""
+    try:
+        inspection = replace(inspection, pictures=inspection_pictures(path, inspection))
+    except EngineError as error:
+        why = str(error)
+    write_inspection_page(html, inspection, name=path.name, without_pictures=why)

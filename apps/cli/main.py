@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import corpus, data, labels, path, robot, shelf
+from apps.cli import conversion, corpus, data, editing, labels, path, robot, shelf, transfer
 
 
 class InOrder(TyperGroup):
@@ -31,8 +31,9 @@ app = typer.Typer(
 app.command()(path.demo)
 app.command()(data.simulate)
 app.command()(data.inspect)
-app.command()(data.convert)
+app.command()(conversion.convert)
 app.command()(data.verify)
+app.command()(editing.edit)
 app.command()(labels.annotate)
 app.command()(labels.review)
 app.command()(labels.release)
@@ -41,5 +42,7 @@ app.command()(robot.train)
 app.command()(robot.evaluate)
 app.command()(robot.serve)
 app.command()(robot.rollout)
+app.command()(transfer.push)
+app.command()(transfer.pull)
 app.command("list")(shelf.list_artifacts)
 app.command()(shelf.show)

@@ -21,7 +21,7 @@ from dataengine.workspace import Workspace
 from schemas.annotations import Action, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.refs import Ref
-from schemas.spans import NS_PER_S
+from schemas.spans import frame_ns
 
 Choice = Literal["accept", "edit", "reject", "skip"]
 UNSAVED = "You changed fields. Save the edit (Ctrl+Enter), or reset the fields first."
@@ -81,6 +81,8 @@ class Desk:
         self.ledger = Ledger.open(ledger_url)
         self.looking = threading.Lock()  # an EpisodeSet's decoders are not for several threads at once
         self._among = self.episodes.ids()
+        hashes = {name: self.episodes.row(name).hashes for name in self._among}
+        self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
 
     def wanted(self, *, status: str | None = None, rank: int | None = None, search: str = "") -> QueueFilter:
         """A filter over the items of these episodes."""
@@ -92,7 +94,8 @@ class Desk:
             "skipped": "skipped",
         }
         chosen = known.get(status or "")
-        return QueueFilter(status=chosen, rank=rank, search=search.strip(), among=self._among)
+        stale = True if status == "stale" else None
+        return QueueFilter(status=chosen, stale=stale, rank=rank, search=search.strip(), among=self._among)
 
     def take(self, *, reviewer: str, wanted: QueueFilter, item_id: str | None = None) -> Shown | None:
         """Lease the next item, or the named one; None when nothing waits."""
@@ -127,8 +130,8 @@ class Desk:
         return _differs(shown.start, typed)
 
     def end_ns(self, episode_id: str) -> int:
-        """Where an episode ends."""
-        return self.episodes.row(episode_id).num_frames * NS_PER_S // self.episodes.rate_hz
+        """Where an episode's recording ends; a trim does not move it."""
+        return frame_ns(self.episodes.row(episode_id).source_frames, self.episodes.rate_hz)
 
     def segments(self, shown: Shown) -> SegmentList | None:
         """The segments to draw under the video: the item's own, else what is known about the same episode."""
@@ -169,6 +172,7 @@ class Desk:
             lead_time_ms=max(0, _now_ms() - token.shown_ms),
             note=typed.note.strip(),
             base_revision=token.revision,
+            seen=self.episodes.row(before.item.episode_id).hashes,
         )
 
     def _edited(self, before: Shown, typed: Typed) -> AnyPayload:

@@ -29,7 +29,7 @@ _OPEN_ROW = """element.addEventListener('click', event => {
 });"""
 _STATUSES: list[str | int | float | tuple[str | I18nData, str | int | float]] = [
     ("all items", ""),
-    *("open", "skipped", "accepted", "edited", "rejected"),
+    *("open", "stale", "skipped", "accepted", "edited", "rejected"),
 ]
 
 

@@ -21,6 +21,8 @@ def progress_panel(progress: Progress, name: str) -> str:
     )
     people = "".join(f"<span><b>{count}</b> {say(who)}</span>" for who, count in progress.by_reviewer.items())
     extra = f'<span class="warn"><b>{progress.num_conflicts}</b> conflicts</span>' if progress.num_conflicts else ""
+    stale = progress.by_status.get("stale", 0)
+    extra += f'<span class="warn"><b>{stale}</b> stale</span>' if stale else ""
     done = f"<span><b>{progress.num_done}</b> done</span><span><b>{progress.num_left}</b> left</span>"
     return f"""
 <div class="progress"><div class="brand">Review <b>{say(name)}</b></div>
@@ -39,7 +41,9 @@ def queue_panel(rows: Sequence[QueueRow], current: str | None, reviewer: str) ->
 def _queue_row(row: QueueRow, current: str | None, reviewer: str) -> str:
     sign, words = STATUSES[row.status]
     colour: str = row.status
-    if row.conflict:
+    if row.stale:
+        sign, words, colour = "\u21bb", f"{words}, and stale: {row.stale} since", "disagree"
+    elif row.conflict:
         sign, words, colour = "!", f"{words}, and a newer proposal differs", "disagree"
     elif row.status in ("open", "skipped") and row.rank in RANKS:
         colour, reason = RANKS[row.rank]
@@ -69,7 +73,18 @@ def words_panel(shown: Shown, reading: Reading) -> str:
     return (
         f'<section class="words-panel"><div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
         f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span></div>{body}'
-        f"{_standing(shown)}{_changes(shown, reading)}</section>"
+        f"{_stale(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+    )
+
+
+def _stale(shown: Shown) -> str:
+    """Why what is said has to be looked at again."""
+    if not shown.item.stale:
+        return ""
+    what = "This decision is" if shown.item.last_word else "These words are"
+    return (
+        f'<p class="standing conflict" role="alert"><b>Stale.</b> {what} about another state of the episode: '
+        f"{say(shown.item.stale)} since. Look again and decide.</p>"
     )
 
 

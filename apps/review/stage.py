@@ -90,7 +90,9 @@ def _figure(desk: Desk, episode_id: str, name: str, spec: dict[str, Any]) -> str
     """One cut-out at full resolution; a click on it seeks to its frame."""
     words = name.replace("_", " ")
     try:
-        index = int(spec["frame"])
+        index = int(spec["frame"]) - desk.episodes.row(episode_id).start_frame
+        if index < 0:
+            raise IndexError("this picture was trimmed off")
         picture = _cut(desk.episodes.frame(episode_id, str(spec["camera"]), index), spec.get("box_xyxy"))
     except (EngineError, KeyError, ValueError, TypeError, IndexError) as error:
         # A proposal's picture may name what these episodes lack; the item can still be decided from the video.

@@ -19,10 +19,9 @@ _LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold")  # e
 
 def timeline(episodes: EpisodeSet, episode_id: str, segments: SegmentList | None) -> str:
     """All rows of one episode; the page draws a playhead over them and seeks where they are clicked."""
-    num_frames = episodes.row(episode_id).num_frames
-    end_ns = num_frames * NS_PER_S // episodes.rate_hz
+    start_ns, end_ns = episodes.row(episode_id).start_ns, episodes.end_ns(episode_id)
     columns = episodes.columns(episode_id)
-    rows = [_bands(segments, end_ns)] if segments is not None else []
+    rows = [_bands(segments, start_ns, end_ns)] if segments is not None else []
     taken: dict[str, set[int]] = {}
     for end in episodes.rig.end_effectors:
         taken.setdefault(end.feature, set()).update(end.indices)
@@ -39,7 +38,7 @@ def timeline(episodes: EpisodeSet, episode_id: str, segments: SegmentList | None
         column = columns.get(feature)
         if column is not None and max(indices) < column.shape[1]:
             rows.append(_joints(name, column[:, indices]))
-    ticks = _seconds(end_ns / NS_PER_S)
+    ticks = _seconds(start_ns / NS_PER_S, (end_ns - start_ns) / NS_PER_S)
     return f'<div class="timeline" data-timeline>{"".join(rows)}{ticks}</div>'
 
 
@@ -50,10 +49,15 @@ def _row(label: str, body: str, kind: str) -> str:
     )
 
 
-def _bands(segments: SegmentList, end_ns: int) -> str:
+def _bands(segments: SegmentList, first_ns: int, last_ns: int) -> str:
+    """Segments and events between two times; what a trim cut off is not drawn."""
     bands = []
+    whole_ns = last_ns - first_ns
     for part in segments.segments:
-        left, width = 100 * part.start_ns / end_ns, 100 * (part.end_ns - part.start_ns) / end_ns
+        start_ns, end_ns = max(part.start_ns, first_ns), min(part.end_ns, last_ns)
+        if start_ns >= end_ns:
+            continue
+        left, width = 100 * (start_ns - first_ns) / whole_ns, 100 * (end_ns - start_ns) / whole_ns
         colour = part.label if part.label in _LABELS else "other"
         title = f"{part.render()}, {part.start_ns / NS_PER_S:.2f} to {part.end_ns / NS_PER_S:.2f} s"
         bands.append(
@@ -61,10 +65,13 @@ def _bands(segments: SegmentList, end_ns: int) -> str:
             f"{say(part.label)}</span>"
         )
     for event in segments.events:
+        if not first_ns <= event.stamp_ns < last_ns:
+            continue
         sign = "\u25bc" if event.event == "close" else "\u25b3"
         title = f"{event.end_effector} {event.event}s at {event.stamp_ns / NS_PER_S:.2f} s"
         bands.append(
-            f'<i class="event" style="left:{100 * event.stamp_ns / end_ns:.3f}%" title="{say(title)}">{sign}</i>'
+            f'<i class="event" style="left:{100 * (event.stamp_ns - first_ns) / whole_ns:.3f}%" '
+            f'title="{say(title)}">{sign}</i>'
         )
     return _row("segments", "".join(bands), "segments")
 
@@ -102,11 +109,11 @@ def _points(values: NDArray[np.float64], low: float, high: float, height: int) -
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
-def _seconds(duration_s: float) -> str:
+def _seconds(start_s: float, duration_s: float) -> str:
     step = next((step for step in _STEPS if duration_s / step <= 8), _STEPS[-1])
     count = int(duration_s / step + 1e-9)
     marks: Sequence[float] = [index * step for index in range(count + 1)]
-    ticks = "".join(f'<span style="left:{100 * mark / duration_s:.2f}%">{mark:g}</span>' for mark in marks)
+    ticks = "".join(f'<span style="left:{100 * mark / duration_s:.2f}%">{start_s + mark:g}</span>' for mark in marks)
     return f'<div class="lane axis"><div class="lane-name">seconds</div><div class="lane-plot">{ticks}</div></div>'
 
 

@@ -1,14 +1,15 @@
 """The LeRobot v3.0 sink: turns accepted, staged episodes into one dataset directory.
 
 Order, indices and shards are decided here, once, when everything accepted is known; nothing is decoded or encoded.
-Layout and columns follow lerobot 0.6.1 (datasets/utils.py, dataset_metadata.py); beside them stand `meta/rig.json` and
-our own columns of `meta/episodes`.
+Episodes of an older version come in beside staged ones: their shards are linked where they stay whole.
+Layout and columns follow lerobot 0.6.1 (datasets/utils.py, dataset_metadata.py); beside them stand `meta/rig.json`,
+`meta/contents.parquet` and our own columns of `meta/episodes`.
 """
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,26 @@ from numpy.typing import NDArray
 
 from dataengine.artifacts import write_atomic
 from dataengine.sinks import parquet_shards, video_shards
+from dataengine.sinks.camera_features import how_counted, video_feature, video_stats
+from dataengine.sinks.kept import CONTENTS, write_contents
 from dataengine.sinks.parquet_shards import DataWriter, auto_columns
-from dataengine.sinks.staging import StagedEpisode, load_columns, stamp_keys
+from dataengine.sinks.parts import Part, runs_of_one_file, stamp_keys_of
+from dataengine.sinks.shard_links import place_videos
+from dataengine.sinks.staging import StagedEpisode, StagedVideo
+from dataengine.sinks.totals import Totals
 from dataengine.sinks.video_encoding import VideoEncoding
-from dataengine.sinks.video_shards import FILES_PER_CHUNK, EpisodeVideo, Place, chunk_and_file, write_shards
-from dataengine.stats import Stats, column_stats, merged, picture_stats
-from schemas.records import sha256_of
+from dataengine.sinks.video_shards import FILES_PER_CHUNK, Place, chunk_and_file
+from dataengine.stats import Stats, column_stats
+from schemas.episodes import StreamSkew
+from schemas.records import canonical_json, sha256_of
 from schemas.rigs import Rig
 
-LAYOUT = 1  # version of what we add to LeRobot's format
+LAYOUT = 2  # version of what we add to LeRobot's format; 2 added contents, hashes and the start of trimmed episodes
 IMAGES = "observation.images."
 META_COLUMNS = ("episode_id", "raw_name", "task", "operator", "session", "station", "scene", "outcome", "licence")
+STATISTICS = "statistics.json"  # feature -> "exact", or "sampled" and of how many pictures
+SYNC = "sync.parquet"  # how each stream of each episode fitted its rows, where the source aligned several
+_META_BATCH = 500  # episodes per row group of meta/episodes: their statistics are some 30 kB each as Python numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,100 +50,178 @@ class Committed:
     num_frames: int
 
 
-def fingerprint(episodes: Sequence[StagedEpisode], rig: Rig, encoding: VideoEncoding) -> str:
+def fingerprint(episodes: Sequence[StagedEpisode | Part], rig: Rig, encoding: VideoEncoding) -> str:
     """Identity of the dataset's logical content.
 
     Covers what the source holds (column bytes, packet hashes of copied video, JPEG or pixel hashes of what is encoded),
     the encoding asked for where one was used, rig and order. Encoder output is not hashed: it may change with the
-    encoder's version, the content does not.
+    encoder's version, the content does not. Where an episode lay before does not matter.
     """
-    encoded = any(camera.video and not camera.video.copied for row in episodes for camera in row.cameras.values())
+    parts = [Part.of(episode, rig.rate_hz) for episode in episodes]
+    cameras = [camera for part in parts for camera in part.staged.cameras.values()]
+    encoded = any(camera.video and not camera.video.copied for camera in cameras)
     return sha256_of(
         {
             "layout": LAYOUT,
             "rig": rig.model_dump(mode="json"),
             "encoding": encoding.to_json() if encoded else None,
-            "episodes": [episode.content() for episode in episodes],
+            "episodes": [part.content() for part in parts],
         }
     )
 
 
 def commit(
     root: Path,
-    episodes: Sequence[StagedEpisode],
+    episodes: Sequence[StagedEpisode | Part],
     rig: Rig,
     encoding: VideoEncoding,
     *,
     data_bytes: int = parquet_shards.SHARD_BYTES,
     video_bytes: int = video_shards.SHARD_BYTES,
 ) -> Committed:
-    """Write the dataset under `root` from staged episodes; what a killed commit left is written anew.
+    """Write the dataset under `root` from staged and kept episodes; what a killed commit left is written anew.
 
     A new data or video file is opened where the next episode would pass `data_bytes` or `video_bytes`.
     """
     for name in ("data", "meta", "videos"):
         shutil.rmtree(root / name, ignore_errors=True)
-    tasks = {task: index for index, task in enumerate(dict.fromkeys(row.meta["task"] for row in episodes))}
-    rows, lows = _write_data(DataWriter(root, shard_bytes=data_bytes), episodes, rig, tasks)
-    stats: dict[str, Stats] = {key: column_stats(np.concatenate(parts)) for key, parts in lows.items()}
-    for key in episodes[0].cameras:
-        videos = [_video(episode, key) for episode in episodes]
-        places = write_shards(root, IMAGES + key, videos, rate_hz=rig.rate_hz, shard_bytes=video_bytes)
-        for row, place, video in zip(rows, places, videos, strict=True):
-            row |= _video_columns(IMAGES + key, place, video.num_frames, rig.rate_hz)
-            row |= _stat_columns(IMAGES + key, picture_stats(_counts(video), video.video.num_sampled))
-        total = merged((_counts(video), video.video.num_sampled) for video in videos)
-        stats[IMAGES + key] = picture_stats(*total)
-    _write_meta(root, episodes, rows, rig, encoding, tasks, stats)
-    return Committed(fingerprint=fingerprint(episodes, rig, encoding), num_frames=rows[-1]["dataset_to_index"])
+    parts = [Part.of(episode, rig.rate_hz) for episode in episodes]
+    tasks = {task: index for index, task in enumerate(dict.fromkeys(part.staged.meta["task"] for part in parts))}
+    places = {
+        key: place_videos(root, IMAGES + key, key, parts, rate_hz=rig.rate_hz, shard_bytes=video_bytes)
+        for key in parts[0].staged.cameras
+    }
+    meta = root / "meta"
+    (meta / "episodes" / "chunk-000").mkdir(parents=True)
+    with DataWriter(root, shard_bytes=data_bytes) as writer:
+        firsts = np.cumsum([0, *(part.staged.num_frames for part in parts)]).tolist()
+        stamps = stamp_keys_of(parts)
+        table = _Table(parts=parts, rig=rig, tasks=tasks, places=places, firsts=firsts, stamps=stamps)
+        # one file: 10,000 episodes are about 10 MB
+        stats = table.write(writer, meta / "episodes" / "chunk-000" / "file-000.parquet")
+    for key in places:
+        videos = [_video(part, key) for part in parts]
+        stats[IMAGES + key] = video_stats(videos)
+    counted = dict.fromkeys(stats, "exact") | {
+        IMAGES + key: how_counted([_video(part, key) for part in parts]) for key in places
+    }
+    write_atomic(meta / STATISTICS, json.dumps(counted, indent=1).encode())
+    _write_meta(meta, parts, rig, encoding, tasks, stats)
+    num_frames = sum(part.staged.num_frames for part in parts)
+    return Committed(fingerprint=fingerprint(parts, rig, encoding), num_frames=num_frames)
 
 
-def _video(episode: StagedEpisode, key: str) -> EpisodeVideo:
-    video = episode.cameras[key].video
+def _video(part: Part, key: str) -> StagedVideo:
+    video = part.staged.cameras[key].video
     assert video is not None
-    return EpisodeVideo(video=video, num_frames=episode.num_frames)
+    return video
 
 
-def _counts(row: EpisodeVideo) -> NDArray[np.int64]:
-    return np.asarray(row.video.histogram, dtype=np.int64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The rows of a dataset while they are written: data parquet and meta/episodes in one pass."""
+
+    parts: Sequence[Part]
+    rig: Rig
+    tasks: dict[str, int]
+    places: dict[str, list[Place]]
+    firsts: list[int]  # rows before each part
+    stamps: tuple[str, ...]
+
+    def write(self, writer: DataWriter, path: Path) -> dict[str, Stats]:
+        """Write both; returns the statistics of every column over all rows, which may take further passes over them."""
+        schema: pa.Schema | None = None
+        sink: pq.ParquetWriter | None = None
+        totals = Totals()
+        batch: list[dict[str, Any]] = []
+        try:
+            for number, (row, columns) in enumerate(self._rows(writer), 1):
+                batch.append(row)
+                totals.add(columns)
+                if len(batch) == _META_BATCH or number == len(self.parts):
+                    table = pa.Table.from_pylist(batch, schema=schema)
+                    if sink is None:
+                        schema = table.schema
+                        sink = pq.ParquetWriter(path, schema)
+                    sink.write_table(table)
+                    batch = []
+        finally:
+            if sink is not None:
+                sink.close()
+        while totals.next_pass():
+            for number in range(len(self.parts)):
+                totals.add(self._columns(number))
+        return totals.stats()
+
+    def _rows(self, writer: DataWriter) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[np.generic]]]]:
+        """Write the data of every episode; gives its row of meta/episodes and its columns."""
+        for run in runs_of_one_file(self.parts):
+            link = None
+            if all(self._stays(number) for number in run) and _is_whole(self.parts, run):
+                rows = self.parts[run[0]].rows
+                assert rows is not None
+                link = writer.link(rows.path)
+            for number in run:
+                columns = self._columns(number)
+                yield self._row(number, link or writer.add(columns), columns), columns
+
+    def _columns(self, number: int) -> dict[str, NDArray[np.generic]]:
+        """All columns of one episode, as they stand in data parquet."""
+        part = self.parts[number]
+        auto = auto_columns(
+            num_frames=part.staged.num_frames,
+            rate_hz=self.rig.rate_hz,
+            episode_index=number,
+            first_index=self.firsts[number],
+            task_index=self.tasks[part.staged.meta["task"]],
+        )
+        found = part.columns(self.stamps)
+        return {**{key: found[key] for key in (*self.parts[0].staged.columns, *self.stamps)}, **auto}
+
+    def _stays(self, number: int) -> bool:
+        """True where the rows of a part lie in its data file just as the new dataset wants them."""
+        part = self.parts[number]
+        rows, keys = part.rows, (*self.parts[0].staged.columns, *self.stamps)
+        return (
+            rows is not None
+            and rows.whole
+            and rows.names == tuple((key, key) for key in keys)
+            and rows.place == (number, self.firsts[number], self.tasks[part.staged.meta["task"]])
+        )
+
+    def _row(self, number: int, place: tuple[int, int], columns: dict[str, NDArray[np.generic]]) -> dict[str, Any]:
+        part, first = self.parts[number], self.firsts[number]
+        staged, hashes = part.staged, part.hashes()
+        row: dict[str, Any] = {
+            "episode_index": number,
+            "tasks": [staged.meta["task"]],
+            "length": staged.num_frames,
+            "data/chunk_index": place[0],
+            "data/file_index": place[1],
+            "dataset_from_index": first,
+            "dataset_to_index": first + staged.num_frames,
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+            **{key: staged.meta[key] for key in META_COLUMNS},
+            "start_ns": part.start_ns(self.rig.rate_hz),
+            "source_frames": part.origin.source_frames,
+            "clock_hash": hashes.clock,
+            "columns_hash": hashes.columns,
+            "pixels_hash": canonical_json(hashes.pixels),
+        }
+        for key, column in columns.items():
+            row |= _stat_columns(key, column_stats(column))
+        for key, places in self.places.items():
+            video = _video(part, key)
+            row |= _video_columns(IMAGES + key, places[number], staged.num_frames, self.rig.rate_hz)
+            row |= _stat_columns(IMAGES + key, video_stats([video]))
+        return row
 
 
-def _write_data(
-    data: DataWriter, episodes: Sequence[StagedEpisode], rig: Rig, tasks: dict[str, int]
-) -> tuple[list[dict[str, Any]], dict[str, list[NDArray[np.generic]]]]:
-    """Data parquet; returns the first part of each meta/episodes row, and every column's parts for statistics."""
-    rows: list[dict[str, Any]] = []
-    parts: dict[str, list[NDArray[np.generic]]] = {}
-    first, stamps = 0, stamp_keys(episodes)
-    with data as writer:
-        for index, episode in enumerate(episodes):
-            auto = auto_columns(
-                num_frames=episode.num_frames,
-                rate_hz=rig.rate_hz,
-                episode_index=index,
-                first_index=first,
-                task_index=tasks[episode.meta["task"]],
-            )
-            columns = {**load_columns(episode, stamps), **auto}
-            chunk, file = writer.add(columns)
-            row: dict[str, Any] = {
-                "episode_index": index,
-                "tasks": [episode.meta["task"]],
-                "length": episode.num_frames,
-                "data/chunk_index": chunk,
-                "data/file_index": file,
-                "dataset_from_index": first,
-                "dataset_to_index": first + episode.num_frames,
-                "meta/episodes/chunk_index": 0,
-                "meta/episodes/file_index": 0,
-                **{key: episode.meta[key] for key in META_COLUMNS},
-            }
-            for key, column in columns.items():
-                row |= _stat_columns(key, column_stats(column))
-                parts.setdefault(key, []).append(column)
-            rows.append(row)
-            first += episode.num_frames
-    return rows, parts
+def _is_whole(parts: Sequence[Part], run: Sequence[int]) -> bool:
+    """True where a run of parts is all there is in their data file, in its order."""
+    rows = [parts[number].rows for number in run]
+    return all(row is not None and (row.group, row.groups) == (place, len(run)) for place, row in enumerate(rows))
 
 
 def _video_columns(key: str, place: Place, num_frames: int, rate_hz: int) -> dict[str, Any]:
@@ -151,31 +239,51 @@ def _stat_columns(key: str, stats: Stats) -> dict[str, Any]:
 
 
 def _write_meta(
-    root: Path,
-    episodes: Sequence[StagedEpisode],
-    rows: list[dict[str, Any]],
+    meta: Path,
+    parts: Sequence[Part],
     rig: Rig,
     encoding: VideoEncoding,
     tasks: dict[str, int],
     stats: dict[str, Stats],
 ) -> None:
-    meta = root / "meta"
-    (meta / "episodes" / "chunk-000").mkdir(parents=True)
-    # one file: 10,000 episodes are about 10 MB
-    pq.write_table(pa.Table.from_pylist(rows), meta / "episodes" / "chunk-000" / "file-000.parquet")
     _write_tasks(meta / "tasks.parquet", tasks)
     listed = {key: {name: value.tolist() for name, value in row.items()} for key, row in stats.items()}
     write_atomic(meta / "stats.json", json.dumps(listed, indent=4).encode())
     write_atomic(meta / "rig.json", rig.model_dump_json(indent=1).encode())
-    info = _info(episodes, rows, rig, encoding, len(tasks))
+    info = _info(parts, rig, encoding, len(tasks))
     write_atomic(meta / "info.json", json.dumps(info, indent=4, ensure_ascii=False).encode())
+    write_contents(meta / CONTENTS, parts)
     imported = [
-        {"episode_id": row.episode_id, "key": key, "texts": list(texts)}
-        for row in episodes
-        for key, texts in row.imported.items()
+        {"episode_id": part.staged.episode_id, "key": key, "texts": list(texts)}
+        for part in parts
+        for key, texts in part.staged.imported.items()
     ]
+    skew = [
+        {"episode_id": part.staged.episode_id, "stream": stream, **asdict(row)}
+        for part in parts
+        for stream, row in part.staged.skew.items()
+    ]
+    if skew:
+        pq.write_table(pa.Table.from_pylist(skew), meta / SYNC)
     if imported:  # annotations found in the raw data: kept for `annotate`, no feature of the dataset
         pq.write_table(pa.Table.from_pylist(imported), meta / "imported.parquet")
+
+
+def skew_of(root: Path) -> dict[str, StreamSkew]:
+    """How each stream of a dataset fitted its rows: counts of all episodes together, ages of the worst one."""
+    path = root / "meta" / SYNC
+    if not path.is_file():
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(path).to_pylist():
+        found.setdefault(row["stream"], []).append(row)
+    return {
+        stream: StreamSkew(
+            **{key: sum(row[key] for row in rows) for key in ("num_messages", "num_dropped", "num_repeated")},
+            **{key: max(row[key] for row in rows) for key in ("p50_s", "p95_s", "max_s")},
+        )
+        for stream, rows in found.items()
+    }
 
 
 def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
@@ -200,8 +308,7 @@ def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
 
 
 def _info(
-    episodes: Sequence[StagedEpisode],
-    rows: list[dict[str, Any]],
+    parts: Sequence[Part],
     rig: Rig,
     encoding: VideoEncoding,
     num_tasks: int,
@@ -209,19 +316,19 @@ def _info(
     return {
         "codebase_version": "v3.0",
         "robot_type": rig.robot_type,
-        "total_episodes": len(episodes),
-        "total_frames": rows[-1]["dataset_to_index"],
+        "total_episodes": len(parts),
+        "total_frames": sum(part.staged.num_frames for part in parts),
         "total_tasks": num_tasks,
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
         "fps": rig.rate_hz,
-        "splits": {"train": f"0:{len(episodes)}"},
+        "splits": {"train": f"0:{len(parts)}"},
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-        if episodes[0].cameras
+        if parts[0].staged.cameras
         else None,
-        "features": _features(episodes[0], stamp_keys(episodes), rig, encoding),
+        "features": _features(parts[0].staged, stamp_keys_of(parts), rig, encoding),
     }
 
 
@@ -233,26 +340,7 @@ def _features(first: StagedEpisode, stamps: Sequence[str], rig: Rig, encoding: V
             names = [f"{key.rsplit('.', 1)[-1]}_{dim}" for dim in range(dims)] if dims > 1 else []
         features[key] = {"dtype": dtype, "shape": [dims], "names": names or None}
     for key, camera in first.cameras.items():
-        video = camera.video
-        assert video is not None
-        info: dict[str, Any] = {
-            "video.height": camera.height,
-            "video.width": camera.width,
-            "video.codec": video.codec,
-            "video.pix_fmt": video.pix_fmt,
-            "video.fps": rig.rate_hz,
-            "video.channels": 3,
-            "has_audio": False,
-            "is_depth_map": False,
-        }
-        if not video.copied:
-            info |= {"video.g": encoding.g, "video.crf": encoding.crf, "video.preset": encoding.preset}
-        features[IMAGES + key] = {
-            "dtype": "video",
-            "shape": [camera.height, camera.width, 3],
-            "names": ["height", "width", "channels"],
-            "info": info,
-        }
+        features[IMAGES + key] = video_feature(camera, rig.rate_hz, encoding)
     return features
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dataengine.sinks.parts import link_or_copy
 from dataengine.sinks.video_shards import chunk_and_file
 
 SHARD_BYTES = 100 * 1024 * 1024
@@ -16,10 +17,14 @@ AUTO_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_inde
 
 def to_arrow(column: NDArray[np.generic]) -> pa.Array:
     """(rows,) or (rows, 1) as plain values, (rows, dims) as fixed-size lists: what LeRobot's features expect."""
+    flat = np.ascontiguousarray(column).reshape(-1)
+    if flat.dtype == np.bool_:
+        values = pa.array(flat)
+    else:  # its bytes as they are; pa.array would import pandas and look at each column for objects
+        values = pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
     if column.ndim == 1 or column.shape[1] == 1:
-        return pa.array(np.ascontiguousarray(column.reshape(-1)))
-    flat = pa.array(np.ascontiguousarray(column).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+        return values
+    return pa.FixedSizeListArray.from_arrays(values, column.shape[1])
 
 
 def auto_columns(
@@ -55,11 +60,19 @@ class DataWriter:
         self._writer.write_table(table, row_group_size=max(1, len(table)))
         return chunk_and_file(self._number)
 
-    def _open(self, schema: pa.Schema) -> None:
+    def link(self, source: Path) -> tuple[int, int]:
+        """Take over a whole data file of an older version; returns (chunk index, file index)."""
+        link_or_copy(source, self._next())
+        return chunk_and_file(self._number)
+
+    def _next(self) -> Path:
         self.close()
         self._number += 1
         chunk, file = chunk_and_file(self._number)
-        path = self._root / "data" / f"chunk-{chunk:03d}" / f"file-{file:03d}.parquet"
+        return self._root / "data" / f"chunk-{chunk:03d}" / f"file-{file:03d}.parquet"
+
+    def _open(self, schema: pa.Schema) -> None:
+        path = self._next()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(self._sink, schema, compression="snappy", use_dictionary=True)

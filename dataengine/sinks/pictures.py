@@ -4,10 +4,13 @@ A stream is walked once, however many sinks want it; a picture decodes at most o
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.sinks.mp4_tables import NotPlain, read_table
 from schemas.episodes import CameraSpec, CameraStream, VideoFile
 from schemas.errors import EpisodeError
 
@@ -41,9 +44,18 @@ def upright_rgb(array: NDArray[np.uint8], channel_order: str, orientation: str) 
     """Correct colour order and orientation of (height, width, 3)."""
     if channel_order == "bgr":
         array = array[:, :, ::-1]
-    if orientation == "rotated_180":
-        array = array[::-1, ::-1]
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(upright(array, orientation))
+
+
+def upright[Item: np.generic](array: NDArray[Item], orientation: str) -> NDArray[Item]:
+    """A view whose first row is the top one and whose first column is the left one."""
+    match orientation:
+        case "rotated_180":
+            return array[::-1, ::-1]
+        case "flipped_vertical":
+            return array[::-1]
+        case _:
+            return array
 
 
 def decode_jpeg(jpeg: bytes | memoryview, channel_order: str, orientation: str) -> Rgb:
@@ -57,7 +69,7 @@ def decode_jpeg(jpeg: bytes | memoryview, channel_order: str, orientation: str) 
         array = simplejpeg.decode_jpeg(jpeg, colorspace="BGR" if channel_order == "bgr" else "RGB")
     except ValueError as error:
         raise EpisodeError(f"a JPEG does not decode ({str(error).strip()}). Record the episode again.") from None
-    return np.ascontiguousarray(array[::-1, ::-1]) if orientation == "rotated_180" else array
+    return array if orientation == "upright" else np.ascontiguousarray(upright(array, orientation))
 
 
 def check_jpeg(jpeg: bytes, spec: CameraSpec) -> None:
@@ -82,9 +94,10 @@ def check_jpeg(jpeg: bytes, spec: CameraSpec) -> None:
 
 def encode_jpeg(rgb: Rgb, *, quality: int, subsampling: str) -> bytes:
     """Encode upright RGB."""
-    import simplejpeg
+    import imagecodecs
 
-    return bytes(simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling=subsampling))
+    # with the accurate DCT: as fast, and 0.12 dB nearer than simplejpeg, which has the fast one alone below quality 96
+    return bytes(imagecodecs.jpeg8_encode(rgb, level=quality, subsampling=subsampling))
 
 
 def resized(rgb: Rgb, width: int, height: int) -> Rgb:
@@ -118,17 +131,57 @@ def pictures(stream: CameraStream) -> Iterator[Picture]:
 
 
 def decoded_video(stream: VideoFile) -> Iterator[NDArray[np.uint8]]:
-    """Frames of a video file in presentation order, channels as stored. Raises EpisodeError when it does not decode."""
+    """Frames of a video file in presentation order, channels as stored: all, or those that `stream` takes of it."""
+    for frame in video_frames(stream):
+        yield frame.to_ndarray(format="rgb24")
+
+
+def video_frames(stream: VideoFile) -> Iterator[Any]:
+    """Decoded frames of a video file in presentation order: all, or those that `stream` takes of it.
+
+    A range is found by counting packets, so that times that start late or are stretched do not matter. Raises
+    EpisodeError when it does not decode.
+    """
     import av
 
     try:
         with av.open(str(stream.path)) as container:
             video = container.streams.video[0]
             video.thread_type = "AUTO"
-            for frame in container.decode(video):
-                yield frame.to_ndarray(format="rgb24")
+            yield from (
+                container.decode(video)
+                if stream.whole
+                else _range_of(container, video, stream.first, stream.num_frames)
+            )
     except av.error.FFmpegError as error:
         raise EpisodeError(f"{stream.path.name}: the video does not decode ({error.strerror}).") from None
+
+
+def _range_of(container: Any, video: Any, first: int, num_frames: int) -> Iterator[Any]:  # noqa: ANN401 - av has no types
+    """Decode pictures [first, first + num_frames) as they are shown, from the keyframe before them."""
+    stamps = _stamps(container, video)
+    wanted = stamps[first : first + num_frames]
+    if len(wanted) != num_frames:
+        raise EpisodeError(
+            f"{Path(container.name).name}: has {len(stamps)} pictures, asked for {first} to {first + num_frames}."
+        )
+    container.seek(wanted[0], stream=video, backward=True)
+    for frame in container.decode(video):
+        if frame.pts > wanted[-1]:
+            return
+        if frame.pts >= wanted[0]:
+            yield frame
+
+
+def _stamps(container: Any, video: Any) -> list[int]:  # noqa: ANN401 - av has no types
+    """When each picture is shown, in order, in the track's own clock; from the tables alone where they say it."""
+    packets = (packet for packet in container.demux(video) if packet.size and packet.pts is not None)
+    try:
+        stamps = read_table(Path(container.name)).stamps
+    except NotPlain:
+        return sorted(packet.pts for packet in packets)
+    shift = next(packets).pts - int(stamps[0])  # FFmpeg counts from the edit list's start
+    return [int(stamp) + shift for stamp in np.sort(stamps)]
 
 
 def is_upright_rgb(spec: CameraSpec) -> bool:

@@ -8,6 +8,7 @@ everything a commit needs, so that no pixel and no table crosses the object stor
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dataengine.sinks.video_encoding import VideoEncoding
+from schemas.episodes import StreamSkew
 
 COLUMNS = "columns.npz"
 NO_STAMP = -1  # in a stamp column of an episode that has no stamps of its own
@@ -29,6 +31,7 @@ class StageVideos:
     root: Path  # made by whoever runs the job, never by a worker
     encoding: VideoEncoding
     encoder_threads: int | None  # 1 when several workers share the machine
+    boot: str | None = None  # of the machine that runs the job; see StagedEpisode.boot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class StageFrames:
     root: Path
     frame_size: tuple[int, int] | None  # (width, height)
     quality: int
+    boot: str | None = None
 
 
 type StageJob = StageVideos | StageFrames
@@ -55,12 +59,17 @@ class StagedVideo(BaseModel):
     delay: int
     num_bytes: int
     packets: str
-    histogram: tuple[tuple[int, ...], ...]
-    num_sampled: int
+    histogram: tuple[tuple[int, ...], ...]  # one row per channel: 256 values, or 4096 depth codes
+    num_sampled: int  # pictures in the histogram
+    exact: bool = False  # every pixel of every picture was counted
+    first: int = 0  # pictures of the file before the episode
+    file_stat: tuple[int, int, int] | None = None  # while the file has these, it is the one that was read
+    depth_unit: str | None = None  # "mm" | "m" of a depth camera: what its statistics are in
+    num_beyond: int = 0  # depth pixels farther than the format reaches, stored as the farthest
 
 
 class StagedFrames(BaseModel):
-    """Where the JPEGs of one camera lie, and how they must be read."""
+    """Where the pictures of one camera lie, and how they must be read."""
 
     model_config = _FROZEN
     width: int
@@ -69,6 +78,10 @@ class StagedFrames(BaseModel):
     orientation: str
     copied: bool  # the source's own bytes
     subsampling: str | None  # of what was encoded here: "444" or "420"
+    encoding: str = "jpeg"  # "zstd": raw little-endian depth, compressed without loss
+    dtype: str = "uint8"  # of depth "uint16" or "float32"
+    source: Path | None = None  # the raw file in which the JPEGs lie, where they are not staged but copied from there
+    file_stat: tuple[int, int, int] | None = None  # of that file
 
 
 class StagedCamera(BaseModel):
@@ -80,8 +93,9 @@ class StagedCamera(BaseModel):
     encoding: str
     channel_order: str
     orientation: str
-    content_kind: str  # "packets" | "jpegs" | "pixels": what `content` is the hash of
+    content_kind: str  # "packets" | "jpegs" | "pixels" | "depths": what `content` is the hash of
     content: str
+    depth_unit_m: float | None = None  # of a depth camera: metres per stored unit
     video: StagedVideo | None = None
     frames: StagedFrames | None = None
 
@@ -100,6 +114,11 @@ class StagedEpisode(BaseModel):
     stamps_ns: dict[str, str]
     imported: dict[str, tuple[str, ...]]
     cameras: dict[str, StagedCamera]
+    skew: dict[str, StreamSkew] = {}  # of sources that align streams: how each fitted the rows
+
+    # Set where nothing was encoded and the disk was not waited for: after a restart of the machine such an episode may
+    # be damaged and is staged again. Waiting took half of the time of an episode without pictures.
+    boot: str | None = None
 
     @property
     def episode_id(self) -> str:
@@ -111,6 +130,7 @@ class StagedEpisode(BaseModel):
         columns = {key: f"{dims} x {dtype}" for key, (dtype, dims) in self.column_types.items()}
         return columns | {
             f"camera {key}": f"{row.width}x{row.height} {row.channel_order} {row.orientation}"
+            + (f" depth of {row.depth_unit_m} m" if row.depth_unit_m else "")
             for key, row in self.cameras.items()
         }
 
@@ -122,10 +142,19 @@ class StagedEpisode(BaseModel):
             "stamps_ns": self.stamps_ns,
             "imported": self.imported,
             "cameras": {
-                name: camera.model_dump(mode="json", exclude={"video", "frames"})
+                name: camera.model_dump(mode="json", exclude={"video", "frames"}, exclude_none=True)
                 for name, camera in self.cameras.items()
             },
         }
+
+
+@cache
+def boot_id() -> str | None:
+    """What a restart of this machine changes; None where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 def marker_of(root: Path, name: str) -> Path:
@@ -152,6 +181,8 @@ def _load(root: Path, name: str) -> StagedEpisode | str:
         return "its staged files are gone"
     except ValidationError:
         return "its staged files were written by another version of this program (install one version everywhere)"
+    if staged.boot is not None and staged.boot != boot_id():
+        return "the machine was restarted before it was safe on the disk"
     folder = root / staged.folder
     if not (folder / COLUMNS).is_file():
         return "its staged files are gone"
@@ -166,6 +197,8 @@ def _load(root: Path, name: str) -> StagedEpisode | str:
                     else f"{path.name} is gone"
                 )
             camera = camera.model_copy(update={"video": camera.video.model_copy(update={"path": path})})
+        if camera.frames is not None and camera.frames.source is not None and not camera.frames.source.is_file():
+            return f"the raw file {camera.frames.source.name} that was to be copied is gone"
         cameras[key] = camera
     return staged.model_copy(update={"folder": folder, "cameras": cameras})
 

@@ -4,9 +4,12 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
+from dataengine.sinks.depth import CODEC, Codes, gray12_frame
+from dataengine.sinks.depth import PIX_FMT as DEPTH_PIX_FMT
 from dataengine.sinks.pictures import Rgb
+from dataengine.sinks.planes import yuv420p
 from schemas.errors import EpisodeError, UsageError, did_you_mean
 
 PIX_FMT = "yuv420p"
@@ -50,38 +53,40 @@ class VideoEncoding:
         return options
 
 
-class VideoWriter:
-    """Writes one episode of one camera; use as a context manager, so that the file is closed also when it fails."""
+class _Mp4Writer:
+    """Writes one track of one mp4; use as a context manager, so that the file is closed also when it fails."""
 
     def __init__(
-        self, path: Path, *, width: int, height: int, rate_hz: int, encoding: VideoEncoding, threads: int | None
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        rate_hz: int,
+        codec: str,
+        pix_fmt: str,
+        options: dict[str, str],
     ) -> None:
         import av
 
-        if width % 2 or height % 2:
-            raise EpisodeError(f"pictures of {width}x{height} can not be {PIX_FMT} video: both sides must be even.")
         self._container = av.open(str(path), "w", format="mp4")
-        options = encoding.options(threads=threads)
         try:
-            self._stream = self._container.add_stream(encoding.codec, rate=rate_hz, options=options)
+            self._stream = self._container.add_stream(codec, rate=rate_hz, options=options)
         except av.codec.codec.UnknownCodecError:
             self._container.close()
-            raise UsageError(f"this FFmpeg has no encoder '{encoding.codec}'. Use another codec.") from None
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIX_FMT
+            raise UsageError(f"this FFmpeg has no encoder '{codec}'. Use another codec.") from None
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pix_fmt
         self._stream.codec_context.time_base = Fraction(1, rate_hz)
         self._count = 0
 
-    def add(self, rgb: Rgb) -> None:
+    def _encode(self, frame: Any) -> None:  # noqa: ANN401 - av has no types
         """Encode the next picture; waits for the encoder rather than dropping anything."""
-        import av
-
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts = self._count
         frame.time_base = self._stream.codec_context.time_base
         self._container.mux(self._stream.encode(frame))
         self._count += 1
 
-    def __enter__(self) -> "VideoWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -94,11 +99,48 @@ class VideoWriter:
             self._container.close()
 
 
+class VideoWriter(_Mp4Writer):
+    """Writes one episode of one camera."""
+
+    def __init__(
+        self, path: Path, *, width: int, height: int, rate_hz: int, encoding: VideoEncoding, threads: int | None
+    ) -> None:
+        if width % 2 or height % 2:
+            raise EpisodeError(f"pictures of {width}x{height} can not be {PIX_FMT} video: both sides must be even.")
+        options = encoding.options(threads=threads)
+        super().__init__(
+            path, width=width, height=height, rate_hz=rate_hz, codec=encoding.codec, pix_fmt=PIX_FMT, options=options
+        )
+
+    def add(self, rgb: Rgb) -> None:
+        """Encode the next picture."""
+        self._encode(yuv420p(rgb))
+
+
+class DepthVideoWriter(_Mp4Writer):
+    """Writes the depth codes of one episode of one camera, lossless, as LeRobot 0.6.1 does by default."""
+
+    def __init__(self, path: Path, *, width: int, height: int, rate_hz: int, threads: int | None) -> None:
+        parameters = "lossless=1:log-level=error" + (f":pools={threads}:frame-threads=1" if threads else "")
+        options = {"g": "2", "x265-params": parameters}
+        super().__init__(
+            path, width=width, height=height, rate_hz=rate_hz, codec=CODEC, pix_fmt=DEPTH_PIX_FMT, options=options
+        )
+
+    def add(self, codes: Codes) -> None:
+        """Encode the next picture."""
+        self._encode(gray12_frame(codes))
+
+
 def quiet_codecs() -> None:
-    """Keep encoder banners out of logs; errors still come as exceptions."""
+    """Keep encoder banners out of logs, where errors still come as exceptions, and one OpenCV thread per caller."""
     import os
 
     import av
+    import cv2
 
     os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 writes its banner past FFmpeg's logging
-    av.logging.set_level(av.logging.ERROR)
+    # None, no level: with one, FFmpeg's threads take the GIL to say anything at all, and whoever frees a decoder in the
+    # meantime holds it and waits for them for ever
+    av.logging.set_level(None)
+    cv2.setNumThreads(1)  # workers and cameras run side by side: more threads only wait for each other

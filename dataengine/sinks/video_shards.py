@@ -1,4 +1,4 @@
-"""Joins staged mp4s of one camera into shards of about 200 MB, each written once, packets copied.
+"""Which staged mp4s of one camera go into which shard of about 200 MB.
 
 A new shard is opened where codec parameters differ: a track with two sets of parameters shows wrong pictures without
 an error.
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataengine.sinks.packets import Clip, join_clips
 from dataengine.sinks.staging import StagedVideo
 
 SHARD_BYTES = 200 * 1024 * 1024
@@ -53,17 +52,4 @@ def plan_shards(videos: Sequence[EpisodeVideo], *, shard_bytes: int = SHARD_BYTE
         places.append(Place(shard=shard, first=first))
         first += row.num_frames
         size += row.video.num_bytes
-    return places
-
-
-def write_shards(
-    root: Path, key: str, videos: Sequence[EpisodeVideo], *, rate_hz: int, shard_bytes: int = SHARD_BYTES
-) -> list[Place]:
-    """Write all shards of one video key under `root`; returns the place of every episode."""
-    places = plan_shards(videos, shard_bytes=shard_bytes)
-    for number in sorted({place.shard for place in places}):
-        rows = [row for row, place in zip(videos, places, strict=True) if place.shard == number]
-        clips = [Clip(path=row.video.path, num_frames=row.num_frames, content=row.video.packets) for row in rows]
-        delay = max(row.video.delay for row in rows)
-        join_clips(clips, shard_path(root, key, number), rate_hz=rate_hz, delay=delay)
     return places

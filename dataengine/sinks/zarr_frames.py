@@ -1,12 +1,15 @@
 """The zarr frame store sink: every picture of every episode as one JPEG, in shards of 512, beside plain columns.
 
 Shards are written by hand (JPEG bytes back to back, then an index of uint64 offset and size with its crc32c), which is
-exactly what the zarr v3 `sharding_indexed` codec reads; source JPEGs get here byte for byte.
+exactly what the zarr v3 `sharding_indexed` codec reads; source JPEGs get here byte for byte. A shard of an older
+version whose 512 pictures stay the same ones in the same places is linked.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.artifacts import write_atomic
-from dataengine.frame_store import COLUMN_ROWS, SHARD_FRAMES
+from dataengine.frame_store import COLUMN_ROWS, SHARD_FRAMES, FrameStore
+from dataengine.sinks.camera_features import camera_array
+from dataengine.sinks.frame_shards import Stretch, stretches, write_shard
+from dataengine.sinks.kept import CONTENTS, write_contents
 from dataengine.sinks.lerobot_v3 import Committed
-from dataengine.sinks.staging import StagedEpisode, load_columns, stamp_keys
+from dataengine.sinks.packets import stat_of
+from dataengine.sinks.parts import Part, link_or_copy, stamp_keys_of
+from dataengine.sinks.staging import StagedEpisode
+from schemas.errors import ArtifactError
 from schemas.records import sha256_of
 from schemas.rigs import Rig
 
 LAYOUT = 1
+_COPIES = 4  # shards written at once: copying waits for the disk more than for a core
 
 
 def frame_recipe(rig: Rig, frame_size: tuple[int, int] | None, quality: int) -> dict[str, Any]:
@@ -33,132 +43,190 @@ def frame_recipe(rig: Rig, frame_size: tuple[int, int] | None, quality: int) -> 
     }
 
 
-def fingerprint(episodes: Sequence[StagedEpisode], recipe: dict[str, Any]) -> str:
+def fingerprint(episodes: Sequence[StagedEpisode | Part], recipe: dict[str, Any]) -> str:
     """Identity of the store's logical content: what the source holds, and how it was encoded where it had to be."""
-    encoded = any(camera.frames and not camera.frames.copied for row in episodes for camera in row.cameras.values())
-    kept = recipe if encoded else {key: recipe[key] for key in ("layout", "rig", "frame_size")}
-    return sha256_of({"recipe": kept, "episodes": [episode.content() for episode in episodes]})
+    parts = [Part.of(episode, int(recipe["rig"]["rate_hz"])) for episode in episodes]
+    cameras = [camera for part in parts for camera in part.staged.cameras.values()]
+    encoded = any(camera.frames and not camera.frames.copied for camera in cameras)
+    names = ("layout", "rig", "frame_size", *(("jpeg_quality",) if encoded else ()))
+    kept = {key: recipe[key] for key in names}
+    return sha256_of({"recipe": kept, "episodes": [part.content() for part in parts]})
 
 
-def commit(root: Path, episodes: Sequence[StagedEpisode], rig: Rig, recipe: dict[str, Any]) -> Committed:
-    """Write the store under `root`; what a killed commit left is written anew."""
-    cameras, columns = list(episodes[0].cameras), [*episodes[0].column_types, *stamp_keys(episodes)]
+def commit(root: Path, episodes: Sequence[StagedEpisode | Part], rig: Rig, recipe: dict[str, Any]) -> Committed:
+    """Write the store under `root` from staged and kept episodes; what a killed commit left is written anew."""
+    parts = [Part.of(episode, rig.rate_hz) for episode in episodes]
+    first = parts[0].staged
+    cameras, columns = list(first.cameras), [*first.column_types, *stamp_keys_of(parts)]
     for name in ("columns", *cameras):
         shutil.rmtree(root / name, ignore_errors=True)
-    ends = np.cumsum([episode.num_frames for episode in episodes]).tolist()
+    ends = np.cumsum([part.staged.num_frames for part in parts]).tolist()
     for key in cameras:
-        _write_camera(root / key, episodes, key, recipe)
-    _write_columns(root / "columns", episodes)
+        _write_camera(root / key, parts, key, recipe)
+    _write_columns(root / "columns", parts, columns)
+    write_contents(root / CONTENTS, parts)
     attributes = {
         "schema_version": LAYOUT,
         "rate_hz": rig.rate_hz,
         "cameras": cameras,
         "columns": columns,
-        "episode_ids": [episode.episode_id for episode in episodes],
+        "episode_ids": [part.staged.episode_id for part in parts],
         "episode_ends": ends,
     }
     _write_json(root / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-    return Committed(fingerprint=fingerprint(episodes, recipe), num_frames=ends[-1])
+    return Committed(fingerprint=fingerprint(parts, recipe), num_frames=ends[-1])
 
 
-def _write_camera(folder: Path, episodes: Sequence[StagedEpisode], key: str, recipe: dict[str, Any]) -> None:
-    frames = episodes[0].cameras[key].frames
+def _write_camera(folder: Path, parts: Sequence[Part], key: str, recipe: dict[str, Any]) -> None:
+    frames = parts[0].staged.cameras[key].frames
     assert frames is not None
-    num_frames = sum(episode.num_frames for episode in episodes)
-    shape = [frames.height, frames.width, 3]
-    # A JPEG made from BGR arrays holds swapped channels; this tells the codec so, and any zarr then reads true RGB.
-    swapped = {"colorspace_data": "BGR"} if frames.channel_order == "bgr" else {}
-    sharding = {
-        "chunk_shape": [1, *shape],
-        "codecs": [{"name": "imagecodecs_jpeg", "configuration": swapped}],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    attributes: dict[str, Any] = {
-        "encoding": "jpeg",
-        "channel_order": frames.channel_order,
-        "orientation": frames.orientation,
-        "source_bytes": frames.copied,
-    }
-    if not frames.copied:
-        attributes |= {"jpeg_quality": recipe["jpeg_quality"], "jpeg_subsampling": frames.subsampling}
-    _write_array(
-        folder,
-        shape=[num_frames, *shape],
-        dtype="uint8",
-        chunk=[SHARD_FRAMES, *shape],
-        codecs=[{"name": "sharding_indexed", "configuration": sharding}],
-        attributes=attributes,
-        dimensions=["row", "height", "width", "channel"],
-    )
-    _write_shards(folder, _jpegs(episodes, key))
+    num_frames = sum(part.staged.num_frames for part in parts)
+    unit_m = parts[0].staged.cameras[key].depth_unit_m
+    _write_array(folder, **camera_array(frames, num_frames, depth_unit_m=unit_m, jpeg_quality=recipe["jpeg_quality"]))
+    _write_shards(folder, parts, key)
 
 
-def _jpegs(episodes: Sequence[StagedEpisode], key: str) -> Iterator[memoryview]:
-    for episode in episodes:
-        folder = episode.folder
-        lengths = np.load(folder / f"{key}.npy")
-        blob = memoryview(np.memmap(folder / f"{key}.jpegs", mode="r"))
-        ends = np.cumsum(lengths).tolist()
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            yield blob[start:end]
+def _write_shards(folder: Path, parts: Sequence[Part], key: str) -> None:
+    """All shards of one camera, some side by side. What 512 rows hold is known from where each part begins."""
+    ends = np.cumsum([part.staged.num_frames for part in parts])
+    blobs = _Blobs(parts, key)
+    with ThreadPoolExecutor(max_workers=_COPIES) as pool:
+        shards = []
+        for number in range(-(-int(ends[-1]) // SHARD_FRAMES)):
+            rows = range(number * SHARD_FRAMES, min((number + 1) * SHARD_FRAMES, int(ends[-1])))
+            source = _same_shard(parts, ends, rows)
+            path = _shard_path(folder, number)
+            if source is not None:
+                link_or_copy(_shard_path(source / key, number), path)
+            else:
+                shards.append(pool.submit(_write_rows, path, parts, blobs, ends, rows))
+    for shard in shards:
+        shard.result()
 
 
-def _write_shards(folder: Path, jpegs: Iterator[memoryview]) -> None:
-    shard: list[memoryview] = []
-    number = 0
-    for jpeg in jpegs:
-        shard.append(jpeg)
-        if len(shard) == SHARD_FRAMES:
-            write_shard(folder / "c" / str(number) / "0" / "0" / "0", shard)
-            shard, number = [], number + 1
-    if shard:
-        write_shard(folder / "c" / str(number) / "0" / "0" / "0", shard)
+def _write_rows(path: Path, parts: Sequence[Part], blobs: "_Blobs", ends: NDArray[np.int64], rows: range) -> None:
+    pieces: list[Stretch | bytes] = []
+    row = rows.start
+    while row < rows.stop:
+        index = int(np.searchsorted(ends, row, side="right"))
+        first = row - int(ends[index]) + parts[index].staged.num_frames
+        stop = min(rows.stop, int(ends[index]))
+        pieces.extend(blobs.pieces(index, first, first + stop - row))
+        row = stop
+    write_shard(path, pieces)
 
 
-def write_shard(path: Path, jpegs: Sequence[memoryview | bytes]) -> None:
-    """One shard file: the JPEGs, the index, its checksum. Missing inner chunks are marked with 2**64 - 1."""
-    import google_crc32c
+class _Blobs:
+    """Where the pictures of one camera of all parts lie."""
 
-    index = np.full((SHARD_FRAMES, 2), 2**64 - 1, dtype="<u8")
-    sizes = np.asarray([len(jpeg) for jpeg in jpegs], dtype=np.uint64)
-    index[: len(jpegs), 0] = np.cumsum(sizes) - sizes
-    index[: len(jpegs), 1] = sizes
-    raw = index.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.writelines(jpegs)
-        file.write(raw)
-        file.write(google_crc32c.value(raw).to_bytes(4, "little"))
+    def __init__(self, parts: Sequence[Part], key: str) -> None:
+        self._parts = parts
+        self._key = key
+
+    def pieces(self, index: int, first: int, stop: int) -> Iterator[Stretch | bytes]:
+        """Pictures [first, stop) of part `index`."""
+        kept = self._parts[index].frames
+        if kept is not None:
+            store = FrameStore.open(kept.store)  # one of its own: a store is not shared between threads
+            for frame in range(first, stop):
+                yield store.jpeg(self._key, kept.first + frame)
+            store.close()
+            return
+        staged = self._parts[index].staged
+        found, frames = np.load(staged.folder / f"{self._key}.npy"), staged.cameras[self._key].frames
+        if frames is None or frames.source is None:
+            blob = staged.folder / f"{self._key}.jpegs"
+            yield Stretch(path=blob, offset=int(found[:first].sum()), sizes=found[first:stop])
+            return
+        if frames.file_stat is None or stat_of(frames.source) != tuple(frames.file_stat):
+            raise ArtifactError(f"{frames.source.name} changed while it was converted. Run the command again.")
+        yield from stretches(frames.source, found[1, first:stop], found[0, first:stop])
 
 
-def _write_columns(folder: Path, episodes: Sequence[StagedEpisode]) -> None:
-    parts: dict[str, list[NDArray[np.generic]]] = {}
-    stamps = stamp_keys(episodes)
-    for episode in episodes:
-        for key, column in load_columns(episode, stamps).items():
-            parts.setdefault(key, []).append(column)
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / "c" / str(number) / "0" / "0" / "0"
+
+
+def _same_shard(parts: Sequence[Part], ends: NDArray[np.int64], rows: range) -> Path | None:
+    """The store whose shard of the same number holds just these rows in these places; None where none does."""
+    first, last = (int(np.searchsorted(ends, row, side="right")) for row in (rows[0], rows[-1]))
+    stores = {part.frames.store if part.frames else None for part in parts[first : last + 1]}
+    store = stores.pop()
+    if stores or store is None:
+        return None
+    for part, end in zip(parts[first : last + 1], ends[first : last + 1].tolist(), strict=True):
+        if part.frames is None or part.frames.first != end - part.staged.num_frames:
+            return None
+    # the last shard of a store may be partial: it is the same only where it ends in the same row
+    num_frames = _num_frames(store)
+    return store if min(num_frames, (rows[0] // SHARD_FRAMES + 1) * SHARD_FRAMES) == rows[-1] + 1 else None
+
+
+def _num_frames(store: Path) -> int:
+    return _open_store(store).episode_ends[-1]
+
+
+@lru_cache(maxsize=8)
+def _open_store(path: Path) -> FrameStore:
+    return FrameStore.open(path)
+
+
+def _write_columns(folder: Path, parts: Sequence[Part], keys: Sequence[str]) -> None:
+    """Every column as one plain array, chunk by chunk: no more than one chunk of each is in memory."""
+    stamps = stamp_keys_of(parts)
+    num_rows = sum(part.staged.num_frames for part in parts)
     _write_json(folder / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
-    for key, columns in parts.items():
-        whole = np.concatenate(columns)
-        whole = whole.astype(whole.dtype.newbyteorder("<"), copy=False)
-        chunk = [COLUMN_ROWS, *whole.shape[1:]]
+    arrays: dict[str, _ColumnWriter] = {}
+    for part in parts:
+        columns = part.columns(stamps)
+        for key in keys:
+            if key not in arrays:
+                arrays[key] = _ColumnWriter(folder / key, columns[key], num_rows)
+            arrays[key].add(columns[key])
+    for array in arrays.values():
+        array.close()
+
+
+class _ColumnWriter:
+    """One low-dimensional column, in chunks of COLUMN_ROWS rows; the last one is filled up with zeros."""
+
+    def __init__(self, folder: Path, first: NDArray[np.generic], num_rows: int) -> None:
+        self._folder = folder
+        self._dtype = first.dtype.newbyteorder("<")
+        self._chunk = [COLUMN_ROWS, *first.shape[1:]]
+        self._rows = np.zeros(self._chunk, dtype=self._dtype)
+        self._filled = self._number = 0
         _write_array(
-            folder / key,
-            shape=list(whole.shape),
-            dtype=whole.dtype.name,
-            chunk=chunk,
+            folder,
+            shape=[num_rows, *first.shape[1:]],
+            dtype=first.dtype.name,
+            chunk=self._chunk,
             codecs=[{"name": "bytes", "configuration": {"endian": "little"}}],
             attributes={},
-            dimensions=["row", "dimension"][: whole.ndim],
+            dimensions=["row", "dimension"][: first.ndim],
         )
-        for number in range(0, -(-len(whole) // COLUMN_ROWS)):
-            rows = np.zeros(chunk, dtype=whole.dtype)
-            taken = whole[number * COLUMN_ROWS : (number + 1) * COLUMN_ROWS]
-            rows[: len(taken)] = taken
-            path = (folder / key / "c" / str(number)).joinpath(*["0"] * (whole.ndim - 1))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(rows.tobytes())
+
+    def add(self, column: NDArray[np.generic]) -> None:
+        """Append the rows of one episode."""
+        while len(column):
+            taken = column[: COLUMN_ROWS - self._filled]
+            self._rows[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            column = column[len(taken) :]
+            if self._filled == COLUMN_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._rows[self._filled :] = 0
+        path = (self._folder / "c" / str(self._number)).joinpath(*["0"] * (len(self._chunk) - 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self._rows.tobytes())
+        self._filled, self._number = 0, self._number + 1
+
+    def close(self) -> None:
+        """Write the last chunk."""
+        if self._filled:
+            self._flush()
 
 
 def _write_array(

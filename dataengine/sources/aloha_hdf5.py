@@ -1,32 +1,30 @@
-"""ALOHA, ACT, DexVLA and ChatVLA episodes: one HDF5 file each, found anywhere below the folder.
+"""ALOHA, ACT, DexVLA, TinyVLA and ChatVLA episodes: one HDF5 file each, found anywhere below the folder.
 
-Layout: /action (T, A), /observations/qpos (T, S), /observations/images/<camera>, and where recorded /language_raw,
-/substep_reasonings (T,), /reasoning (1,), attribute `sim`. No stamps, no rate, no colour order: the rig states them.
+Layout: /action (T, A), /observations/qpos (T, S), /observations/images/<camera>, and where recorded /base_action,
+/language_raw, /substep_reasonings (T,), /reasoning (1,) or a group, attribute `sim`. No stamps, no rate, no colour
+order: the rig states them. What a trainer does to actions (ACT reads action[t-1] of real robots) is never applied.
 """
 
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
 
-from dataengine.sources.columns import check_column
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files, natural_key
-from dataengine.sources.hdf5_cameras import IMAGES, camera_names, colour_question, open_camera, open_hdf5
+from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
+from dataengine.sources.hdf5_cameras import IMAGES, LENGTHS, check_colours, open_camera, unnamed_frames
+from dataengine.sources.hdf5_content import content_digest, low_dim_hash, open_hdf5, text_at, texts_of
+from dataengine.sources.hdf5_fit import fitted, raw_words, read_columns, refuse_extras
+from dataengine.sources.hdf5_layouts import hdf5_names, none_opens, unreadable
 from dataengine.sources.metadata import MetadataTable
 from schemas.episodes import Episode
-from schemas.errors import EpisodeError, RigError, SourceError
-from schemas.rigs import Camera, Feature, Rig, SourceKind
+from schemas.errors import EpisodeError, SourceError
+from schemas.rigs import Rig, SourceKind
 
-SUFFIX = ".hdf5"
-_NUM_PROBED = 50  # files looked into to see which optional columns and cameras this folder has
-_REASONING = ("substep_reasonings", "reasoning")
+_STEPS, _REASONING, _LANGUAGE = "substep_reasonings", "reasoning", "language_raw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +42,12 @@ class AlohaHdf5:
     def open(cls, root: Path, rig: Rig) -> "AlohaHdf5":
         """List the files and check the rig against them. Raises RigError when it fits none."""
         files = tuple(hdf5_names(root))
-        for ours, camera in rig.cameras.items():
-            if camera.channel_order == "unknown" and camera.jpeg_channel_order is None:
-                raise RigError(colour_question(rig.name, ours))
-        present = _probe(root, files, rig)
+        check_colours(rig)
+        ours = fitted(rig, files, partial(_opened, root))
+        if ours is None:
+            raise SourceError(none_opens(root, list(files)))
         table = MetadataTable.of(rig, root, {name: _aliases(name) for name in files})
-        return cls(root=root, rig=_resolved(rig, present), declared=rig, table=table, files=files)
+        return cls(root=root, rig=ours, declared=rig, table=table, files=files)
 
     def names(self) -> list[str]:
         """Relative paths of all files, in natural order."""
@@ -65,7 +63,7 @@ class AlohaHdf5:
             self.root,
             whole=[self.root / self.rig.metadata.csv] if self.rig.metadata.csv else [],
             pixels=[self.root / name for name in self.files],
-            low_dim=[_low_dim_hash(self.root / name) for name in self.files],
+            low_dim=[low_dim_hash(self.root / name, _is_camera) for name in self.files],
         )
 
     def read(self, name: str) -> Episode:
@@ -75,48 +73,36 @@ class AlohaHdf5:
             with open_hdf5(path) as file:
                 return self._read(path, file, name)
         except (OSError, RuntimeError) as error:  # h5py raises either for damaged files
-            raise EpisodeError(_unreadable(path, name, error)) from None
+            raise EpisodeError(unreadable(path, name, error)) from None
 
     def _read(self, path: Path, file: h5py.File, name: str) -> Episode:
-        columns = {
-            ours: check_column(name, ours, feature, _dataset(file, name, feature)[()])
-            for ours, feature in self.rig.features.items()
-        }
-        self._refuse_extras(file, name)
+        columns = read_columns(file, name, self.rig)
+        refuse_extras(file, name, self.rig, self.declared)
         cameras = {ours: open_camera(path, file, name, ours, self.rig) for ours in self.rig.cameras}
+        digest = content_digest(
+            file,
+            known={self.rig.cameras[ours].key: camera.content for ours, camera in cameras.items()},
+            frames=partial(unnamed_frames, path, file),
+            skip=(LENGTHS,),
+        )
+        tasks = _tasks(file, name, self.rig)
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(PurePosixPath(name).stem, hash_files([path])),
+                episode_id=episode_id(PurePosixPath(name).stem, digest),
                 raw_name=name,
-                raw_task=_instruction(file, name, self.rig),
+                raw_task=tasks[0].strip() if tasks else None,
+                raw_words=raw_words(name, self.table, [file]),
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
             cameras=dict(cameras),
-            imported=_imported(file, name, len(next(iter(columns.values()), ()))),
+            imported=_imported(file, name, len(next(iter(columns.values()), ())), tasks),
         )
 
-    def _refuse_extras(self, file: h5py.File, name: str) -> None:
-        """An optional column or camera that only this file has would be dropped without a word."""
-        for ours, part in _parts(self.declared):
-            if ours not in self.rig.features and ours not in self.rig.cameras and part.key in file:
-                raise EpisodeError(
-                    f"{name}: has {part.key}, which most files here lack. Convert it from a folder of its own."
-                )
 
-
-def hdf5_names(root: Path) -> list[str]:
-    """Relative paths of all *.hdf5 below a folder, in natural order; nothing hidden is an episode.
-
-    Links to nowhere (a drive that is not mounted, content not fetched) are listed too: `read` says what they are.
-    """
-    found = (path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file() or _leads_nowhere(path))
-    shown = (path for path in found if not any(part.startswith(".") for part in path.parts))
-    return sorted((path.as_posix() for path in shown), key=natural_key)
-
-
-def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+def _opened(root: Path, name: str) -> AbstractContextManager[h5py.Group]:
+    file: AbstractContextManager[h5py.Group] = open_hdf5(root / name)
+    return file
 
 
 def _aliases(name: str) -> tuple[str, ...]:
@@ -126,152 +112,44 @@ def _aliases(name: str) -> tuple[str, ...]:
     return (name, PurePosixPath(name).name, stem, *([str(int(digits[-1]))] if digits else []))
 
 
-def _parts(rig: Rig) -> Iterator[tuple[str, Feature | Camera]]:
-    yield from rig.features.items()
-    yield from rig.cameras.items()
+def _is_camera(key: str, _: h5py.Dataset) -> bool:
+    return key.startswith(f"{IMAGES}/")
 
 
-def _probe(root: Path, files: tuple[str, ...], rig: Rig) -> frozenset[str]:
-    """Which of the rig's parts this folder has: the commonest set among files that the rig fits."""
-    misfit: str | None = None
-    sets: Counter[frozenset[str]] = Counter()
-    step = max(len(files) // _NUM_PROBED, 1)
-    order = [*files[::step], *files]  # spread first; all of them only when none of those fits
-    for number, name in enumerate(order):
-        if sets and number >= len(files[::step]):
-            break
-        try:
-            with open_hdf5(root / name) as file:
-                fault = _misfit(file, name, rig)
-                if fault is None:
-                    sets[frozenset(ours for ours, part in _parts(rig) if part.key in file)] += 1
-                misfit = misfit or fault
-        except (OSError, RuntimeError):
-            continue  # a truncated file: `read` says so
-    if sets:
-        return sets.most_common(1)[0][0]
-    if misfit:
-        raise RigError(misfit)
-    raise SourceError(
-        f"none of the {len(files)} {SUFFIX} files in {root.name}/ can be opened ({files[0]} first). Copy them again."
-    )
+def _tasks(file: h5py.File, name: str, rig: Rig) -> tuple[str, ...]:
+    """The instruction, scalar or an array; more than one text where the file holds several."""
+    return (text_at(file, rig.task_key, name) if rig.task_key else None) or ()
 
 
-def _misfit(file: h5py.File, name: str, rig: Rig) -> str | None:
-    """Why the rig cannot read this file, in one sentence; None where it can."""
-    cameras = ", ".join(camera_names(file)) or "none"
-    where = f"in rigs/{rig.name}.yaml"
-    for ours, camera in rig.cameras.items():
-        if camera.key not in file and not camera.optional:
-            return f"camera '{ours}' not in {name} (has: {cameras}). Name it under cameras: {where}"
-    if rig.cameras and cameras != "none" and not any(camera.key in file for camera in rig.cameras.values()):
-        return f"none of the rig's cameras is in {name} (has: {cameras}). Name them under cameras: {where}"
-    for ours, feature in rig.features.items():
-        dataset = file.get(feature.key)
-        if not isinstance(dataset, h5py.Dataset):
-            if feature.optional:
-                continue
-            has = ", ".join(low_dim_keys(file)) or "no columns"
-            return f"'{ours}' reads {feature.key}, not in {name} (has: {has}). Correct its key under features: {where}"
-        dims = dataset.shape[1] if dataset.ndim == 2 else None
-        if feature.names and feature.columns is None and dims is not None and dims != len(feature.names):
-            return (
-                f"'{ours}' has {dims} dimensions in {name}, but the rig names {len(feature.names)}. "
-                f"Correct names: under features: {where}"
-            )
-    return None
-
-
-def low_dim_keys(file: h5py.File) -> list[str]:
-    """Keys of all numeric datasets outside the images, in file order."""
-    keys: list[str] = []
-
-    def note(key: str, item: Any) -> None:  # noqa: ANN401 - h5py hands a group or a dataset
-        if isinstance(item, h5py.Dataset) and "/images/" not in key and item.dtype.kind in "fiu" and item.ndim:
-            keys.append(key)
-
-    file.visititems(note)
-    return keys
-
-
-def _resolved(rig: Rig, present: frozenset[str]) -> Rig:
-    """The rig without optional parts that the folder does not have, and without what leans on them."""
-    features = {ours: feature for ours, feature in rig.features.items() if ours in present}
-    return rig.model_copy(
-        update={
-            "features": features,
-            "cameras": {ours: camera for ours, camera in rig.cameras.items() if ours in present},
-            "end_effectors": tuple(part for part in rig.end_effectors if part.feature in features),
-            "arms": tuple(part for part in rig.arms if part.feature in features),
-        }
-    )
-
-
-def _dataset(file: h5py.File, name: str, feature: Feature) -> h5py.Dataset:
-    dataset = file.get(feature.key)
-    if not isinstance(dataset, h5py.Dataset):
-        raise EpisodeError(f"{name}: {feature.key} is missing. Record it again or drop the episode.")
-    return dataset
-
-
-def _texts(file: h5py.File, name: str, key: str) -> tuple[str, ...]:
-    """A text dataset, scalar or (N,), bytes or str."""
-    dataset = file.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        return ()
-    values: NDArray[Any] | bytes | str = dataset[()]
-    flat = [values] if isinstance(values, bytes | str) else values.ravel().tolist()
-    try:
-        return tuple(value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in flat)
-    except UnicodeDecodeError:
-        raise EpisodeError(f"{name}: {key} is not UTF-8 text. Write it again.") from None
-
-
-def _instruction(file: h5py.File, name: str, rig: Rig) -> str | None:
-    texts = _texts(file, name, rig.task_key) if rig.task_key else ()
-    return texts[0].strip() if texts else None
-
-
-def _imported(file: h5py.File, name: str, num_frames: int) -> dict[str, tuple[str, ...]]:
-    """Reasoning recorded with the episode, and whether it says that it comes from a simulator."""
-    imported = {key: texts for key in _REASONING if (texts := _texts(file, name, key))}
-    steps = imported.get(_REASONING[0], ())
+def _imported(file: h5py.File, name: str, num_frames: int, tasks: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Reasoning recorded with the episode, further instructions, and whether it comes from a simulator."""
+    imported = _texts_below(file, name)
+    steps = imported.get(_STEPS, ())
     if steps and len(steps) != num_frames:
         raise EpisodeError(
-            f"{name}: substep_reasonings has {len(steps)} texts for {num_frames} rows. Write it again or remove it."
+            f"{name}: {_STEPS} has {len(steps)} texts for {num_frames} rows. Write it again or remove it."
         )
+    if len(set(tasks)) > 1:
+        imported[_LANGUAGE] = tasks
     if "sim" in file.attrs:
         imported["sim"] = ("true" if bool(file.attrs["sim"]) else "false",)
     return imported
 
 
-def _spelled(values: Any) -> bytes:  # noqa: ANN401 - what h5py gives for text
-    """Bytes of a text dataset; `repr` of an array would be shortened."""
-    return repr(values.tolist() if isinstance(values, np.ndarray | np.generic) else values).encode()
+def _texts_below(file: h5py.File, name: str) -> dict[str, tuple[str, ...]]:
+    """Texts of the reasoning datasets; some files hold /reasoning as a group of one text for each row and part."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key in (_STEPS, _REASONING):
+        item = file.get(key)
+        parts = {f"{key}/{part}": item[part] for part in item} if isinstance(item, h5py.Group) else {key: item}
+        for path, dataset in parts.items():
+            if isinstance(dataset, h5py.Dataset):
+                found[path] = _words_of(dataset, f"{name}: {path}")
+    return {key: texts for key, texts in found.items() if texts}
 
 
-def _low_dim_hash(path: Path) -> str:
-    """Hash of everything but the images; a file that cannot be opened counts by its sampled bytes alone."""
-    digest = hashlib.sha256()
-
-    def note(key: str, item: Any) -> None:  # noqa: ANN401 - h5py hands a group or a dataset
-        if isinstance(item, h5py.Dataset) and not key.startswith(f"{IMAGES}/"):
-            values = item[()]
-            plain = isinstance(values, np.ndarray) and values.dtype != object
-            raw = values.tobytes() if plain else _spelled(values)
-            digest.update(f"{key} {item.shape} {item.dtype} ".encode() + raw)
-
-    try:
-        with open_hdf5(path) as file:
-            file.visititems(note)
-            digest.update(repr(sorted((key, str(value)) for key, value in file.attrs.items())).encode())
-    except (OSError, RuntimeError):
-        return "unreadable"
-    return digest.hexdigest()
-
-
-def _unreadable(path: Path, name: str, error: Exception) -> str:
-    if _leads_nowhere(path):
-        return f"{name}: a link to a file that is not there. Mount its drive, fetch the file, or drop the link."
-    reason = "file is truncated" if "truncated" in str(error) else "not a readable HDF5 file"
-    return f"{name}: {reason}. Copy it again from the recorder, or drop it."
+def _words_of(dataset: h5py.Dataset, where: str) -> tuple[str, ...]:
+    values: Any = dataset[()]
+    if dataset.dtype.kind in "fiub":  # numbers among the parts of /reasoning, e.g. a gripper position
+        return tuple(str(row) for row in (values.tolist() if dataset.ndim else [values.item()]))
+    return texts_of(values, where)

@@ -9,7 +9,7 @@ from schemas.records import sha256_of
 
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_WHOLE_BYTES = 1 << 20  # files up to 1 MiB are hashed whole
+WHOLE_BYTES = 1 << 20  # files up to 1 MiB are hashed whole
 _UNREADABLE = "unreadable"  # a link to nowhere, a bad sector: `read` rejects its episode, the others go on
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 14  # of larger ones, 16 KiB at 16 places, first and last included
 
@@ -77,7 +77,7 @@ def _read_places(path: Path) -> tuple[str, str]:
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        if size <= _WHOLE_BYTES:
+        if size <= WHOLE_BYTES:
             digest.update(file.read())
         else:
             for index in range(_NUM_SAMPLES):

@@ -1,18 +1,22 @@
 """Which format a folder holds, and where inside it the dataset lies."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-
-from dataengine.sources.aloha_hdf5 import SUFFIX, hdf5_names
-from dataengine.sources.hdf5_cameras import open_hdf5
+from dataengine.sources.demo_pickle import pickle_names
+from dataengine.sources.hdf5_layouts import SUFFIXES, hdf5_kind
+from dataengine.sources.lerobot_version import check_lerobot, lerobot_kind
+from dataengine.sources.look_alikes import look_alike
+from dataengine.sources.recordings import kind_of_file
+from dataengine.sources.replay_buffers import ZIP_SUFFIX, array_names, is_umi, open_buffer
 from schemas.errors import SourceError
 from schemas.rigs import SourceKind
 
-_KNOWN = "ALOHA/DexVLA *.hdf5, LeRobot v2.1 (meta/info.json), diffusion-policy zarr"
+_KNOWN = (
+    "ALOHA/DexVLA *.hdf5, robomimic/LIBERO *.hdf5, LeRobot v1.x to v3.0, diffusion-policy and UMI zarr, RLDS *.tfrecord"
+    ", MCAP *.mcap, ROS 1 *.bag, rosbag2 *.db3"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,14 @@ def find_dataset(path: Path) -> Found:
     """The one dataset in or below `path`. Raises SourceError when there is none, or more than one."""
     if not path.exists():
         raise SourceError(f"'{path}' does not exist. Check the path.")
+    if path.is_file() and (recorded := kind_of_file(path.name)) is not None:
+        return Found(recorded, path)
+    if path.is_file() and path.name.endswith(ZIP_SUFFIX):
+        return _found_zip(path)
     if not path.is_dir():
-        raise SourceError(f"'{path}' is a file. Give the folder that holds the dataset.")
+        raise SourceError(
+            f"'{path}' is a file. Give the folder that holds the dataset, or an .mcap, .bag or .db3 file."
+        )
     try:
         if not any(path.iterdir()):
             raise SourceError(f"'{path}' is an empty directory. Give the folder that holds the dataset.")
@@ -36,10 +46,18 @@ def find_dataset(path: Path) -> Found:
         raise SourceError(f"'{path}' may not be read. Ask for permission or copy it.") from None
     found = _walk(path)
     if len(found) > 1:
-        listing = ", ".join(f"{each.root.relative_to(path)} ({each.kind})" for each in found[:5])
-        raise SourceError(f"'{path}' holds {len(found)} datasets: {listing}. Name one of them.")
+        listing = ", ".join(
+            f"files that are {each.kind}" if each.root == path else f"{each.root.relative_to(path)} ({each.kind})"
+            for each in found[:5]
+        )
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise SourceError(f"'{path}' holds {len(found)} datasets: {listing}{more}. Name one of them, or a single file.")
+    if not found and pickle_names(path):  # beside other data they are somebody's statistics
+        return Found("demo_pickle", path)
     if not found:
-        raise SourceError(f"'{path}' holds no dataset that can be read. Known: {_KNOWN}.")
+        raise SourceError(look_alike(path) or f"'{path}' holds no dataset that can be read. Known: {_KNOWN}.")
+    if found[0].kind == "aloha_hdf5":
+        return Found(hdf5_kind(found[0].root), found[0].root)
     _check_readable(found[0])
     return found[0]
 
@@ -57,21 +75,29 @@ def _walk(path: Path) -> list[Found]:
         if kind is not None or _is_zarr(files):
             subfolders.clear()
         else:
+            found += [_found_zip(here / name) for name in sorted(files) if name.endswith(ZIP_SUFFIX)]
             collected |= {kind for name in files if not name.startswith(".") and (kind := _collected(name))}
     # Recorders nest episode files by day or task: together they are one dataset.
     found += [Found(kind, path) for kind in sorted(collected)]
     if not found and _is_zarr([each.name for each in path.iterdir()]):
-        return [Found("diffusion_zarr", path)]  # which lacks what a replay buffer has: `open_zarr` says what
+        return [Found("diffusion_zarr", path)]  # which lacks what a replay buffer has: `open_buffer` says what
     return found
 
 
 def _owner(here: Path, files: list[str]) -> SourceKind | None:
     """The format whose dataset this very folder is; None for a folder that is none."""
-    if (here / "meta/info.json").is_file():
-        return "lerobot_v21"
+    if (kind := lerobot_kind(here)) is not None:
+        return kind
     if _is_zarr(files) and (here / "meta/episode_ends").is_dir():
-        return "diffusion_zarr"
+        return "umi_zarr" if is_umi(array_names(here)) else "diffusion_zarr"
+    if any(".tfrecord" in name for name in files):
+        return "rlds"
     return None
+
+
+def _found_zip(path: Path) -> Found:
+    """A replay buffer in one file."""
+    return Found("umi_zarr" if is_umi(array_names(path)) else "diffusion_zarr", path)
 
 
 def _is_zarr(files: list[str]) -> bool:
@@ -80,55 +106,15 @@ def _is_zarr(files: list[str]) -> bool:
 
 def _collected(file: str) -> SourceKind | None:
     """The format of which each such file, wherever it lies, is one episode."""
-    if file.endswith(SUFFIX):
-        return "aloha_hdf5"
-    return None
+    if file.endswith(SUFFIXES):
+        return "aloha_hdf5"  # HDF5 of some layout: `find_dataset` looks inside
+    return kind_of_file(file)
 
 
 def _check_readable(found: Found) -> None:
     """Refuse look-alikes of a known format by name."""
     match found.kind:
-        case "lerobot_v21":
-            _check_lerobot(found.root)
-        case "aloha_hdf5":
-            _check_hdf5(found.root)
-        case "diffusion_zarr":
-            from dataengine.sources.diffusion_zarr import open_zarr
-
-            open_zarr(found.root)
-
-
-def _check_lerobot(root: Path) -> None:
-    try:
-        version = str(json.loads((root / "meta/info.json").read_text()).get("codebase_version"))
-    except (json.JSONDecodeError, AttributeError):
-        raise SourceError(f"{root.name}/meta/info.json is not a JSON object. Copy it again.") from None
-    if version.startswith("v3"):
-        raise SourceError(
-            f"'{root}' is LeRobot {version} already; only v2.0 and v2.1 are converted. "
-            f"Open it with LeRobot, or convert the data it was made from."
-        )
-    if not version.startswith("v2"):
-        raise SourceError(f"'{root}' is LeRobot {version}; only v2.0 and v2.1 are read. Upgrade it with LeRobot first.")
-
-
-def _check_hdf5(root: Path) -> None:
-    """The first file that opens tells the layout."""
-    names = hdf5_names(root)
-    if not names:
-        raise SourceError(f"what ends in {SUFFIX} in '{root}' is no file. Known: {_KNOWN}.")
-    for name in names:
-        try:
-            with open_hdf5(root / name) as file:
-                keys = sorted(file)
-                if not isinstance(file.get("observations"), h5py.Group) and "action" not in keys:
-                    raise SourceError(
-                        f"{name} has /{', /'.join(keys[:6]) or '(nothing)'}, not the ALOHA/DexVLA layout "
-                        f"(/action, /observations). Known: {_KNOWN}."
-                    )
-                return
-        except (OSError, RuntimeError):
-            continue
-    raise SourceError(
-        f"none of the {len(names)} {SUFFIX} files in '{root}' can be opened ({names[0]} first). Copy them again."
-    )
+        case "lerobot_v21" | "lerobot_v30":
+            check_lerobot(found.root)
+        case "diffusion_zarr" | "umi_zarr":
+            open_buffer(found.root)

@@ -1,11 +1,12 @@
-"""Diffusion-policy replay buffers: one zarr v2 group, all episodes end to end.
+"""Diffusion policy and UMI replay buffers as episodes.
 
-data/<array> (N, ...) and meta/episode_ends (episodes,), cumulative and exclusive. No rate, no task, no names: the
-rig states them. Pixels are uint8 or float32 0..255; floats become uint8 only where every value is a whole number.
+No rate, no task, no names: the rig states them. Pixels are uint8 or float32 0..255; floats become uint8 only where
+every value is a whole number. Real robots of diffusion policy keep `data/timestamp` and one mp4 per camera and
+episode in `videos/` beside the buffer. UMI stores no action: the rig takes it from later poses (`shift_rows`).
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,229 +14,276 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sources.columns import check_column
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
+from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
+from dataengine.sources.episode_videos import FOLDER, camera_files, check_rate, video_camera
 from dataengine.sources.hdf5_cameras import colour_question
+from dataengine.sources.joined_columns import joined_columns, keys_of, num_rows_lost
 from dataengine.sources.metadata import MetadataTable
-from schemas.episodes import CameraSpec, Episode
-from schemas.errors import EpisodeError, RigError, SourceError
+from dataengine.sources.replay_buffers import (
+    folder_files,
+    is_picture,
+    open_buffer,
+    read_ends,
+    stored_bytes,
+    zip_members,
+)
+from dataengine.sources.zarr_pixels import HashedArray, ZarrArrays, check_pixels, hash_array
+from schemas.episodes import CameraSpec, CameraStream, Episode, StreamSkew
+from schemas.errors import EpisodeError, RigError
+from schemas.records import sha256_of
 from schemas.rigs import Camera, Rig, SourceKind
+from schemas.spans import NS_PER_S
 
-_BLOCK_BYTES = 32 << 20  # decoded pixels in memory at a time
-_WHOLE_TOLERANCE = 1e-3  # float32 noise on a whole number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZarrArrays:
-    """One episode's rows of a camera array; `first` is the row it starts at."""
-
-    spec: CameraSpec
-    root: Path
-    key: str
-    first: int
-    num_frames: int
-
-    def __len__(self) -> int:
-        return self.num_frames
-
-    def arrays(self) -> Iterator[NDArray[np.uint8]]:
-        """Each frame, (height, width, 3) uint8."""
-        for _, block in zarr_blocks(open_zarr(self.root)["data"][self.key], self.first, self.num_frames):
-            yield from _as_bytes(block, self.spec.name)
+STAMPS = "timestamp"  # seconds, of real robots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionZarr:
-    """A replay buffer in a directory store."""
+    """A replay buffer in a folder or a zip, read as diffusion policy's or as UMI's."""
 
     root: Path
     rig: Rig
     table: MetadataTable
     ends: tuple[int, ...]
+    bytes_per_row: float
     kind: SourceKind = "diffusion_zarr"
 
     @classmethod
-    def open(cls, root: Path, rig: Rig) -> "DiffusionZarr":
+    def open(cls, root: Path, rig: Rig, kind: SourceKind = "diffusion_zarr") -> "DiffusionZarr":
         """Check the group and the rig against each other."""
-        group = open_zarr(root)
-        _check_rig(rig, group)
+        group = open_buffer(root)
         ends = read_ends(root, group)
+        arrays = dict(group["data"].arrays())
+        rig = _without_absent(rig, arrays, root, len(ends))
+        _check_rig(rig, arrays, root, len(ends))
         aliases = {_name(index): (_name(index), str(index)) for index in range(len(ends))}
-        return cls(root=root, rig=rig, table=MetadataTable.of(rig, root, aliases), ends=ends)
+        folder = root.parent if root.is_file() else root
+        return cls(
+            root=root,
+            rig=rig,
+            table=MetadataTable.of(rig, folder, aliases),
+            ends=ends,
+            bytes_per_row=stored_bytes(root) / max(ends[-1], 1),
+            kind=kind,
+        )
 
     def names(self) -> list[str]:
         """`episode_000000` and so on, by position."""
         return [_name(index) for index in range(len(self.ends))]
 
+    def num_bytes(self, name: str) -> int:
+        """An episode's share of the store."""
+        index = int(name.rsplit("_", 1)[1])
+        return round((self.ends[index] - (self.ends[index - 1] if index else 0)) * self.bytes_per_row)
+
     def stamps(self) -> dict[str, str]:
-        """Sizes and dates of all files, since episodes share chunks, and each one's row of the CSV."""
+        """Sizes and dates of all files, since episodes share chunks, of each one's videos, and its row of the CSV."""
         csv = self.root / self.rig.metadata.csv if self.rig.metadata.csv else None
-        whole = files_stamp(sorted(path for path in self.root.rglob("*") if path.is_file() and path != csv), {})
-        return {name: files_stamp([], {"files": whole, **self.table.row(name)}) for name in self.names()}
+        files = [self.root]
+        if self.root.is_dir():
+            files = sorted(path for path in self.root.rglob("*") if path.is_file() and path != csv)
+        whole = files_stamp(files, {})
+        return {
+            name: files_stamp(self._videos(index).values(), {"files": whole, **self.table.row(name)})
+            for index, name in enumerate(self.names())
+        }
 
     def fingerprint(self) -> str:
-        """Identity of every chunk and metadata file."""
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        pictures = {self.root / "data" / camera.key for camera in self.rig.cameras.values()}
-        return folder_fingerprint(
-            self.root,
-            whole=[path for path in files if path.parent not in pictures],
-            pixels=[path for path in files if path.parent in pictures],
-        )
+        """Identity of every chunk, metadata file and video, whichever of them the rig reads."""
+        videos = [path for index in range(len(self.ends)) for path in self._videos(index).values()]
+        beside = folder_fingerprint(self.root.parent, whole=[], pixels=videos)
+        if self.root.is_file():
+            members = zip_members(self.root)
+            inside = folder_fingerprint(self.root.parent, whole=[], pixels=[self.root], low_dim=members)
+        else:
+            pixels, rest = folder_files(self.root)
+            inside = folder_fingerprint(self.root, whole=rest, pixels=pixels)
+        return sha256_of([inside, beside]) if videos else inside
 
     def read(self, name: str) -> Episode:
         """One episode, its pixels checked. Raises EpisodeError that names the frame."""
         index = int(name.rsplit("_", 1)[1])
         first = self.ends[index - 1] if index else 0
-        num_frames = self.ends[index] - first
-        if num_frames == 0:
+        num_rows = self.ends[index] - first
+        if num_rows == 0:
             raise EpisodeError(f"{name}: has no rows. Remove it from meta/episode_ends.")
-        data = open_zarr(self.root)["data"]
-        digest = hashlib.sha256()
-        columns = {}
-        for ours, feature in self.rig.features.items():
-            values = np.asarray(data[feature.key][first : first + num_frames])
-            digest.update(f"{feature.key} {values.dtype.str} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-            columns[ours] = check_column(name, ours, feature, values)
-        cameras = {ours: self._camera(name, data, ours, first, num_frames, digest) for ours in self.rig.cameras}
+        group = open_buffer(self.root)
+        data = group["data"]
+        wanted = {camera.key for camera in self.rig.cameras.values()}
+        hashed = {
+            key: hash_array(name, self.root, array, first, num_rows, keep=key in wanted)
+            for key, array in sorted(data.arrays())
+        }
+        values = {key: each.values for key, each in hashed.items() if each.values is not None}
+        columns = joined_columns(name, self.rig, values)
+        kept = num_rows - num_rows_lost(self.rig)
+        stamps = self._stamps(name, values, kept)
+        cameras: dict[str, CameraStream] = {}
+        skew: dict[str, StreamSkew] = {}
+        for ours, camera in self.rig.cameras.items():
+            if camera.key in hashed:
+                cameras[ours] = self._pictures(name, ours, data[camera.key], hashed[camera.key], first, kept)
+            else:
+                cameras[ours], age = self._video(name, index, ours, kept, stamps)
+                skew |= {ours: age} if age else {}
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(name, digest.hexdigest()),
+                episode_id=episode_id(name, self._digest(hashed, index)),
                 raw_name=name,
                 raw_task=None,
+                raw_words=self._words(group, index),
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
-            cameras={**cameras},
+            cameras=cameras,
+            stamps_ns=stamps,
+            skew=skew,
         )
 
-    def _camera(
+    def _digest(self, hashed: Mapping[str, HashedArray], index: int) -> str:
+        """Hash of all that is recorded of one episode, whatever the rig takes of it."""
+        digest = hashlib.sha256()
+        for key, each in hashed.items():
+            digest.update(f"{key} ".encode() + each.digest)
+        for key, path in self._videos(index).items():
+            digest.update(f"{key} {hash_files([path])} ".encode())
+        return digest.hexdigest()
+
+    def _words(self, group: Any, index: int) -> dict[str, str]:  # noqa: ANN401 - a zarr group
+        """What the store says for the words of metadata.keys: arrays of meta/ with a value per episode, attributes."""
+        words: dict[str, str] = {}
+        for word, key in self.rig.metadata.keys.items():
+            array = group["meta"].get(key)
+            if array is not None and getattr(array, "shape", ())[:1] == (len(self.ends),):
+                value = np.asarray(array[index]).item()
+                words[word] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            elif key in group.attrs:
+                words[word] = str(group.attrs[key])
+        return words
+
+    def _videos(self, index: int) -> dict[str, Path]:
+        return camera_files(self.root, index)
+
+    def _stamps(self, name: str, values: Mapping[str, NDArray[Any]], kept: int) -> dict[str, NDArray[np.int64]]:
+        """Recorded times of the rows, which must be finite, rise, and step at the rig's rate."""
+        if STAMPS not in values or values[STAMPS].dtype.kind != "f":
+            return {}
+        seconds = values[STAMPS].reshape(-1).astype(np.float64)
+        if not np.isfinite(seconds).all() or (np.diff(seconds) <= 0).any():
+            raise EpisodeError(f"{name}: data/{STAMPS} has a value that does not rise. Drop the episode.")
+        check_rate(self.root.name, self.rig.rate_hz, seconds)
+        return {STAMPS: np.round(seconds[:kept] * NS_PER_S).astype(np.int64)}
+
+    def _pictures(
         self,
         name: str,
-        data: Any,  # noqa: ANN401 - a zarr group
         ours: str,
+        array: Any,  # noqa: ANN401 - a zarr array
+        hashed: HashedArray,
         first: int,
-        num_frames: int,
-        digest: "hashlib._Hash",
+        kept: int,
     ) -> ZarrArrays:
-        camera = self.rig.cameras[ours]
-        array = data[camera.key]
-        for start, block in zarr_blocks(array, first, num_frames):
-            digest.update(_as_bytes(block, ours, label=f"{name}: camera '{ours}'", first=start).tobytes())
-        spec = CameraSpec(
-            name=ours,
-            height=int(array.shape[1]),
-            width=int(array.shape[2]),
-            encoding="raw",
-            channel_order=camera.channel_order,
-            orientation=camera.orientation,
+        if not hashed.whole:  # which ones?
+            check_pixels(f"{name}: camera '{ours}'", array, first, kept)
+        height, width = int(array.shape[1]), int(array.shape[2])
+        return ZarrArrays(
+            spec=_spec(ours, self.rig.cameras[ours], height, width),
+            root=self.root,
+            key=self.rig.cameras[ours].key,
+            first=first,
+            num_frames=kept,
+            kept=_first_rows(hashed.pixels, kept),
         )
-        return ZarrArrays(spec=spec, root=self.root, key=camera.key, first=first, num_frames=num_frames)
+
+    def _video(
+        self, name: str, index: int, ours: str, kept: int, stamps: Mapping[str, NDArray[np.int64]]
+    ) -> tuple[CameraStream, StreamSkew | None]:
+        camera = self.rig.cameras[ours]
+        path = self._videos(index).get(camera.key)
+        if path is None:
+            raise EpisodeError(
+                f"{name}: {FOLDER}/{index}/{Path(camera.key).name}.mp4 is missing beside {self.root.name}. "
+                f"Copy it or drop the episode."
+            )
+        times = np.arange(kept) / self.rig.rate_hz
+        if STAMPS in stamps:
+            times = (stamps[STAMPS] - stamps[STAMPS][0]) / NS_PER_S
+        return video_camera(name, path, _spec(ours, camera, 0, 0), times)
 
 
 def _name(index: int) -> str:
     return f"episode_{index:06d}"
 
 
-def open_zarr(root: Path) -> Any:  # noqa: ANN401 - zarr ships no types
-    """The group, read-only. Raises SourceError for one that is no replay buffer."""
-    import zarr
-
-    try:
-        group = zarr.open_group(str(root), mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{root.name} is not a readable zarr group ({error}). Copy it again.") from None
-    if "data" not in group or "episode_ends" not in group.get("meta", {}):
-        raise SourceError(f"{root.name} has no data/ and meta/episode_ends, so it is no replay buffer. Check the path.")
-    return group
+def _spec(ours: str, camera: Camera, height: int, width: int) -> CameraSpec:
+    return CameraSpec(
+        name=ours,
+        height=height,
+        width=width,
+        encoding="raw",
+        channel_order=camera.channel_order,
+        orientation=camera.orientation,
+    )
 
 
-def read_ends(root: Path, group: Any) -> tuple[int, ...]:  # noqa: ANN401 - a zarr group
-    """Where each episode ends. Raises SourceError when they go back or do not match the arrays."""
-    ends = np.asarray(group["meta"]["episode_ends"][:]).astype(np.int64)
-    lengths = {key: int(array.shape[0]) for key, array in group["data"].arrays()}
-    if not len(ends) or (np.diff(ends, prepend=0) < 0).any():
-        raise SourceError(f"{root.name}: meta/episode_ends is empty or goes back, so episodes cannot be told apart.")
-    wrong = {key: rows for key, rows in lengths.items() if rows != ends[-1]}
-    if wrong:
-        key = min(wrong)
-        raise SourceError(
-            f"{root.name}: data/{key} has {wrong[key]} rows, but meta/episode_ends ends at {ends[-1]}. Copy it again."
-        )
-    return tuple(ends.tolist())
+def _first_rows(blocks: tuple[NDArray[np.uint8], ...], kept: int) -> tuple[NDArray[np.uint8], ...]:
+    """The first `kept` pictures of some blocks."""
+    some: list[NDArray[np.uint8]] = []
+    for block in blocks:
+        some.append(block[: max(kept - sum(map(len, some)), 0)])
+    return tuple(some)
 
 
-def zarr_blocks(array: Any, first: int, num_frames: int) -> Iterator[tuple[int, NDArray[Any]]]:  # noqa: ANN401
-    """(first frame within the episode, decoded frames) of rows [first, first + num_frames), cut at chunk borders."""
-    frame_bytes = max(int(np.prod(array.shape[1:])) * array.dtype.itemsize, 1)
-    step = max(_BLOCK_BYTES // frame_bytes // array.chunks[0], 1) * array.chunks[0]
-    row = first
-    while row < first + num_frames:
-        end = min((row // step + 1) * step, first + num_frames)
-        yield row - first, np.asarray(array[row:end])
-        row = end
+def _video_keys(root: Path, num_episodes: int) -> set[str]:
+    """Cameras that some episode has a video of."""
+    if not (root.parent / FOLDER).is_dir():
+        return set()
+    return {key for index in range(num_episodes) for key in camera_files(root, index)}
 
 
-def _as_bytes(block: NDArray[Any], camera: str, *, label: str = "", first: int = 0) -> NDArray[np.uint8]:
-    """Pixels as uint8, exactly. Raises EpisodeError where a value is no whole number in 0..255."""
-    if block.dtype == np.uint8:
-        return block
-    with np.errstate(invalid="ignore"):  # NaN and overflow do not survive the comparison
-        exact = block.astype(np.uint8)
-    if np.array_equal(exact, block):
-        return exact
-    whole = np.rint(block)
-    wrong = ~((np.abs(block - whole) <= _WHOLE_TOLERANCE) & (whole >= 0) & (whole <= 255))  # NaN is wrong too
-    if wrong.any():
-        frame = int(np.argwhere(wrong)[0][0])
-        value = float(block[wrong][0])
-        peak = float(np.nanmax(block))
-        hint = "They look like 0..1: multiply by 255 first." if 0 < peak <= 1 else "Store them as uint8 first."
-        raise EpisodeError(
-            f"{label or camera} frame {first + frame} has the value {value:g}, no whole number in 0..255. {hint}"
-        )
-    pixels: NDArray[np.uint8] = whole.astype(np.uint8)
-    return pixels
+def _without_absent(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: int) -> Rig:
+    """The rig without the optional features and cameras that the store does not have."""
+    has = set(arrays) | _video_keys(root, num_episodes)
+    features = {
+        name: feature
+        for name, feature in rig.features.items()
+        if not feature.optional or has.issuperset(keys_of(feature))
+    }
+    cameras = {name: camera for name, camera in rig.cameras.items() if not camera.optional or camera.key in has}
+    return rig.model_copy(update={"features": features, "cameras": cameras})
 
 
-def _check_rig(rig: Rig, group: Any) -> None:  # noqa: ANN401 - a zarr group
-    arrays = dict(group["data"].arrays())
+def _check_rig(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: int) -> None:
     where = f"in rigs/{rig.name}.yaml"
     has = ", ".join(sorted(arrays)) or "none"
     for ours, feature in rig.features.items():
-        if feature.key not in arrays:
-            raise RigError(f"'{ours}' reads data/{feature.key}, not in the zarr (has: {has}). Correct its key {where}")
-        shape = arrays[feature.key].shape
-        if len(shape) > 2:
-            raise RigError(
-                f"'{ours}' reads data/{feature.key} of shape {shape}, not (rows, dims). Correct its key {where}"
-            )
-        dims = shape[1] if len(shape) == 2 else 1
+        dims = 0
+        for key in keys_of(feature):
+            if key not in arrays:
+                raise RigError(f"'{ours}' reads data/{key}, not in the zarr (has: {has}). Correct its key {where}")
+            shape = arrays[key].shape
+            if len(shape) > 2:
+                raise RigError(f"'{ours}' reads data/{key} of shape {shape}, not (rows, dims). Correct its key {where}")
+            dims += shape[1] if len(shape) == 2 else 1
         if feature.columns is None and feature.names and len(feature.names) != dims:
             raise RigError(
                 f"'{ours}' has {dims} dimensions in data/{feature.key}, but the rig names {len(feature.names)}. "
                 f"Correct names: under features: {where}"
             )
-    for ours, camera in rig.cameras.items():
-        _check_camera(ours, camera, arrays, rig.name)
-
-
-def _check_camera(ours: str, camera: Camera, arrays: dict[str, Any], rig_name: str) -> None:
-    where = f"in rigs/{rig_name}.yaml"
     pictures = [key for key, array in arrays.items() if is_picture(array)]
-    if camera.key not in arrays:
-        has = ", ".join(sorted(pictures)) or "none"
-        raise RigError(f"camera '{ours}' not in the zarr (has: {has}). Name it under cameras: {where}")
-    if camera.key not in pictures:
-        raise RigError(
-            f"camera '{ours}' reads data/{camera.key} of shape {arrays[camera.key].shape}, no (N, H, W, 3) pictures. "
-            f"Correct its key {where}"
-        )
-    if camera.channel_order == "unknown":
-        raise RigError(colour_question(rig_name, ours))
-
-
-def is_picture(array: Any) -> bool:  # noqa: ANN401 - a zarr array
-    """True for (N, height, width, 3) of uint8 or floats."""
-    return len(array.shape) == 4 and array.shape[3] == 3 and array.dtype in (np.uint8, np.float32, np.float64)
+    videos = _video_keys(root, num_episodes)
+    for ours, camera in rig.cameras.items():
+        if camera.key not in arrays and camera.key not in videos:
+            some = ", ".join(sorted([*pictures, *videos])) or "none"
+            raise RigError(f"camera '{ours}' not in the zarr (has: {some}). Name it under cameras: {where}")
+        if camera.key in arrays and camera.key not in pictures:
+            raise RigError(
+                f"camera '{ours}' reads data/{camera.key} of shape {arrays[camera.key].shape}, no (N, H, W, 3) "
+                f"pictures. Correct its key {where}"
+            )
+        if camera.depth_unit_m is not None:
+            raise RigError(f"camera '{ours}' has depth_unit_m, but no depth is read from zarr. Take it out {where}")
+        if camera.channel_order == "unknown":
+            raise RigError(colour_question(rig.name, ours))
+        if camera.key in videos and camera.channel_order == "bgr":
+            raise RigError(f"camera '{ours}' is a video, whose codec says RGB, not bgr. Write rgb {where}")

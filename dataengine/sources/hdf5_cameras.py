@@ -1,26 +1,36 @@
-"""Cameras inside an HDF5 file: rows of JPEG bytes, or plain arrays; streamed, never a whole episode in memory.
+"""Cameras inside an HDF5 file: rows of JPEG bytes, plain arrays, or depth; streamed, never a whole episode in memory.
 
-Compressed rows are (T, longest) uint8, zero padded. Where the file stores them without a filter, each frame is one
-read at a known byte offset, at about twice the speed of h5py's slicing.
+Compressed rows are (T, longest) uint8, zero padded, or of variable length. Opening a camera reads it once: every frame
+is hashed, and every JPEG's start and end are looked at without decoding it.
 """
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.episodes import ArrayStream, CameraSpec, JpegStream
+from dataengine.sources.hdf5_content import (
+    blocks,
+    frames_digest,
+    is_jpeg_rows,
+    is_vlen_bytes,
+    open_hdf5,
+    padded_rows,
+    row_bytes,
+    row_offsets,
+    rows_at,
+    values_digest,
+)
+from schemas.episodes import CameraSpec
 from schemas.errors import EpisodeError, RigError
 from schemas.rigs import Camera, Rig
 
 IMAGES = "observations/images"
-_BLOCK_BYTES = 8 << 20  # at most this much of a camera is in memory
+LENGTHS = "compress_len"
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -33,23 +43,22 @@ class Hdf5Jpegs:
     key: str
     lengths: NDArray[np.int64]
     offsets: NDArray[np.int64] | None
+    content: str  # hash of all JPEGs
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def jpegs(self) -> Iterator[bytes]:
         """The bytes of each frame, exactly as stored, padding cut off."""
-        if self.offsets is None:
-            with open_hdf5(self.path) as file:
-                for row, length in zip(_rows(file[self.key]), self.lengths, strict=True):
-                    yield row[: int(length)]
+        if self.offsets is not None:
+            yield from rows_at(self.path, self.offsets, self.lengths)
             return
-        with self.path.open("rb", buffering=0) as raw:
-            for offset, length in zip(self.offsets.tolist(), self.lengths.tolist(), strict=True):
-                yield os.pread(raw.fileno(), length, offset)
+        with open_hdf5(self.path) as file:
+            for row, length in zip(padded_rows(self.path, file[self.key], None), self.lengths.tolist(), strict=True):
+                yield row[:length]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hdf5Arrays:
     """A camera stored as plain (T, height, width, 3) uint8."""
 
@@ -57,45 +66,97 @@ class Hdf5Arrays:
     path: Path
     key: str
     num_frames: int
+    offsets: NDArray[np.int64] | None
+    content: str  # hash of all pixels
 
     def __len__(self) -> int:
         return self.num_frames
 
     def arrays(self) -> Iterator[NDArray[np.uint8]]:
         """Each frame, (height, width, 3) in the declared channel order."""
+        shape = (self.spec.height, self.spec.width, 3)
+        if self.offsets is not None:
+            lengths = np.full(self.num_frames, int(np.prod(shape)))
+            for row in rows_at(self.path, self.offsets, lengths):
+                yield np.frombuffer(row, np.uint8).reshape(shape)
+            return
         with open_hdf5(self.path) as file:
-            for block in _blocks(file[self.key]):
+            for block in blocks(file[self.key]):
                 yield from block
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open for reading, also on file systems without locks."""
-    return h5py.File(path, "r", locking=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hdf5Depths:
+    """A depth camera stored as (T, height, width) or (T, height, width, 1) uint16 or float32."""
+
+    spec: CameraSpec
+    path: Path
+    key: str
+    num_frames: int
+    content: str  # hash of all values
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def depths(self) -> Iterator[NDArray[np.uint16] | NDArray[np.float32]]:
+        """Each picture, (height, width); metres = value * spec.depth_unit_m."""
+        with open_hdf5(self.path) as file:
+            for block in blocks(file[self.key]):
+                yield from block.reshape(len(block), self.spec.height, self.spec.width)
 
 
-def camera_names(file: h5py.File) -> list[str]:
+type Hdf5Camera = Hdf5Jpegs | Hdf5Arrays | Hdf5Depths
+
+
+def camera_names(file: h5py.Group) -> list[str]:
     """Everything under observations/images, by name."""
     group = file.get(IMAGES)
     return sorted(group) if isinstance(group, h5py.Group) else []
 
 
-def open_camera(path: Path, file: h5py.File, episode: str, name: str, rig: Rig) -> JpegStream | ArrayStream:
-    """The stream of one camera, every frame's ends checked. Raises EpisodeError that names the frame."""
+def open_camera(path: Path, group: h5py.Group, episode: str, name: str, rig: Rig) -> Hdf5Camera:
+    """The stream of one camera, every frame read once. Raises EpisodeError that names the frame."""
     camera = rig.cameras[name]
-    dataset = file.get(camera.key)
+    dataset = group.get(camera.key)
     if not isinstance(dataset, h5py.Dataset):
-        has = ", ".join(camera_names(file)) or "none"
+        has = ", ".join(picture_keys(group)) or "none"
         raise EpisodeError(f"{episode}: camera '{name}' is missing (has: {has}). Record it again or drop the episode.")
+    key = str(dataset.name)
+    if camera.depth_unit_m is not None:
+        spec = _depth_spec(dataset, episode, name, camera)
+        content = values_digest(dataset)
+        return Hdf5Depths(spec=spec, path=path, key=key, num_frames=len(dataset), content=content)
     if dataset.ndim == 4 and dataset.shape[3] == 3 and dataset.dtype == np.uint8:
         spec = _spec(name, camera, rig, height=dataset.shape[1], width=dataset.shape[2], encoding="raw")
-        return Hdf5Arrays(spec=spec, path=path, key=camera.key, num_frames=len(dataset))
-    is_rows = dataset.ndim == 2 and dataset.dtype == np.uint8
-    if not is_rows and not (dataset.ndim == 1 and h5py.check_vlen_dtype(dataset.dtype) == np.uint8):
+        offsets, content = row_offsets(dataset), values_digest(dataset)
+        return Hdf5Arrays(spec=spec, path=path, key=key, num_frames=len(dataset), offsets=offsets, content=content)
+    if not (dataset.ndim == 2 and dataset.dtype == np.uint8) and not is_vlen_bytes(dataset):
+        hint = " Depth needs depth_unit_m: there." if dataset.ndim in (3, 4) else ""
         raise EpisodeError(
             f"{episode}: camera '{name}' has shape {dataset.shape} of {dataset.dtype}, neither (T, H, W, 3) uint8 nor "
-            f"JPEG rows. Correct cameras: in the rig or record it again."
+            f"JPEG rows. Correct cameras: in the rig or record it again.{hint}"
         )
-    return _open_jpegs(path, file, dataset, episode, name, rig)
+    return _open_jpegs(path, group, dataset, episode, name, rig)
+
+
+def picture_keys(group: h5py.Group) -> list[str]:
+    """Keys of all cameras below a group, short where all lie under observations/images."""
+    names = camera_names(group)
+    if names:
+        return names
+    found: list[str] = []
+
+    def note(key: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and is_picture(item) and not key.startswith("next_obs/"):
+            found.append(key)
+
+    group.visititems(note)
+    return found
+
+
+def is_picture(dataset: h5py.Dataset) -> bool:
+    """Colour arrays or JPEG rows, as far as shape, type and the first bytes tell."""
+    return (dataset.ndim == 4 and dataset.shape[3] == 3 and dataset.dtype == np.uint8) or is_jpeg_rows(dataset)
 
 
 def _spec(name: str, camera: Camera, rig: Rig, *, height: int, width: int, encoding: str) -> CameraSpec:
@@ -109,6 +170,31 @@ def _spec(name: str, camera: Camera, rig: Rig, *, height: int, width: int, encod
     )
 
 
+def _depth_spec(dataset: h5py.Dataset, episode: str, name: str, camera: Camera) -> CameraSpec:
+    is_map = dataset.ndim == 3 or (dataset.ndim == 4 and dataset.shape[3] == 1)
+    if not is_map or dataset.dtype not in (np.uint16, np.float32):
+        raise EpisodeError(
+            f"{episode}: depth camera '{name}' has shape {dataset.shape} of {dataset.dtype}, not (T, H, W) uint16 or "
+            f"float32. Correct depth_unit_m: in the rig or record it again."
+        )
+    return CameraSpec(
+        name=name,
+        height=dataset.shape[1],
+        width=dataset.shape[2],
+        encoding="raw",
+        channel_order="rgb",  # of no meaning for one value per pixel
+        orientation=camera.orientation,
+        depth_unit_m=camera.depth_unit_m,
+    )
+
+
+def check_colours(rig: Rig) -> None:
+    """Raise RigError for the first colour camera of which the rig does not say the order of its channels."""
+    for name, camera in rig.cameras.items():
+        if camera.channel_order == "unknown" and camera.jpeg_channel_order is None and camera.depth_unit_m is None:
+            raise RigError(colour_question(rig.name, name))
+
+
 def colour_question(rig_name: str, camera: str) -> str:
     """The one thing about a camera that no file tells."""
     return (
@@ -117,104 +203,84 @@ def colour_question(rig_name: str, camera: str) -> str:
     )
 
 
-def _open_jpegs(path: Path, file: h5py.File, dataset: h5py.Dataset, episode: str, name: str, rig: Rig) -> Hdf5Jpegs:
+def _open_jpegs(path: Path, group: h5py.Group, dataset: h5py.Dataset, episode: str, name: str, rig: Rig) -> Hdf5Jpegs:
     if len(dataset) == 0:
         raise EpisodeError(f"{episode}: camera '{name}' has no frames. Record it again or drop the episode.")
-    stated = _stated_lengths(file, dataset, episode, name)
-    offsets = _offsets(file, dataset)
+    stated = _stated_lengths(group, dataset, episode, name)
+    offsets = row_offsets(dataset)
     lengths = np.empty(len(dataset), np.int64)
-    with path.open("rb", buffering=0) as raw:
-        for frame, ends in enumerate(_frame_ends(dataset, stated, offsets, raw.fileno())):
-            head, tail, lengths[frame] = ends
-            if head != _SOI or tail != _EOI:
-                fault = "does not start as a JPEG" if head != _SOI else "is cut off (no end marker)"
+    firsts: list[bytes] = []
+
+    def checked() -> Iterator[bytes]:
+        for frame, jpeg in enumerate(_frames(path, dataset, stated, offsets)):
+            if jpeg[:2] != _SOI or jpeg[-2:] != _EOI:
+                fault = "does not start as a JPEG" if jpeg[:2] != _SOI else "is cut off (no end marker)"
                 raise EpisodeError(
                     f"{episode}: camera '{name}' frame {frame} {fault}. Record it again or drop the episode."
                 )
-    width, height = _size(bytes(dataset[0]), episode, name)
-    spec = _spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg")
-    return Hdf5Jpegs(spec=spec, path=path, key=rig.cameras[name].key, lengths=lengths, offsets=offsets)
+            lengths[frame] = len(jpeg)
+            if not frame:
+                firsts.append(jpeg)
+            yield jpeg
+
+    content = frames_digest(checked())
+    width, height = _size(firsts[0], episode, name)
+    return Hdf5Jpegs(
+        spec=_spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg"),
+        path=path,
+        key=str(dataset.name),
+        lengths=lengths,
+        offsets=offsets,
+        content=content,
+    )
 
 
-def _stated_lengths(file: h5py.File, dataset: h5py.Dataset, episode: str, name: str) -> NDArray[np.int64] | None:
+def _frames(
+    path: Path, dataset: h5py.Dataset, stated: NDArray[np.int64] | None, offsets: NDArray[np.int64] | None
+) -> Iterator[bytes]:
+    """Each JPEG; the padding after it is not even read where the file states its length."""
+    if stated is not None and offsets is not None:
+        yield from rows_at(path, offsets, stated)
+    elif stated is not None:
+        for row, length in zip(padded_rows(path, dataset, offsets), stated.tolist(), strict=True):
+            yield row[:length]
+    else:  # a JPEG ends in D9, so the zeros after it are padding
+        for row in padded_rows(path, dataset, offsets):
+            yield row.rstrip(b"\0")
+
+
+def unnamed_frames(path: Path, file: h5py.Group, dataset: h5py.Dataset) -> Iterator[bytes]:
+    """The JPEGs of a camera that no rig names, as `open_camera` would cut them, nothing checked."""
+    try:
+        stated = _stated_lengths(file, dataset, "", "")
+    except EpisodeError:
+        stated = None
+    return _frames(path, dataset, stated, row_offsets(dataset))
+
+
+def _stated_lengths(group: h5py.Group, dataset: h5py.Dataset, episode: str, name: str) -> NDArray[np.int64] | None:
     """This camera's row of `compress_len` (float32 in the layout), or None where the file has none."""
-    table = file.get("compress_len")
+    table = group.get(LENGTHS)
     if not isinstance(table, h5py.Dataset) or dataset.ndim != 2:
         return None
-    rows = [key for key in camera_names(file) if not key.endswith("_depth")]  # depth is stored uncompressed
-    camera = dataset.name.rsplit("/", 1)[-1]
+    rows = [key for key in camera_names(group) if not key.endswith("_depth")]  # depth is stored uncompressed
+    camera = str(dataset.name).rsplit("/", 1)[-1]
     if table.ndim != 2 or camera not in rows or len(table) != len(rows) or table.shape[1] < len(dataset):
         raise EpisodeError(
-            f"{episode}: compress_len has shape {table.shape}, not ({len(rows)} cameras, {len(dataset)} frames). "
+            f"{episode}: {LENGTHS} has shape {table.shape}, not ({len(rows)} cameras, {len(dataset)} frames). "
             f"Write it again or remove it."
         )
     values = table[rows.index(camera), : len(dataset)]
-    wrong = ~((values >= 4) & (values <= dataset.shape[1]) & (values == np.floor(values)))
+    longest = row_bytes(dataset)
+    wrong = ~((values >= 4) & (values <= longest) & (values == np.floor(values)))
     if wrong.any():
         frame = int(np.argmax(wrong))
         raise EpisodeError(
-            f"{episode}: compress_len of camera '{name}' frame {frame} is {values[frame]:g}, "
-            f"outside 4..{dataset.shape[1]}. Write it again or drop the episode."
+            f"{episode}: {LENGTHS} of camera '{name}' frame {frame} is {values[frame]:g}, "
+            f"outside 4..{longest}. Write it again or drop the episode."
         )
     lengths: NDArray[np.int64] = values.astype(np.int64)
     return lengths
-
-
-def _frame_ends(
-    dataset: h5py.Dataset, stated: NDArray[np.int64] | None, offsets: NDArray[np.int64] | None, handle: int
-) -> Iterator[tuple[bytes, bytes, int]]:
-    """First two bytes, last two bytes and length of each frame; touches only those bytes where that is possible."""
-    if stated is not None and offsets is not None:
-        for offset, length in zip(offsets.tolist(), stated.tolist(), strict=True):
-            yield os.pread(handle, 2, offset), os.pread(handle, 2, offset + length - 2), length
-        return
-    for frame, row in enumerate(_rows(dataset)):
-        # A JPEG ends in D9, so the zeros after it are padding.
-        jpeg = row[: int(stated[frame])] if stated is not None else row.rstrip(b"\0")
-        yield jpeg[:2], jpeg[-2:], len(jpeg)
-
-
-def _offsets(file: h5py.File, dataset: h5py.Dataset) -> NDArray[np.int64] | None:
-    """Where each row starts in the file, (T,); None where rows are filtered, split or of variable length."""
-    if dataset.ndim != 2 or file.userblock_size or dataset.external:
-        return None
-    num_rows, row_bytes = dataset.shape
-    if dataset.chunks is None:
-        start = dataset.id.get_offset()
-        return None if start is None else start + np.arange(num_rows, dtype=np.int64) * row_bytes
-    chunk_rows, chunk_bytes = dataset.chunks
-    if chunk_bytes != row_bytes or dataset.id.get_create_plist().get_nfilters():
-        return None
-    offsets = np.full(num_rows, -1, np.int64)
-
-    def note(chunk: Any) -> None:  # noqa: ANN401 - h5py's StoreInfo
-        first = chunk.chunk_offset[0]
-        rows = np.arange(min(chunk_rows, num_rows - first), dtype=np.int64)
-        offsets[first : first + len(rows)] = chunk.byte_offset + rows * row_bytes
-
-    dataset.id.chunk_iter(note)
-    return None if (offsets < 0).any() else offsets
-
-
-def _blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:
-    """The dataset in pieces of whole chunks and at most _BLOCK_BYTES."""
-    row_bytes = max(int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize, 1)
-    rows = max(_BLOCK_BYTES // row_bytes, 1)
-    if dataset.chunks is not None:
-        rows = max(rows // dataset.chunks[0], 1) * dataset.chunks[0]
-    for start in range(0, len(dataset), rows):
-        yield dataset[start : start + rows]
-
-
-def _rows(dataset: h5py.Dataset) -> Iterator[bytes]:
-    """Each row's bytes, padding included."""
-    if dataset.ndim == 1:  # variable length: a block's size is not known before it is read
-        for index in range(len(dataset)):
-            yield bytes(dataset[index])
-        return
-    for block in _blocks(dataset):
-        for row in block:
-            yield row.tobytes()
 
 
 def first_picture_size(dataset: h5py.Dataset, name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Episode metadata: the rig's fixed words, overruled by a CSV beside the data.
+"""Episode metadata: the rig's fixed words, overruled by the raw file's own, overruled by a CSV beside the data.
 
 Where a rig names a CSV, every row must name one episode, and an episode without a row is rejected: a mistyped name
 would otherwise turn a known operator or outcome into "unknown" without a word.
@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from schemas.episodes import EpisodeMeta
 from schemas.errors import EpisodeError, RigError, did_you_mean
@@ -16,6 +17,7 @@ from schemas.rigs import Rig
 
 FIELDS = ("task", "operator", "session", "station", "scene", "outcome", "licence")
 _KEYS = ("file", "episode")
+_NO_WORDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class MetadataTable:
     """Metadata words by episode; `csv` is None where the rig names none."""
 
     fixed: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)  # our word -> key in the raw file
     csv: str | None = None
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -32,35 +35,47 @@ class MetadataTable:
 
         Raises RigError for an absent, keyless or contradictory CSV, and for a row that names no episode, or several.
         """
-        unknown = set(rig.metadata.fixed) - set(FIELDS)
-        if unknown:
-            raise RigError(
-                f"rig '{rig.name}': metadata.fixed has '{sorted(unknown)[0]}'. Use only: {', '.join(FIELDS)}."
-            )
+        for part, words in (("fixed", rig.metadata.fixed), ("keys", rig.metadata.keys)):
+            unknown = set(words) - set(FIELDS)
+            if unknown:
+                raise RigError(
+                    f"rig '{rig.name}': metadata.{part} has '{sorted(unknown)[0]}'. Use only: {', '.join(FIELDS)}."
+                )
         fixed = {**({"task": rig.task} if rig.task else {}), **rig.metadata.fixed}
         if rig.metadata.csv is None:
-            return cls(fixed=fixed)
+            return cls(fixed=fixed, keys=rig.metadata.keys)
         path = root / rig.metadata.csv
         if not path.is_file():
             raise RigError(
                 f"rig '{rig.name}' takes episode metadata from {rig.metadata.csv}, which is not in {root.name}/. "
                 f"Put it there or set metadata.csv to null in the rig."
             )
-        return cls(fixed=fixed, csv=path.name, rows=_by_episode(path.name, _read_rows(path), aliases))
+        return cls(
+            fixed=fixed, keys=rig.metadata.keys, csv=path.name, rows=_by_episode(path.name, _read_rows(path), aliases)
+        )
 
     def row(self, name: str) -> dict[str, str]:
         """What the CSV says about one episode."""
         return self.rows.get(name, {})
 
-    def meta(self, *, episode_id: str, raw_name: str, raw_task: str | None) -> EpisodeMeta:
-        """The metadata of one episode.
+    def meta(
+        self, *, episode_id: str, raw_name: str, raw_task: str | None, raw_words: Mapping[str, str] = _NO_WORDS
+    ) -> EpisodeMeta:
+        """The metadata of one episode; `raw_words` is what its raw file says for the words of the rig's metadata.keys.
 
         The task is the CSV's (a person's correction), else the raw data's, else the rig's. Raises EpisodeError when
-        there is none, and where there is a CSV that has no row for the episode.
+        there is none, where there is a CSV that has no row for the episode, and where its raw file lacks a key.
         """
+        lacking = next((word for word in self.keys if word not in raw_words), None)
+        if lacking is not None:
+            raise EpisodeError(
+                f"{raw_name}: no '{self.keys[lacking]}', from which the rig takes the {lacking}. Add it to the raw "
+                f"data or correct metadata.keys in the rig."
+            )
         if self.csv is not None and raw_name not in self.rows:
             raise EpisodeError(f"{raw_name}: {self.csv} has no row for it. Add one, or drop the episode.")
-        words = {**self.fixed, **({"task": raw_task} if raw_task else {}), **self.row(raw_name)}
+        told = {word: text for word, text in raw_words.items() if word in self.keys and text}
+        words = {**self.fixed, **({"task": raw_task} if raw_task else {}), **told, **self.row(raw_name)}
         if not words.get("task"):
             raise EpisodeError(f"{raw_name}: no instruction. Record one, write task: in the rig, or add it to a CSV.")
         return EpisodeMeta(episode_id=episode_id, raw_name=raw_name, **words)

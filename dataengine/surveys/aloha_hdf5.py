@@ -11,9 +11,11 @@ import numpy as np
 
 from dataengine.inspected import InspectedCamera, InspectedKey, Inspection
 from dataengine.rig_drafts import DraftCamera, DraftColumn, draft_rig
-from dataengine.sources.aloha_hdf5 import hdf5_names, low_dim_keys
 from dataengine.sources.detection import Found
-from dataengine.sources.hdf5_cameras import IMAGES, camera_names, first_picture_size, open_hdf5
+from dataengine.sources.hdf5_cameras import IMAGES, camera_names, first_picture_size
+from dataengine.sources.hdf5_content import open_hdf5
+from dataengine.sources.hdf5_fit import low_dim_keys
+from dataengine.sources.hdf5_layouts import hdf5_names
 from dataengine.surveys.words import broken_notes, draft_column, some
 from schemas.errors import EpisodeError
 
@@ -133,7 +135,9 @@ def _hdf5_cameras(file: h5py.File) -> tuple[tuple[InspectedCamera, ...], list[st
             except EpisodeError as error:
                 notes.append(str(error))
         else:
-            notes.append(f"{name} is {item.dtype} of shape {item.shape}: no colour camera, not read")
+            is_depth = item.ndim in (3, 4) and item.dtype in (np.uint16, np.float32)
+            hint = "depth; to convert it, name it under cameras: with depth_unit_m" if is_depth else "not read"
+            notes.append(f"{name} is {item.dtype} of shape {item.shape}: no colour camera, {hint}")
     if cameras:
         notes.append("the colour order of the cameras is not stored")
     return tuple(cameras), notes
@@ -143,6 +147,8 @@ def _hdf5_notes(file: h5py.File, name: str) -> list[str]:
     notes = []
     if "sim" in file.attrs:
         notes.append(f"{name} says sim = {bool(file.attrs['sim'])}")
+    if not file.attrs.get("sim", False):
+        notes.append("ACT trains real robots on action[t-1]; action_shift_steps records such a shift, none is applied")
     notes += [f"reasoning is recorded in {key}" for key in ("substep_reasonings", "reasoning") if key in file]
     if not _language(file):
         notes.append("no instruction is stored (language_raw)")

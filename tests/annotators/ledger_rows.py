@@ -23,6 +23,7 @@ from schemas.annotations import (
     Verdict,
     VerifierResult,
 )
+from schemas.content_hashes import ContentHashes
 
 
 def trace(board: str = "4+1", solution: str = "4+1=5", pick: str = "5", where: Position = "middle") -> ReasoningTrace:
@@ -68,10 +69,16 @@ def result(verdict: Verdict, verifier: str = "arithmetic", *, hard: bool = True,
     )
 
 
+def hashes(clock: str = "clock", columns: str = "columns", **pixels: str) -> ContentHashes:
+    """What an episode is like; cameras by name, `cam_high` where none is named."""
+    return ContentHashes(clock=clock, pixels=pixels or {"cam_high": "pixels"}, columns=columns)
+
+
 def fill(ledger: Ledger, num_episodes: int = 3) -> str:
     run_id = ledger.start_run(kind="annotate", recipe={"family": "math-matching"})
     rows = [(proposal(f"episode_{number}"), [result("pass")]) for number in range(num_episodes)]
-    assert ledger.add_proposals(run_id, rows) == num_episodes
+    seen = {f"episode_{number}": hashes() for number in range(num_episodes)}
+    assert ledger.add_proposals(run_id, rows, seen=seen) == num_episodes
     return run_id
 
 

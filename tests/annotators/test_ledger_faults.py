@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledger_rows import claimed, decide, fill, trace
+from ledger_rows import claimed, decide, fill, hashes, trace
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import DBAPIError
 
@@ -149,5 +149,6 @@ def test_a_link_covers_every_field_of_its_decision(tmp_path: Path) -> None:
     for name in made.__slots__:
         if name != "hash":
             value = getattr(made, name)
-            other = value + 1 if isinstance(value, int) else trace(board="1+1") if name == "payload" else "other"
+            others = {"payload": trace(board="1+1"), "seen": hashes()}
+            other = value + 1 if isinstance(value, int) else others.get(name, "other")
             assert replace(made, **{name: other}).link_hash() != made.hash, name

@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from apps.cli.data import parse_share, parse_size
+from apps.cli.conversion import parse_share
+from apps.cli.data import parse_size
 from apps.cli.main import app
 from dataengine.artifacts import Draft, begin
 from dataengine.workspace import Workspace

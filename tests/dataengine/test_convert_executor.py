@@ -2,16 +2,21 @@
 
 import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import raw_files
 
-from dataengine.executor import for_each_episode
+from dataengine.executor import batches, for_each_episode
+from dataengine.rig_files import load_rig
+from dataengine.sources import open_source
+from dataengine.sources.sizes import raw_bytes
 from schemas.episodes import Rejected
-from schemas.errors import EpisodeError, RigError
+from schemas.errors import ArtifactError, EpisodeError, RigError
 
 
 def worker(folder: Path) -> Callable[[str], int]:
@@ -59,7 +64,7 @@ def test_no_more_workers_run_than_asked(tmp_path: Path) -> None:
     assert set(got.values()) == {1}
 
 
-@pytest.mark.parametrize(("name", "kind"), [("misfit", RigError), ("full", OSError), ("bug", AttributeError)])
+@pytest.mark.parametrize(("name", "kind"), [("misfit", RigError), ("full", ArtifactError), ("bug", AttributeError)])
 def test_what_is_not_the_episodes_fault_stops_the_run(tmp_path: Path, name: str, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         results(tmp_path, ["a", name, "b"])
@@ -67,3 +72,63 @@ def test_what_is_not_the_episodes_fault_stops_the_run(tmp_path: Path, name: str,
 
 def test_no_episodes_need_no_engine(tmp_path: Path) -> None:
     assert results(tmp_path, []) == {}
+
+
+def test_small_episodes_share_a_task_and_large_ones_have_their_own() -> None:
+    sizes = {f"small_{index}": 1000 for index in range(400)} | {"huge": 90 << 20, "large": 80 << 20}
+    cut = batches(list(sizes), sizes.__getitem__, 2)
+    assert [batch.names for batch in cut[:2]] == [("huge",), ("large",)]
+    assert sorted(name for batch in cut for name in batch.names) == sorted(sizes)
+    assert 8 <= len(cut[2:]) <= 12
+    assert max(batch.num_bytes for batch in cut[2:]) <= 64 << 20
+    assert [name for batch in cut[2:] for name in batch.names] == [f"small_{index}" for index in range(400)]
+
+
+def test_few_episodes_do_not_share_a_task() -> None:
+    assert [batch.names for batch in batches(["a", "b", "c"], lambda _: 10, 2)] == [("a",), ("b",), ("c",)]
+    assert len(batches(["a", "b"], lambda _: 0, 2)) == 2
+
+
+def test_bad_episodes_in_a_shared_task_harm_no_other_one(tmp_path: Path) -> None:
+    names = [f"episode_{index}" for index in range(14)]
+    names[3:3] = ["deadly", "bad"]
+    task = worker(tmp_path)
+    got = dict(for_each_episode(task, names, workers=1, num_bytes=lambda _: 1000, disk=tmp_path))
+    assert len(batches(names, lambda _: 1000, 1)) < len(names)
+    assert set(got) == set(names)
+    rejected = {name: row.reason for name, row in got.items() if isinstance(row, Rejected)}
+    assert set(rejected) == {"bad", "deadly"}
+    assert rejected["deadly"].startswith("deadly: the worker died while reading it, 2 times")
+
+
+def test_a_worker_that_dies_once_costs_no_episode(tmp_path: Path) -> None:
+    folder = tmp_path
+
+    def work(name: str) -> str:
+        mark = folder / f"{name}.died"
+        if name == "unlucky" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return name
+
+    got = dict(for_each_episode(work, ["a", "unlucky", "b"], workers=1))
+    assert got == {"a": "a", "unlucky": "unlucky", "b": "b"}
+    assert (folder / "unlucky.died").exists()
+
+
+def test_fewer_tasks_run_where_the_disk_is_short(tmp_path: Path) -> None:
+    """Each episode says that it is larger than half of what is free, so that two at a time would fill the disk."""
+    names = [f"episode_{index}" for index in range(6)]
+    size = shutil.disk_usage(tmp_path).free * 6 // 10
+    got = dict(for_each_episode(worker(tmp_path), names, workers=2, num_bytes=lambda _: size, disk=tmp_path))
+    assert set(got.values()) == {1}
+
+
+def test_a_file_or_a_folder_tells_how_large_its_episode_is(tmp_path: Path) -> None:
+    raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=2, num_frames=4)
+    size = raw_bytes(open_source(raw, load_rig("aloha_sim")))
+    assert size("episode_0.hdf5") == (raw / "episode_0.hdf5").stat().st_size
+    dataset = raw_files.write_lerobot_v21(tmp_path / "set", lengths=(5, 5))
+    share = raw_bytes(open_source(dataset, None))
+    total = sum(path.stat().st_size for path in dataset.rglob("*") if path.is_file())
+    assert sum(share(name) for name in open_source(dataset, None).names()) == pytest.approx(total, abs=2)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from dataengine.convert import convert
 from dataengine.frame_store import SHARD_FRAMES, FrameStore
+from dataengine.sinks.frame_shards import write_shard
 from dataengine.sinks.pictures import check_jpeg
-from dataengine.sinks.zarr_frames import write_shard
 from dataengine.workspace import Workspace
 from schemas.episodes import CameraSpec
 from schemas.errors import ArtifactError, EpisodeError

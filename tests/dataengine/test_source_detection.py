@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from raw_files import write_aloha_episode, write_diffusion_zarr, write_lerobot_v21
 
@@ -45,11 +46,53 @@ def test_a_folder_without_a_dataset_says_what_would_be_one(tmp_path: Path) -> No
         detect(tmp_path)
 
 
-def test_hdf5_of_another_layout_is_not_taken_for_aloha(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "demo.hdf5", "w") as file:
-        file["data/demo_0/actions"] = [[0.0]]
-    with pytest.raises(SourceError, match=r"demo.hdf5 has /data, not the ALOHA/DexVLA layout"):
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ["data/table"],
+            r"x.h5 holds /data: no HDF5 layout that is known \(ALOHA/DexVLA: /action, /observations; robom",
+        ),
+        (
+            ["Trial0/actions", "Trial1/actions"],
+            r"x.h5 is a RoboHive trace \(2 groups, Trial0 first\), which is not read",
+        ),
+        (["puppet/joint_position", "observations/rgb_images/top"], r"x.h5 is RoboMIND \(/puppet, /master\)"),
+        (["observation/robot_state/q", "action/q"], r"x.h5 is a DROID trajectory .*, which is not read yet"),
+        (["state/joint/position", "state/effector/position", "action/a"], r"x.h5 is AgiBot World proprioception"),
+    ],
+)
+def test_hdf5_of_another_layout_is_called_what_it_is(tmp_path: Path, keys: list[str], message: str) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for key in keys:
+            file[key] = np.zeros((3, 2))
+    with pytest.raises(SourceError, match=message):
         detect(tmp_path)
+
+
+def test_a_strange_file_before_the_episodes_does_not_hide_them(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a_summary.h5", "w") as file:
+        file["mean"] = np.zeros(3)
+    write_aloha_episode(tmp_path / "episode_0.h5", num_frames=3)
+    write_aloha_episode(tmp_path / "episode_1.hdf5", num_frames=3)
+    (tmp_path / "dataset_stats.pkl").write_bytes(b"what ACT writes beside its episodes")
+    assert detect(tmp_path) == "aloha_hdf5"
+    assert open_source(tmp_path, load_rig("aloha")).names() == ["a_summary.h5", "episode_0.h5", "episode_1.hdf5"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("openarm_fixture", r"is an OpenArm dataset: one parquet for each stream, such as .*, which is not read yet"),
+        (
+            "robohive_trace",
+            r"is a RoboHive trace \(10 groups, Trial0 first, with empty float16 placeholders such as env_",
+        ),
+    ],
+)
+def test_real_data_that_is_not_read_is_called_what_it_is(samples: Path, folder: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        detect(samples / folder)
 
 
 def test_a_rig_for_another_format_is_refused(tmp_path: Path) -> None:
@@ -73,5 +116,5 @@ def test_a_folder_of_links_to_nowhere_says_that_none_opens(tmp_path: Path) -> No
 
 def test_what_only_looks_like_a_file_says_so(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "episode_0.hdf5")
-    with pytest.raises(SourceError, match=r"what ends in \.hdf5 in .* is no file"):
+    with pytest.raises(SourceError, match=r"what ends in \.hdf5 or \.h5 in .* is no file"):
         detect(tmp_path)

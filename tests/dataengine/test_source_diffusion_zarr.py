@@ -1,16 +1,29 @@
 """Diffusion-policy zarr: floats become pixels exactly or not at all, and the rate is asked for."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
+import av
+import numcodecs
 import numpy as np
 import pytest
+import yaml
 import zarr
-from raw_files import pictures, trajectory, write_diffusion_zarr
+from numpy.typing import NDArray
+from raw_files import pictures, trajectory, write_diffusion_zarr, write_mp4
 
-from dataengine.rig_files import load_rig
+from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
+from dataengine.inspection import inspect_path
+from dataengine.rig_files import RIG_FOLDER, load_rig
 from dataengine.sources import detect, open_source
+from dataengine.verification import verify
+from dataengine.workspace import Workspace
+from schemas.episodes import VideoFile
 from schemas.errors import EpisodeError, RigError, SourceError
+from schemas.refs import Ref
 
 
 @pytest.mark.parametrize("float_images", [True, False])
@@ -117,3 +130,204 @@ def test_the_stamps_follow_the_files_of_the_store(tmp_path: Path) -> None:
     zarr.open_group(str(root), mode="r+")["data"]["action"][15] = 7.0
     after = open_source(root, load_rig("pusht")).stamps()
     assert all(before[name] != after[name] for name in before)  # episodes share chunks
+
+
+def write_store(
+    root: Path,
+    arrays: dict[str, NDArray[Any]],
+    lengths: Sequence[int],
+    *,
+    zarr_format: Literal[2, 3] = 2,
+    zipped: bool = False,
+    compressor: Any = "auto",
+    chunk: int = 7,
+) -> Path:
+    """Any arrays as a replay buffer, in a folder or a zip."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    store = zarr.storage.ZipStore(root, mode="w") if zipped else zarr.storage.LocalStore(root)
+    group = zarr.open_group(store, mode="w", zarr_format=zarr_format)
+    for key, values in {**{f"data/{key}": each for key, each in arrays.items()}, "meta/episode_ends": None}.items():
+        each = np.cumsum(lengths).astype(np.int64) if values is None else values
+        array = group.create_array(
+            key,
+            shape=each.shape,
+            chunks=(min(chunk, len(each)), *each.shape[1:]),
+            dtype=each.dtype,
+            compressors=compressor,
+            config={"write_empty_chunks": True},
+        )
+        array[:] = each
+    store.close()
+    return root
+
+
+def small_arrays(*, dtype: Any = np.float32) -> dict[str, NDArray[Any]]:
+    return {
+        "action": 256 + 100 * trajectory(32, 2, seed=3),
+        "state": 256 + 100 * trajectory(32, 5, seed=4),
+        "img": pictures(32, height=32, width=32, seed=1).astype(dtype),
+    }
+
+
+def test_folder_and_zip_of_both_zarr_versions_hold_the_same_episodes(tmp_path: Path) -> None:
+    blosc = numcodecs.Blosc(cname="zstd", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
+    arrays = small_arrays()
+    roots = [
+        write_store(tmp_path / "a/x.zarr", arrays, (12, 20), compressor=blosc),
+        write_store(tmp_path / "b/x.zarr", arrays, (12, 20), zarr_format=3, chunk=5),
+        write_store(tmp_path / "c/x.zarr.zip", arrays, (12, 20), zipped=True, compressor=blosc),
+        write_store(tmp_path / "d/x.zarr.zip", arrays, (12, 20), zipped=True, zarr_format=3),
+        write_store(tmp_path / "e/x.zarr", small_arrays(dtype=np.uint8), (12, 20)),
+    ]
+    episodes = [open_source(root, load_rig("pusht")).read("episode_000001") for root in roots]
+    assert len({episode.meta.episode_id for episode in episodes}) == 1
+    for episode in episodes:
+        assert np.array_equal(episode.columns["action"], arrays["action"][12:])
+        assert np.array_equal(list(episode.cameras["image"].arrays()), arrays["img"][12:])
+    assert detect(tmp_path / "c") == detect(roots[3]) == "diffusion_zarr"
+
+
+def test_an_id_is_the_recordings_and_not_the_rigs(tmp_path: Path) -> None:
+    rig = load_rig("pusht")
+    other = rig.model_copy(
+        update={
+            "features": {"action": rig.features["action"].model_copy(update={"scale": 2.0})},
+            "cameras": {},
+        }
+    )
+    root = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20))
+    ids = [open_source(root, each).read("episode_000001").meta.episode_id for each in (rig, other)]
+    assert ids[0] == ids[1]
+    assert open_source(root, rig).fingerprint() == open_source(root, other).fingerprint()
+    zarr.open_group(str(root), mode="a")["data"]["img"][20, 0, 0, 0] += 1  # a camera the second rig does not read
+    assert open_source(root, other).read("episode_000001").meta.episode_id != ids[1]
+
+
+def test_a_long_episode_is_streamed_and_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20))
+    short = open_source(root, load_rig("pusht")).read("episode_000001")
+    monkeypatch.setattr("dataengine.sources.zarr_pixels._KEPT_BYTES", 1000)
+    monkeypatch.setattr("dataengine.sources.zarr_pixels._CACHED_BYTES", 1000)
+    long = open_source(root, load_rig("pusht")).read("episode_000001")
+    assert long.meta == short.meta
+    assert np.array_equal(list(long.cameras["image"].arrays()), list(short.cameras["image"].arrays()))
+
+
+@pytest.mark.parametrize("lost", ["data/img/2.0.0.0", "data/action/2.0"])
+def test_a_chunk_that_was_not_copied_is_an_error_and_not_zeros(tmp_path: Path, lost: str) -> None:
+    root = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20))
+    (root / lost).unlink()
+    source = open_source(root, load_rig("pusht"))
+    with pytest.raises(EpisodeError, match=rf"1 of \d chunks of {lost.rpartition('/')[0]} are not in the store"):
+        source.read("episode_000001")
+
+
+def test_words_of_an_episode_come_from_meta_and_attributes(tmp_path: Path) -> None:
+    root = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20))
+    group = zarr.open_group(str(root), mode="a")
+    group.attrs["lab"] = "bench 2"
+    station = group["meta"].create_array("day", shape=(2,), chunks=(2,), dtype=np.int64)
+    station[:] = [3, 7]
+    rig = load_rig("pusht")
+    keys = {"station": "lab", "session": "day"}
+    told = rig.model_copy(update={"metadata": rig.metadata.model_copy(update={"keys": keys})})
+    meta = open_source(root, told).read("episode_000001").meta
+    assert (meta.station, meta.session) == ("bench 2", "7")
+
+
+def write_real_robot(root: Path, *, video_hz: int, lengths: Sequence[int] = (12, 20), lost_s: float = 0.0) -> Path:
+    """A real robot's recording: 10 rows a second with their times, and one video per episode and camera."""
+    total = sum(lengths)
+    times = np.concatenate(
+        [1.7e9 + 100 * index + np.arange(length) / 10 for index, length in enumerate(lengths)]
+    ).astype(np.float64)
+    arrays = {
+        "action": trajectory(total, 6, seed=1).astype(np.float64),
+        "robot_eef_pose": trajectory(total, 6, seed=2).astype(np.float64),
+        "stage": np.arange(total) // 9,
+        "timestamp": times,
+    }
+    write_store(root / "replay_buffer.zarr", arrays, lengths)
+    for index, length in enumerate(lengths):
+        frames = pictures(round((length / 10 - lost_s) * video_hz), seed=index)
+        for camera in (0, 1):
+            write_mp4(root / f"videos/{index}/{camera}.mp4", frames, rate_hz=video_hz)
+    return root
+
+
+def real_rig(tmp_path: Path) -> str:
+    rig = yaml.safe_load((RIG_FOLDER / "diffusion_real.yaml").read_text())
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump({**rig, "task": "Push the block."}))
+    return str(path)
+
+
+def test_a_real_robots_videos_are_sampled_at_the_rows_and_their_ages_told(tmp_path: Path) -> None:
+    root = write_real_robot(tmp_path / "raw", video_hz=30)
+    source = pickle.loads(pickle.dumps(open_source(root, load_rig(real_rig(tmp_path)))))
+    assert set(source.rig.cameras) == {"camera_0", "camera_1"}
+    episode = source.read("episode_000001")
+    with av.open(str(root / "videos/1/1.mp4")) as container:
+        every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.array_equal(list(episode.cameras["camera_1"].arrays()), every[::3])
+    skew = episode.skew["camera_1"]
+    assert (skew.num_messages, skew.num_dropped, skew.num_repeated) == (60, 38, 0)
+    assert skew.max_s < 1e-3
+    steps = np.diff(episode.stamps_ns["timestamp"])
+    assert np.abs(steps - 100_000_000).max() < 1000  # seconds since 1970 in float64 are good to 0.24 us
+    assert episode.columns["stage"].dtype == np.int64
+
+
+def test_videos_with_a_picture_per_row_are_handed_on_as_files(tmp_path: Path) -> None:
+    root = write_real_robot(tmp_path / "raw", video_hz=10)
+    first = open_source(root, load_rig(real_rig(tmp_path))).read("episode_000000")
+    assert isinstance(first.cameras["camera_0"], VideoFile)
+    assert not first.skew
+
+
+def test_videos_that_end_early_or_are_missing_and_rows_at_another_rate_are_refused(tmp_path: Path) -> None:
+    root = write_real_robot(tmp_path / "raw", video_hz=30, lost_s=0.5)
+    source = open_source(root, load_rig(real_rig(tmp_path)))
+    with pytest.raises(EpisodeError, match=r"episode_000000: video 0.mp4 ends at 0.70 s, the rows at 1.10 s"):
+        source.read("episode_000000")
+    (root / "videos/0/1.mp4").unlink()
+    (root / "videos/0/0.mp4").unlink()
+    with pytest.raises(EpisodeError, match=r"videos/0/0.mp4 is missing beside replay_buffer.zarr"):
+        source.read("episode_000000")
+    fast = load_rig(real_rig(tmp_path)).model_copy(update={"rate_hz": 20})
+    with pytest.raises(RigError, match=r"data/timestamp steps by 0.1000 s, but the rig says 20 Hz"):
+        open_source(root, fast).read("episode_000001")
+
+
+def test_a_real_robots_recording_converts_verifies_and_its_draft_knows_the_rate(tmp_path: Path) -> None:
+    root = write_real_robot(tmp_path / "raw", video_hz=30)
+    found = inspect_path(root)
+    assert (found.rate_hz, [camera.key for camera in found.cameras]) == (10.0, ["videos/0", "videos/1"])
+    draft = found.draft_rig_yaml
+    assert "task: null" in draft
+    (tmp_path / "mylab.yaml").write_text(draft.replace("task: null", "task: Push."))
+    workspace, ref = Workspace.at(tmp_path / "workspace"), Ref("real", "1")
+    rig = str(tmp_path / "mylab.yaml")
+    report = convert(source_path=root, to=ref, workspace=workspace, rig=rig, sink="both", workers=1)
+    assert (report.num_episodes, report.num_frames, report.rejected) == (2, 32, ())
+    proof = verify(source_path=root, ref=ref, workspace=workspace, workers=1)
+    assert [row for row in proof.rows if not row.ok] == []
+
+
+def test_the_first_real_pusht_episodes_convert_and_verify(samples: Path, tmp_path: Path) -> None:
+    [path] = (samples / "pusht_zarr").rglob("*.zarr")
+    real = zarr.open_group(str(path), mode="r")
+    ends = real["meta"]["episode_ends"][:3]
+    arrays = {key: array[: ends[-1]] for key, array in real["data"].arrays()}
+    blosc = numcodecs.Blosc(cname="zstd", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFLE)
+    root = write_store(
+        tmp_path / "raw/pusht.zarr", arrays, np.diff(ends, prepend=0).tolist(), compressor=blosc, chunk=161
+    )
+    workspace, ref = Workspace.at(tmp_path / "workspace"), Ref("pusht", "1")
+    report = convert(source_path=root, to=ref, workspace=workspace, rig="pusht", sink="both", workers=1)
+    assert (report.num_episodes, report.num_frames) == (3, int(ends[-1]))
+    proof = verify(source_path=root, ref=ref, workspace=workspace, workers=1)
+    assert [row for row in proof.rows if not row.ok] == []
+    whole = open_source(samples / "pusht_zarr", load_rig("pusht"))
+    ids = [whole.read(name).meta.episode_id for name in whole.names()[:3]]
+    assert list(EpisodeSet.open(workspace, ref).ids()) == ids

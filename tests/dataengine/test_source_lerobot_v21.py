@@ -1,12 +1,14 @@
 """LeRobot v2.1: videos are handed on untouched, and what is missing or short is said per episode."""
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from lerobot_files import edit_info
 from raw_files import TASK, trajectory, write_lerobot_v21, write_mp4
 
 from dataengine.rig_files import load_rig
@@ -14,11 +16,6 @@ from dataengine.sources import open_source
 from schemas.episodes import VideoFile
 from schemas.errors import EpisodeError, RigError, SourceError
 from schemas.rigs import Rig
-
-
-def edit_info(root: Path, **changes: Any) -> None:
-    path = root / "meta/info.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize("fixed_size", [True, False])
@@ -143,9 +140,6 @@ def test_each_episode_gets_its_own_instruction(tmp_path: Path) -> None:
 
 
 def test_uneven_stamps_are_kept(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     root = write_lerobot_v21(tmp_path / "raw", lengths=(20,))
     path = root / "data/chunk-000/episode_000000.parquet"
     table = pq.read_table(path)
@@ -161,8 +155,8 @@ def test_uneven_stamps_are_kept(tmp_path: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"fps": 29.97}, RigError, "says fps 29.97; only whole rates"),
-        ({"codebase_version": "v3.0"}, SourceError, "is LeRobot v3.0 already"),
-        ({"codebase_version": "v1.6"}, SourceError, "is LeRobot v1.6; only v2.0 and v2.1 are read"),
+        ({"codebase_version": "v3.0"}, SourceError, "meta/episodes holds no parquet"),
+        ({"codebase_version": "v1.6"}, SourceError, "is LeRobot v1.6 in meta/info.json; read are v2.0, v2.1 and v3.0"),
         ({"features": None}, SourceError, "meta/info.json: features is missing or wrong"),
     ],
 )

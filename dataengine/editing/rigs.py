@@ -1,0 +1,39 @@
+"""A rig after features were renamed and cameras dropped."""
+
+from collections.abc import Mapping, Sequence
+
+from dataengine.sinks.parquet_shards import AUTO_COLUMNS
+from schemas.errors import UsageError, did_you_mean
+from schemas.rigs import Rig
+
+
+def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str]) -> Rig:
+    """The same rig under other names; raw keys stay what they are.
+
+    Raises UsageError for a feature or camera that is not there, and for a name that can not be taken.
+    """
+    for old, new in rename.items():
+        if old not in rig.features:
+            raise UsageError(f"no feature '{old}' to rename. {did_you_mean(old, rig.features)}")
+        taken = new in rig.features or new in AUTO_COLUMNS or list(rename.values()).count(new) > 1
+        if taken or "/" in new or not new.strip() or new.startswith(("stamp_ns.", "observation.images.")):
+            raise UsageError(f"'{old}' can not be renamed to '{new}': the name is taken or reserved. Choose another.")
+    for camera in drop_cameras:
+        if camera not in rig.cameras:
+            raise UsageError(f"no camera '{camera}' to drop. {did_you_mean(camera, rig.cameras)}")
+    names = {key: rename.get(key, key) for key in rig.features}
+    reference = rig.clock.reference
+    return Rig.model_validate(
+        {
+            **rig.model_dump(mode="json"),
+            "features": {names[key]: row.model_dump(mode="json") for key, row in rig.features.items()},
+            "cameras": {
+                key: row.model_dump(mode="json") for key, row in rig.cameras.items() if key not in drop_cameras
+            },
+            "end_effectors": [
+                end.model_dump(mode="json") | {"feature": names[end.feature]} for end in rig.end_effectors
+            ],
+            "arms": [arm.model_dump(mode="json") | {"feature": names[arm.feature]} for arm in rig.arms],
+            "clock": rig.clock.model_dump(mode="json") | {"reference": names.get(reference or "", reference)},
+        }
+    )

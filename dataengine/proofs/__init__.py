@@ -1,0 +1,1 @@
+"""Proofs that an artifact is what it says and equals its source; each gives findings, none repairs."""

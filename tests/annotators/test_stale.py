@@ -1,0 +1,351 @@
+"""Decisions about pixels or clocks that later changed are marked stale: shown, held back, never lost."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ledger_rows import claimed, decide, fill, hashes, proposal, result, segments, trace
+from raw_files import write_aloha_episode, write_metadata_csv
+from sqlalchemy import text
+
+from annotators.annotate import annotate
+from annotators.inputs import numbers_hash
+from annotators.ledger import Ledger, QueueFilter
+from annotators.ledger import ledger as ledger_module
+from annotators.ledger.engine import open_engine
+from annotators.release import release
+from annotators.review import TraceForm
+from annotators.vlm.backends import Perception
+from apps.review.desk import Desk, Typed
+from apps.review.panels import progress_panel, queue_panel, words_panel
+from dataengine.convert import convert
+from dataengine.edit import Changes, Trim, edit
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.annotations import Action, Proposal, ReleasePolicy
+from schemas.content_hashes import ContentHashes
+from schemas.records import Record
+from schemas.refs import Ref
+
+ONE, OTHER = Ref("tiny", "1"), Ref("other", "1")
+BGR, NAMED, SLOW = Ref("tiny", "2"), Ref("tiny", "3"), Ref("tiny", "4")
+CUT = Ref("tiny", "5")
+NUM_FRAMES = 60
+END_NS = NUM_FRAMES * 20_000_000
+SHIPPED = Path(__file__).resolve().parents[2] / "dataengine/rigs/aloha_sim.yaml"
+
+
+def write_rig(path: Path, *changes: tuple[str, str]) -> str:
+    words = SHIPPED.read_text()
+    for before, after in changes:
+        assert before in words
+        words = words.replace(before, after, 1)
+    path.write_text(words)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One recording converted with four rigs: as shipped, colours corrected, names corrected, another rate; and cut."""
+    folder = tmp_path_factory.mktemp("stale")
+    for number in range(2):
+        write_aloha_episode(folder / "raw" / f"episode_{number}.hdf5", num_frames=NUM_FRAMES, seed=number)
+    write_aloha_episode(folder / "other" / "episode_7.hdf5", num_frames=NUM_FRAMES, seed=7)
+    for name, rows in (("raw", (0, 1)), ("other", (7,))):
+        write_metadata_csv(folder / name, [{"file": f"episode_{number}.hdf5"} for number in rows])
+    workspace = Workspace.at(folder / "workspace")
+    rigs = {
+        ONE: "aloha_sim",
+        BGR: write_rig(folder / "bgr.yaml", ("cam_high, channel_order: rgb", "cam_high, channel_order: bgr")),
+        NAMED: write_rig(folder / "named.yaml", ("unit: ", "unit: corrected "), ("left_waist", "left_hip")),
+        SLOW: write_rig(folder / "slow.yaml", ("rate_hz: 50", "rate_hz: 25")),
+    }
+    for ref, rig in rigs.items():
+        convert(source_path=folder / "raw", to=ref, workspace=workspace, rig=rig, sink="lerobot", workers=1)
+    convert(source_path=folder / "other", to=OTHER, workspace=workspace, rig="aloha_sim", sink="lerobot", workers=1)
+    ids = EpisodeSet.open(workspace, ONE).ids()
+    trim = Trim(episodes=ids[0], start_s=0.4, end_s=0.8)
+    edit(refs=(ONE,), to=CUT, workspace=workspace, changes=Changes(trims=(trim,)))
+    return workspace
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+def now(made: Workspace, ref: Ref) -> dict[str, ContentHashes]:
+    episodes = EpisodeSet.open(made, ref)
+    return {name: found for name in episodes.ids() if (found := episodes.row(name).hashes)}
+
+
+def seen_trace(episode_id: str) -> Proposal:
+    images = {"board": {"camera": "cam_high", "frame": 3, "box_xyxy": None}}
+    return proposal(episode_id).model_copy(update={"images": images})
+
+
+def say_and_accept(ledger: Ledger, made: Workspace, *refs: Ref) -> None:
+    """A trace and segments for every episode of `refs`, verified, and the traces accepted by a person."""
+    run_id = ledger.start_run(kind="annotate", recipe={})
+    for ref in refs:
+        states = now(made, ref)
+        for name, state in states.items():
+            cut = proposal(name, segments(END_NS))
+            numbers = numbers_hash(EpisodeSet.open(made, ref).rig)
+            provenance = cut.provenance.model_copy(update={"inputs_hash": numbers})
+            rows = [
+                (seen_trace(name), [result("pass")]),
+                (cut.model_copy(update={"provenance": provenance}), [result("pass", "coverage")]),
+            ]
+            ledger.add_proposals(run_id, rows, seen={name: state})
+            [item] = [row for row in ledger.queue() if (row.episode_id, row.field) == (name, "trace")]
+            decide(ledger, ledger.item(item.item_id), "accept", f"{name} trace", seen=state)
+
+
+def stale(ledger: Ledger) -> dict[tuple[str, str], str]:
+    return {(row.episode_id, row.field): row.stale for row in ledger.queue() if row.stale}
+
+
+def freeze(
+    ledger: Ledger, made: Workspace, ref: Ref, to: str, policy: ReleasePolicy
+) -> tuple[Record, list[dict[str, object]]]:
+    record = release(episodes=ref, to=Ref.parse(to), workspace=made, ledger=ledger, policy=policy)
+    path = made.path("annotations", Ref(record.name, record.version)) / "annotations.parquet"
+    return record, pq.read_table(path).to_pylist()
+
+
+def test_a_corrected_colour_order_makes_decisions_about_those_pixels_stale(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE, OTHER)
+        ids, [other] = now(made, ONE), now(made, OTHER)
+        assert list(now(made, BGR)) == list(ids)  # a corrected rig keeps every id
+        assert ledger.refit(now(made, BGR)) == 2
+        assert stale(ledger) == {(name, "trace"): "what cam_high shows changed" for name in ids}
+        record, rows = freeze(ledger, made, BGR, "bgr@1", "human")
+        assert rows == []
+        reasons = {row.reason for row in record.rejected if row.reason.startswith("trace")}
+        assert reasons == {"trace: stale: alice decided (accept), and what cam_high shows changed since; decide again"}
+        _, rows = freeze(ledger, made, BGR, "bgr@2", "either")
+        assert {(row["field"], row["basis"]) for row in rows} == {("segment", "verified")}  # numbers have no colour
+        _, rows = freeze(ledger, made, ONE, "one@1", "human")  # the old version is what was decided about
+        assert [row["episode_id"] for row in rows] == list(ids)
+        _, rows = freeze(ledger, made, OTHER, "others@1", "human")
+        assert [row["episode_id"] for row in rows] == [other]
+        assert len(ledger.decisions()) == 3  # nothing was deleted
+        ledger.check_chain()
+        ledger.check_items()
+
+
+def test_a_stale_decision_comes_back_to_the_queue_until_someone_decides_again(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+        fresh = now(made, BGR)
+        among = QueueFilter(among=tuple(fresh))
+        done = ledger.progress(among)
+        assert (done.by_status, done.num_done) == ({"accepted": 2, "open": 2}, 2)
+        ledger.refit(fresh)
+        assert ledger.progress(among).by_status == {"stale": 2, "open": 2}
+        assert ledger.progress(among).num_done == 0
+        wanted = QueueFilter(stale=True)
+        item = claimed(ledger, wanted=wanted)
+        assert (item.status, item.stale) == ("accepted", "what cam_high shows changed")
+        decide(ledger, item, "accept", "again", seen=fresh[item.episode_id])
+        assert ledger.item(item.item_id).stale == ""
+        assert ledger.progress(among).by_status == {"accepted": 1, "stale": 1, "open": 2}
+        assert ledger.undo(reviewer="alice", idem_key="back") is not None
+        assert ledger.item(item.item_id).stale == "what cam_high shows changed"  # the older decision stands again
+        ledger.check_items()
+        assert ledger.refit(now(made, ONE)) == 0  # of the old version nothing is stale
+
+
+def test_corrected_names_and_units_make_nothing_stale(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+        assert EpisodeSet.open(made, NAMED).rig != EpisodeSet.open(made, ONE).rig
+        assert ledger.refit(now(made, NAMED)) == 0
+        _, rows = freeze(ledger, made, NAMED, "named@1", "human")
+        assert [row["episode_id"] for row in rows] == list(now(made, NAMED))
+
+
+def test_another_rate_makes_everything_stale(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+        assert ledger.refit(now(made, SLOW)) == 4
+        assert set(stale(ledger).values()) == {"its clock changed (rate, rows or stamps)"}
+        record, rows = freeze(ledger, made, SLOW, "slow@1", "either")
+        assert rows == []
+        assert "a stale decision, and stale: its clock changed" in record.rejected[1].reason
+        assert record.rejected[1].reason.endswith("since it was proposed; annotate again")
+
+
+def test_a_stale_reject_still_keeps_the_item_out(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+        name, state = next(iter(now(made, ONE).items()))
+        [row] = [row for row in ledger.queue() if (row.episode_id, row.field) == (name, "trace")]
+        decide(ledger, ledger.item(row.item_id), "reject", "no", seen=state, note="blurred")
+        record, _ = freeze(ledger, made, BGR, "rejected@1", "either")
+        [reason] = [row.reason for row in record.rejected if row.episode == name and row.reason.startswith("trace")]
+        assert reason == "trace: rejected by alice: blurred; stale since: what cam_high shows changed, decide again"
+
+
+def test_a_trim_keeps_decisions_and_releases_what_is_left_of_them(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+        cut, whole = now(made, CUT)
+        assert ledger.refit(now(made, CUT)) == 0
+        _, rows = freeze(ledger, made, CUT, "cut@1", "either")
+        spans = [
+            (row["field"], row["start_ns"], row["end_ns"], row["text"]) for row in rows if row["episode_id"] == cut
+        ]
+        first, last = 400_000_000, 800_000_000
+        assert spans == [  # segments 0..0.3, 0.3..0.6 and 0.6..1.2 s of the recording
+            ("segment", first, 600_000_000, "right gripper: carry"),
+            ("segment", 600_000_000, last, "right gripper: retreat"),
+            ("trace", first, last, trace().render()),
+        ]
+        assert json.loads(str(rows[1]["payload_json"]))["end_ns"] == last
+        assert [row["end_ns"] for row in rows if row["episode_id"] == whole and row["field"] == "trace"] == [END_NS]
+        from dataengine.annotation_set import AnnotationSet
+
+        released, episodes = AnnotationSet.open(made, Ref("cut", "1")), EpisodeSet.open(made, CUT)
+        stamps = episodes.stamps_ns(cut)
+        at = [released.segment_at(cut, int(stamp)) for stamp in stamps]
+        assert [row.text.split(": ")[1] for row in at if row] == ["carry"] * 10 + ["retreat"] * 10
+
+
+def test_annotate_speaks_again_only_where_what_it_saw_changed(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        asked = {"workspace": made, "backend": Perception(), "ledger": ledger, "workers": 0, "family": "generic"}
+        first = annotate(episodes=ONE, **asked)
+        assert first.num_proposed == 2
+        assert annotate(episodes=ONE, **asked).num_skipped == 2
+        assert annotate(episodes=CUT, **asked).num_skipped == 2
+        again = annotate(episodes=SLOW, **asked)
+        assert again.num_proposed == 2
+        assert not stale(ledger)
+        [states] = [row.seen for row in ledger.proposals(episode_ids=[next(iter(now(made, ONE)))])[:1]]
+        assert states == (next(iter(now(made, ONE).values())),)
+
+
+def test_the_same_words_about_a_new_state_count_as_said_of_it() -> None:
+    before, after = hashes(), hashes(clock="other")
+    with Ledger.open("sqlite://") as ledger:
+        fill(ledger, 1)
+        run_id = ledger.start_run(kind="annotate", recipe={})
+        ledger.refit({"episode_0": after})
+        assert stale(ledger) == {("episode_0", "trace"): "its clock changed (rate, rows or stamps)"}
+        rows = [(proposal("episode_0"), [result("pass")])]
+        assert ledger.add_proposals(run_id, rows, seen={"episode_0": after}) == 0  # no new proposal
+        assert not stale(ledger)
+        [stored] = ledger.proposals()
+        assert stored.seen == (before, after)
+        assert stored.misfit(before) == stored.misfit(after) == ""
+
+
+def test_only_the_camera_that_was_looked_at_counts() -> None:
+    before = hashes(cam_high="a", cam_low="b")
+    assert before.difference(hashes(cam_high="a", cam_low="c"), cameras=("cam_high",)) is None
+    assert before.difference(hashes(cam_high="a", cam_low="c"), cameras=None) == "what cam_low shows changed"
+    assert before.difference(hashes(cam_high="a"), cameras=None) is None  # a camera that was dropped shows nothing else
+    assert before.difference(hashes(columns="other", cam_high="a", cam_low="b"), cameras=None) is None
+
+
+def test_the_review_page_says_what_is_stale_and_why(made: Workspace, url: str) -> None:
+    with Ledger.open(url) as ledger:
+        say_and_accept(ledger, made, ONE)
+    desk = Desk(workspace=made, episodes=BGR, ledger_url=url)
+    assert desk.num_stale == 2
+    wanted = desk.wanted(status="stale")
+    assert "<b>2</b> stale" in progress_panel(desk.progress(), "tiny@2")
+    queue = desk.queue(wanted)
+    assert "accepted, and stale: what cam_high shows changed since" in queue_panel(queue, None, "bob")
+    shown = desk.take(reviewer="bob", wanted=wanted)
+    assert shown is not None
+    typed = Typed(trace=TraceForm.of(trace()), segments=(), note="")
+    page = words_panel(shown, desk.read(shown, typed))
+    assert "This decision is about another state of the episode: what cam_high shows changed since." in page
+    made_now = desk.decide("accept", token=shown.token, reviewer="bob", typed=typed)
+    assert made_now.seen == desk.episodes.row(shown.item.episode_id).hashes
+    assert desk.ledger.item(shown.item.item_id).stale == ""
+    desk.close()
+
+
+def test_a_ledger_of_the_first_schema_is_upgraded_with_its_decisions(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    _write_old_ledger(path)
+    with Ledger.open(f"sqlite:///{path}") as ledger:
+        ledger.check_chain()
+        ledger.check_items()
+        [made] = ledger.decisions()
+        assert (made.reviewer, made.action, made.seen) == ("alice", "accept", None)
+        assert ledger.refit({"episode_0": hashes(clock="any")}) == 0  # nobody noted what it was about
+        [row] = ledger.queue()
+        assert (row.status, row.stale) == ("accepted", "")
+        decide(ledger, ledger.item(row.item_id), "reject", "new", seen=hashes())
+        assert ledger.refit({"episode_0": hashes(clock="other")}) == 1
+        ledger.check_chain()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO sightings VALUES (99, (SELECT proposal_id FROM proposals), '{}')")
+        for table in ("decisions", "sightings"):
+            with pytest.raises(sqlite3.IntegrityError, match=f"{table} is append-only"):
+                connection.execute(f"DELETE FROM {table}")
+
+
+def _write_old_ledger(path: Path) -> None:
+    """A ledger as the first migration leaves it, with one accepted proposal."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = open_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(ledger_module.MIGRATIONS))
+    said = proposal("episode_0")
+    with engine.connect().execution_options(write=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001_ledger")
+        connection.execute(text("UPDATE counters SET value = CASE name WHEN 'seq' THEN 2 ELSE 1 END"))
+        connection.execute(text("INSERT INTO runs VALUES ('run', 'annotate', '{}', '2026-01-01T00:00:00.000+00:00')"))
+        values = {"item": "i" * 64, "proposal": said.proposal_id, "body": json.dumps(said.model_dump(mode="json"))}
+        connection.execute(
+            text(
+                "INSERT INTO items (item_id, episode_id, stamp_ns, field, head_proposal_id, rank, status, conflict, "
+                "decided_by, skipped_by, num_decisions, lease_until_ms) VALUES "
+                "(:item, 'episode_0', 0, 'trace', :proposal, 2, 'accepted', 0, 'alice', '', 1, 0)"
+            ),
+            values,
+        )
+        connection.execute(
+            text("INSERT INTO proposals VALUES (:proposal, 1, 'run', :item, 'episode_0', 'trace', :body, 'then')"),
+            values,
+        )
+        link = _old_link(values)
+        names = ", ".join(link)
+        marks = ", ".join(f":{name}" for name in link)
+        connection.execute(text(f"INSERT INTO decisions ({names}) VALUES ({marks})"), link)
+    engine.dispose()
+
+
+def _old_link(values: dict[str, str]) -> dict[str, object]:
+    """A decision and its hash, computed the way the first version did."""
+    import hashlib
+
+    action: Action = "accept"
+    link: dict[str, object] = {
+        "seq": 2,
+        "decision_id": "d" * 24,
+        "item_id": values["item"],
+        "base_proposal_id": values["proposal"],
+        "action": action,
+        "undoes": None,
+        "reviewer": "alice",
+        "note": "",
+        "lead_time_ms": 5,
+        "idem_key": "k",
+        "created": "then",
+        "prev_hash": "0" * 64,
+    }
+    spelled = json.dumps(link | {"payload": None}, sort_keys=True, separators=(",", ":"))
+    return link | {"payload_json": None, "hash": hashlib.sha256(spelled.encode()).hexdigest()}
