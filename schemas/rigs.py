@@ -21,6 +21,7 @@ SourceKind = Literal[
     "demo_pickle",  # hand_dapg: lists of dicts of arrays, read without running them
 ]
 _SHIFTING: tuple[SourceKind, ...] = ("diffusion_zarr", "umi_zarr", "rlds")  # sources that honour Feature.shift_rows
+_ALIGNING: tuple[SourceKind, ...] = ("mcap", "ros1_bag", "ros2_bag")  # joints, align and max_age_s of a feature
 Orientation = Literal["upright", "rotated_180", "flipped_vertical"]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -148,6 +149,11 @@ class Rig(BaseModel):
         shifted = next((name for name, feature in self.features.items() if feature.shift_rows), None)
         if shifted is not None and self.source not in _SHIFTING:
             raise ValueError(f"'{shifted}' has shift_rows, which is read from {', '.join(_SHIFTING)} only")
+        aligned = next(
+            (name for name, row in self.features.items() if row.joints or row.align != "as_of" or row.max_age_s), None
+        )
+        if aligned is not None and self.source not in _ALIGNING:
+            raise ValueError(f"'{aligned}' has joints, align or max_age_s, read from {', '.join(_ALIGNING)} only")
         parts: tuple[EndEffector | Arm, ...] = (*self.end_effectors, *self.arms)
         for end in parts:
             if end.feature not in self.features:

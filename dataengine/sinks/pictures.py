@@ -66,7 +66,10 @@ def decode_jpeg(jpeg: bytes | memoryview, channel_order: str, orientation: str) 
     import simplejpeg
 
     try:
-        array = simplejpeg.decode_jpeg(jpeg, colorspace="BGR" if channel_order == "bgr" else "RGB")
+        # The fast transforms save 5 % of the time and are up to 83 grey levels off at edges.
+        array = simplejpeg.decode_jpeg(
+            jpeg, colorspace="BGR" if channel_order == "bgr" else "RGB", fastdct=False, fastupsample=False
+        )
     except ValueError as error:
         raise EpisodeError(f"a JPEG does not decode ({str(error).strip()}). Record the episode again.") from None
     return array if orientation == "upright" else np.ascontiguousarray(upright(array, orientation))

@@ -202,7 +202,9 @@ def _decoded(data: bytes, form: PictureForm, where: str) -> Picture:
         import simplejpeg
 
         try:
-            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"), np.uint8)
+            return np.asarray(
+                simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False), np.uint8
+            )
         except ValueError as error:
             raise EpisodeError(f"{where} is a JPEG that does not decode ({error}). Drop the episode.") from None
     array = _png(data, where)
