@@ -16,7 +16,7 @@ from annotators.annotate_report import AnnotateReport, Tally
 from annotators.calls import CallStore, RawAnswer
 from annotators.evidence import Evidence
 from annotators.families import Family, load_family
-from annotators.inputs import numbers_hash, pictures_hash
+from annotators.inputs import covers, numbers_hash, pictures_hash
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
 from annotators.perception import BoardReadings, model_name
@@ -82,7 +82,7 @@ def annotate(
     now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}
     if not dry_run:
         ledger.refit(now)
-    pending = _pending(ledger, voice, wanted, now)
+    pending = _pending(ledger, voice, opened, wanted, now)
     report = partial(
         Tally.report,
         dry_run=dry_run,
@@ -148,8 +148,10 @@ class _Voice:
         }
 
 
-def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str], now: Mapping[str, ContentHashes]) -> list[str]:
-    """Episodes for which some field, or a judgement of today's verifiers, is missing or stale."""
+def _pending(
+    ledger: Ledger, voice: _Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
+) -> list[str]:
+    """Episodes for which some field, or a judgement of today's verifiers, is missing, stale or of a part only."""
     names = voice.family.file.fields
     spoken: dict[str, set[str]] = {}
     for some in batched(wanted, 500):  # databases limit how many values one query may name
@@ -162,6 +164,7 @@ def _pending(ledger: Ledger, voice: _Voice, wanted: Sequence[str], now: Mapping[
                 and proposal.provenance == said
                 and judged >= applicable(voice.family.file.verifiers, proposal.field)
                 and not stored.misfit(now.get(proposal.episode_id))
+                and covers(proposal, opened)
             ):
                 spoken.setdefault(proposal.episode_id, set()).add(proposal.field)
     return [name for name in wanted if spoken.get(name, set()) < set(names)]

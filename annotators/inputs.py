@@ -7,10 +7,17 @@ in the provenance, so that such an episode is annotated again. Nothing of it dep
 from annotators.kinematics import COMMAND
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
+from schemas.annotations import Proposal, SegmentList
 from schemas.records import sha256_of
 from schemas.rigs import Arm, EndEffector, Rig
 
 _SHORT = 16
+_KEPT_AS = (
+    "layout",
+    "encoding",
+    "frame_size",
+    "jpeg_quality",
+)  # of a recipe: an edit of other episodes is no part of it
 
 
 def numbers_hash(rig: Rig) -> str:
@@ -39,6 +46,18 @@ def pictures_hash(workspace: Workspace, opened: EpisodeSet, camera: str | None) 
             "numbers": numbers_hash(opened.rig),
             "camera": camera,
             "read_as": seen.model_dump(mode="json") if seen else None,
-            "kept_as": {"kind": kept.kind, **{key: value for key, value in kept.recipe.items() if key != "rig"}},
+            "kept_as": {"kind": kept.kind, **{key: kept.recipe[key] for key in _KEPT_AS if key in kept.recipe}},
         }
     )[:_SHORT]
+
+
+def covers(proposal: Proposal, opened: EpisodeSet) -> bool:
+    """Whether a proposal speaks of every row its episode has here.
+
+    No hash tells: a trim changes none, so that what was said stays. But segments that were cut from a trimmed version
+    say nothing about the rows before and after; segments of the whole cover any part of it.
+    """
+    if not isinstance(proposal.payload, SegmentList):
+        return True
+    stamps_ns, segments = opened.stamps_ns(proposal.episode_id), proposal.payload.segments
+    return bool(segments) and segments[0].start_ns <= stamps_ns[0] and segments[-1].end_ns > stamps_ns[-1]

@@ -1,11 +1,13 @@
 """What the convert benchmark feeds to both sides: soft moving pictures as large as real ones, and smooth motion."""
 
+import hashlib
 import io
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -125,6 +127,30 @@ def copy_files(paths: Sequence[Path], folder: Path) -> None:
         inside = [str(path) for path in paths if path.parent == parent]
         (folder / parent.name).mkdir()
         subprocess.run(["cp", *inside, str(folder / parent.name)], check=True)
+
+
+def copy_durably(paths: Sequence[Path], folder: Path) -> None:
+    """`cp`, then what an artifact has as well, on all cores: every copy synced to the disk, and its sha256.
+
+    Python's sha256, because it uses the processor's own instructions: the tool of that name is half as fast here.
+    """
+    copy_files(paths, folder)
+    copies = [path for path in folder.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(max_workers=4) as disk, ThreadPoolExecutor(max_workers=os.cpu_count()) as cores:
+        synced, hashed = disk.map(_sync, copies), cores.map(_sha256, copies)
+        list(synced)
+        list(hashed)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,8 @@ from schemas.records import FileRow, InputRef, Record, RejectedRow, canonical_js
 from schemas.refs import Kind, Ref
 
 STAGING = ".staging"
-_HASHED_AT_ONCE = 4  # files: hashing takes a core, syncing waits for the disk
+_HASHED_AT_ONCE = min(8, os.cpu_count() or 1)  # files: hashing takes a core each
+_SYNCED_AT_ONCE = 4  # syncing waits for the disk
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -258,7 +259,7 @@ class Draft:
         The artifact appears whole or not at all. Hashing takes long and removing thousands of staged files too: a kill
         at any moment leaves either a draft to go on with or one that only waits for its last rename.
         """
-        paths = sorted(path for path in self.path.rglob("*") if path.is_file() and self._belongs(path))
+        paths = sorted(self._files())
         record = Record(
             kind=self.kind,
             name=self.ref.name,
@@ -287,8 +288,13 @@ class Draft:
         shutil.rmtree(trash, ignore_errors=True)
         return record
 
-    def _belongs(self, path: Path) -> bool:
-        return self.staging not in path.parents and path != self.path / "record.json"
+    def _files(self) -> Iterator[Path]:
+        """Files of the artifact; the staging holds some for every episode and is not walked through."""
+        for folder, inside, files in os.walk(self.path):
+            if Path(folder) == self.path:
+                inside[:] = [name for name in inside if name != STAGING]
+                files = [name for name in files if name != "record.json"]
+            yield from (path for name in files if (path := Path(folder, name)).is_file())
 
     def __enter__(self) -> "Draft":
         return self
@@ -305,15 +311,20 @@ class Draft:
 
 
 def _file_rows(paths: Sequence[Path], root: Path) -> tuple[FileRow, ...]:
-    with ThreadPoolExecutor(max_workers=_HASHED_AT_ONCE) as pool:
-        return tuple(pool.map(partial(_file_row, root=root), paths))
+    """Every file's row, and every file on the disk, which writes while the cores hash: the one hides the other."""
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as disk, ThreadPoolExecutor(_HASHED_AT_ONCE) as cores:
+        synced = disk.map(_sync, paths)
+        rows = tuple(cores.map(partial(_file_row, root=root), paths))
+        for _ in synced:  # raises what the disk said
+            pass
+    return rows
 
 
 def _file_row(path: Path, root: Path) -> FileRow:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return FileRow(path=path.relative_to(root).as_posix(), num_bytes=path.stat().st_size, sha256=digest)
+        num_bytes = os.fstat(file.fileno()).st_size
+    return FileRow(path=path.relative_to(root).as_posix(), num_bytes=num_bytes, sha256=digest)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -326,8 +337,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     os.replace(beside, path)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until the disk holds a file, or which files a folder has."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -10,8 +10,6 @@ With `extends`, the episodes of an older version come first: their shards are li
 """
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -19,22 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from dataengine.acceptance import accept, check_share, known_before
 from dataengine.artifacts import Draft, begin
 from dataengine.disk_estimate import Estimate, estimate
 from dataengine.executor import for_each_episode, num_workers
-from dataengine.fitting import check_fits, layout_difference, open_kept
+from dataengine.fitting import check_fits, open_kept
 from dataengine.rig_files import load_rig
 from dataengine.sinks import lerobot_v3, zarr_frames
 from dataengine.sinks.kept import KeptArtifact
 from dataengine.sinks.parts import Part
-from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, boot_id, load_staged, why_absent
+from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, boot_id, load_staged
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
 from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected, StreamSkew
-from schemas.errors import ArtifactError, RejectedError, RigError, UsageError
+from schemas.errors import UsageError
 from schemas.records import InputRef, Record, RejectedRow, sha256_of
 from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
@@ -43,7 +42,6 @@ __all__ = ["ConvertReport", "Estimate", "Sink", "VideoEncoding", "convert"]
 
 Sink = Literal["lerobot", "zarr", "both"]
 JPEG_QUALITY = 90
-_HOLDS_IT = "holds this episode already"
 _log = logging.getLogger(__name__)
 
 
@@ -89,8 +87,9 @@ def convert(
         SourceError, RigError, ArtifactError: the run cannot start, or `to` was made differently.
         RefError: there is no such version to extend.
     """
-    encoding = encoding or VideoEncoding()
     _check_arguments(max_rejected, frame_size, workers)
+    _check_sink(sink, frame_size, encoding)
+    encoding = encoding or VideoEncoding()
     source = open_source(source_path, load_rig(rig) if rig else None)
     names = source.names()
     if dry_run:
@@ -137,6 +136,14 @@ def _check_arguments(max_rejected: float, frame_size: tuple[int, int] | None, wo
         raise UsageError(f"frames of {frame_size[0]}x{frame_size[1]} are too small. Use WIDTHxHEIGHT, e.g. 320x240.")
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers can not work. Use 1 or more.")
+
+
+def _check_sink(sink: Sink, frame_size: tuple[int, int] | None, encoding: VideoEncoding | None) -> None:
+    """Words that would have no effect are a misunderstanding."""
+    if sink == "lerobot" and frame_size is not None:
+        raise UsageError("a frame size is about the frame store, which --sink lerobot does not make. Leave one out.")
+    if sink == "zarr" and encoding is not None:
+        raise UsageError("codec, g, crf and preset are about video, which --sink zarr does not make. Leave them out.")
 
 
 def _recipes(
@@ -227,9 +234,9 @@ def _publish(
     encoding: VideoEncoding,
     base: KeptArtifact | None,
 ) -> Record:
-    accepted, reasons = _accept(_staging_root(draft), stamps, rejected, base)
-    known = _known(reasons, base)
-    _check_share([name for name in stamps if name not in known], reasons, accepted, max_rejected)
+    accepted, reasons = accept(_staging_root(draft), stamps, rejected, base)
+    known = known_before(reasons, base)
+    check_share([name for name in stamps if name not in known], reasons, accepted, max_rejected)
     # the rig of the version that is extended stands for all: it means the same, and says where the first ones were read
     parts: list[StagedEpisode | Part] = [*(base.parts if base else ()), *accepted]
     rig = base.rig if base else rig
@@ -249,82 +256,23 @@ def _publish(
             **({"added": len(accepted)} if base else {}),
         },
         rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in stamps if name in reasons],
+        notes=_notes(accepted),
     )
 
 
-def _accept(
-    root: Path, stamps: dict[str, str], rejected: dict[str, str], base: KeptArtifact | None
-) -> tuple[list[StagedEpisode], dict[str, str]]:
-    """Staged episodes in natural order; what can not stand in one dataset with the first one is rejected.
-
-    Raises ArtifactError where one that was staged is no longer, or was staged from other raw files, RigError where none
-    fits the version that is extended.
-    """
-    accepted: list[StagedEpisode] = []
-    odds: list[str] = []
-    reasons = dict(rejected)
-    seen = {part.staged.episode_id: str(base.ref) for part in base.parts} if base else {}
-    first, named = (base.parts[0].staged, str(base.ref)) if base else (None, "")
-    for name, stamp in stamps.items():
-        if name in rejected:
-            continue
-        staged = load_staged(root, name)
-        if staged is None or staged.stamp != stamp:
-            reason = why_absent(root, name) or "another run staged it from raw files that have changed since"
-            raise ArtifactError(f"{name} was staged, but {reason}. Run the same command again: the others are kept.")
-        first, named = (first, named) if first else (staged, staged.name)
-        odd = layout_difference(first, staged)
-        if base and seen.get(staged.episode_id) == str(base.ref):
-            reasons[name] = f"{name}: {base.ref} {_HOLDS_IT}."
-        elif odd is not None:
-            reasons[name] = f"{name}: {odd} in {named}. Convert it under another name."
-            odds.append(reasons[name])
-        elif staged.episode_id in seen:
-            reasons[name] = f"{name}: the same episode id as {seen[staged.episode_id]}. Remove the copy."
-        else:
-            accepted.append(staged)
-            seen[staged.episode_id] = name
-    if base and odds and not accepted:
-        raise RigError(odds[0])
-    return accepted, reasons
-
-
-def _known(reasons: dict[str, str], base: KeptArtifact | None) -> set[str]:
-    """Episodes that are left out because the older version holds them: nothing is lost by that."""
-    return {name for name, reason in reasons.items() if base and reason == f"{name}: {base.ref} {_HOLDS_IT}."}
-
-
-def _check_share(
-    names: Sequence[str], reasons: dict[str, str], accepted: list[StagedEpisode], max_rejected: float
-) -> None:
-    num = sum(name in reasons for name in names)
-    if not accepted and not names:
-        raise RejectedError(
-            "the version that is extended holds all of these episodes already. There is nothing to add."
-        )
-    if accepted and num <= max_rejected * len(names) + 1e-9:
-        return
-    rows = [(_kind_of(name, reasons[name]), name) for name in names if name in reasons]
-    kinds = Counter(kind for kind, _ in rows)
-    first = dict(reversed(rows))
-    parts = [f"{count}: {kind}, e.g. {first[kind]}" for kind, count in kinds.most_common(3)]
-    listing = "; ".join(parts) + ("; ..." if len(kinds) > len(parts) else "")
-    allow = f", or allow it with --max-rejected {_percent(num, len(names))}%" if accepted else ""
-    raise RejectedError(f"{num} of {len(names)} episodes were rejected ({listing}). Fix them{allow}.")
-
-
-def _percent(num: int, total: int) -> int:
-    """The smallest round share that lets `num` pass: 100 for most of them, else the next whole percent."""
-    share = -(-100 * num // total)
-    return 100 if share > 50 else share
-
-
-def _kind_of(name: str, reason: str) -> str:
-    """A reason without the episode's name, paths and numbers, to count equal ones."""
-    text = reason.removeprefix(f"{name}: ")
-    text = re.split(r"\. (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
-    text = " ".join(word for word in text.replace(name, "it").split() if "/" not in word)
-    return re.sub(r"\d+(\.\d+)?", "N", text)
+def _notes(accepted: Sequence[StagedEpisode]) -> dict[str, Any]:
+    """What was stored as something else, in words: depth that LeRobot's format does not reach."""
+    beyond: dict[str, int] = {}
+    for episode in accepted:
+        for key, camera in episode.cameras.items():
+            if camera.video is not None and camera.video.num_beyond:
+                beyond[key] = beyond.get(key, 0) + camera.video.num_beyond
+    words = [
+        f"camera '{key}': {num:,} depth pixels lie outside 0.01 to 10 m, where LeRobot's depth video ends; "
+        f"there they are stored as the nearest that it holds (the frame store keeps them as they are)"
+        for key, num in beyond.items()
+    ]
+    return {"clipped": words} if words else {}
 
 
 def _dry(

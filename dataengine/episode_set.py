@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dataengine.frame_store import FrameStore
+from dataengine.sinks.auto_columns import AUTO_COLUMNS
+from dataengine.sinks.kept import CONTENTS, written_states
 from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS, SYNC
-from dataengine.sinks.parquet_shards import AUTO_COLUMNS
 from dataengine.sinks.staging import NO_STAMP
 from dataengine.video_reader import VideoReader, packet_hashes
 from dataengine.workspace import Workspace
@@ -78,10 +79,8 @@ class EpisodeSet:
         self.depth_cameras: tuple[str, ...] = tuple(key for key, deep in is_depth.items() if deep)
         self._store = FrameStore.open(frames_path) if frames_path else None
         self._load_rows()
-        if self._store and self._store.episode_ids != self.ids():
-            raise ArtifactError(
-                f"frames '{self.ref}' and episodes '{self.ref}' hold different episodes. Convert again."
-            )
+        if self._store:
+            self._check_store(self._store)
         self._open_nothing()
 
     @classmethod
@@ -121,6 +120,20 @@ class EpisodeSet:
             groups[data] += 1
             for camera in (*self.cameras, *self.depth_cameras):
                 self._places[name, camera] = self._place(row, IMAGES + camera)
+
+    def _check_store(self, store: FrameStore) -> None:
+        """Raise ArtifactError where the frame store holds something else: its rows are read by their numbers here."""
+        difference = "different episodes" if store.episode_ids != self.ids() else None
+        rows = list(self._rows.values())
+        for row, end in zip(rows, store.episode_ends, strict=False):
+            if end != row.first_index + row.num_frames:
+                difference = difference or f"different rows of {row.episode_id}"
+        for row, (start_frame, hashes) in zip(rows, written_states(store.path / CONTENTS), strict=False):
+            changed = row.hashes and row.hashes.difference(hashes, cameras=None)
+            if start_frame != row.start_frame or changed:
+                difference = difference or f"different readings of {row.episode_id}, {changed or 'cut at other rows'}"
+        if difference:
+            raise ArtifactError(f"frames '{self.ref}' and episodes '{self.ref}' hold {difference}. Convert again.")
 
     def _place(self, row: dict[str, Any], key: str) -> _VideoPlace:
         start = row[f"videos/{key}/from_timestamp"]

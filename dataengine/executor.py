@@ -59,13 +59,14 @@ def for_each_episode[Result](
         return
     ray = init_ray(ray_address)
     width = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    ready = 0 if workers else width  # tasks that Ray holds until a core is free: asking first took 5 ms of each
     run = ray.remote(num_cpus=1, max_retries=0)(_isolated_batch)  # who died over what is counted here, not by Ray
     shared = ray.put(task)  # the task holds the source: once per run, not once per episode
     waiting = list(reversed(batches(names, num_bytes, width)))
     running: dict[Any, _Batch] = {}
     try:
         while waiting or running:
-            while waiting and _may_start(waiting[-1], running.values(), width, disk):
+            while waiting and _may_start(waiting[-1], running.values(), width, ready, disk):
                 batch = waiting.pop()
                 running[run.remote(shared, batch.names)] = batch
             done, _ = ray.wait(list(running), num_returns=1)
@@ -111,11 +112,11 @@ def batches(names: Sequence[str], num_bytes: Callable[[str], int] | None, width:
     return [*sorted(large, key=lambda batch: -batch.num_bytes), *small]
 
 
-def _may_start(batch: _Batch, running: Any, width: int, disk: Path | None) -> bool:  # noqa: ANN401 - a dict's values
-    """Whether one more task may run; one always may, whatever its size, so that a run never stands still."""
+def _may_start(batch: _Batch, running: Any, width: int, ready: int, disk: Path | None) -> bool:  # noqa: ANN401 - values
+    """Whether one more task may go to Ray; one always may, whatever its size, so that a run never stands still."""
     if not running:
         return True
-    if len(running) >= width:
+    if len(running) >= width + ready:
         return False
     flight = sum(other.num_bytes for other in running) + batch.num_bytes
     if flight > _FLIGHT_BYTES * width:
@@ -171,8 +172,13 @@ def _isolated(task: Callable[[str], Any], name: str) -> Any:  # noqa: ANN401 - w
         return task(name)
     except EpisodeError as error:
         return Rejected(episode=name, reason=str(error))
-    except (EngineError, MemoryError, ImportError, AttributeError, NameError, AssertionError):
-        raise  # not this episode's fault: the input as a whole, the machine, or a bug of ours
+    except (EngineError, ImportError, AttributeError, NameError, AssertionError):
+        raise  # not this episode's fault: the input as a whole, or a bug of ours
+    except (
+        MemoryError
+    ) as error:  # a size that only a damaged header can state, or an episode too large for this machine
+        what = str(error) or "more than there is"
+        return Rejected(episode=name, reason=f"{name}: needs too much memory ({what}). Mend or split the file.")
     except Exception as error:
         # The isolation boundary: h5py, PyAV and JPEG decoders raise their own kinds for damaged bytes, and one damaged
         # episode must not stop a thousand others.

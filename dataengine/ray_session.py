@@ -27,6 +27,7 @@ def init_ray(address: str | None = None, *, num_cpus: int | None = None) -> Any:
             ray.init(address=address, runtime_env={"py_modules": _our_packages()}, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # never somebody else's cluster that happens to run here
                 num_cpus=num_cpus,
                 include_dashboard=False,
                 object_store_memory=256 * 1024 * 1024,  # no pixel crosses the object store; 256 MB is ample

@@ -101,14 +101,18 @@ def _feature(column: DraftColumn) -> list[str]:
 def _camera(camera: DraftCamera) -> list[str]:
     lines = [f"  {_text(camera.name)}:", f"    key: {_text(camera.key)}"]
     if camera.depth_unit_m is not None:
-        return [*lines, f"    depth_unit_m: {camera.depth_unit_m}", "    orientation: upright  # ? or rotated_180"]
+        return [
+            *lines,
+            f"    depth_unit_m: {camera.depth_unit_m}",
+            "    orientation: upright  # ? or rotated_180, flipped_vertical",
+        ]
     if camera.channel_order:
         lines.append(f"    channel_order: {camera.channel_order}")
     else:
         lines.append(
             "    channel_order: unknown  # ? rgb or bgr: look at something red; it cannot be read from the data"
         )
-    lines.append("    orientation: upright  # ? or rotated_180")
+    lines.append("    orientation: upright  # ? or rotated_180, flipped_vertical")
     return lines
 
 

@@ -2,10 +2,11 @@
 
 Numbers and stamps must be equal bit for bit (after the transforms the rig declares, which the source applies), copied
 packets and JPEGs byte for byte; every camera has as many pictures as rows; what was encoded is as near the source as
-bare PyAV makes it at the same settings; indices, offsets, counts, tasks and statistics agree with the rows.
+bare PyAV makes it at the same settings, and every picture is that of its row; indices, offsets, counts, tasks, hashes
+and statistics agree with the rows; every file is the one that was published. A damaged file is a failed check.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,19 @@ from dataengine.proofs.cameras import LOSS_DB, episode_camera
 from dataengine.proofs.columns import episode_columns, stored_columns
 from dataengine.proofs.dataset import dataset_findings
 from dataengine.proofs.depths import episode_depth
-from dataengine.proofs.findings import CheckRow, Finding, summarised
+from dataengine.proofs.findings import CheckRow, Finding, damaged, damages, guarded, summarised
+from dataengine.proofs.metadata import episode_metadata, picture_findings, rig_findings
+from dataengine.proofs.records import content_findings, file_findings
 from dataengine.rig_files import load_rig
-from dataengine.sinks.lerobot_v3 import skew_of
+from dataengine.sinks.lerobot_v3 import SYNC, skew_of
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
+from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
-from schemas.episodes import Rejected, StreamSkew
-from schemas.errors import EpisodeError, SourceError
+from schemas.episodes import CameraStream, Episode, Rejected, StreamSkew
+from schemas.errors import EpisodeError, RefError, SourceError
 from schemas.records import Record
-from schemas.refs import Ref
+from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
 
 __all__ = ["CheckRow", "VerifyReport", "verify"]
@@ -82,19 +86,27 @@ def verify(
     Raises RefError when there are neither episodes nor frames of that name, SourceError when the raw data holds
     other episodes.
     """
-    target = _Target.open(workspace, ref)
+    findings = [("the dataset", row) for row in _artifact_findings(workspace, ref)]
+    try:
+        target = _Target.open(workspace, ref)
+    except RefError:
+        raise
+    except damages() as error:  # nothing more can be compared
+        findings.append(("the dataset", damaged(error)))
+        return VerifyReport(ref=ref, rows=tuple(summarised(findings)), num_episodes=0)
     source = open_source(source_path, load_rig(rig) if rig else target.rig)
     rejected = {row.episode for row in target.record.rejected}
     names = [name for name in source.names() if name not in rejected]
     _check_number(source_path.name, names, target)
-    findings: list[tuple[str, Finding]] = []
-    if target.episodes is not None:
-        findings += [("the dataset", finding) for finding in dataset_findings(target.episodes.path)]
     seen: dict[str, str] = {}
-    task = partial(_verify_one, source, target, loss_db)
-    for done, (name, result) in enumerate(
-        for_each_episode(task, names, workers=workers, ray_address=ray_address), start=1
-    ):
+    results = for_each_episode(
+        partial(_verify_one, source, target, loss_db),
+        names,
+        workers=workers,
+        ray_address=ray_address,
+        num_bytes=raw_bytes(source),
+    )
+    for done, (name, result) in enumerate(results, start=1):
         if isinstance(result, Rejected):
             finding = Finding(check="the source can be read", stream="all", ok=False, detail=result.reason)
             findings.append((name, finding))
@@ -104,8 +116,33 @@ def verify(
         if on_progress:
             on_progress(done, len(names))
     findings.append(("the dataset", _all_seen(target, seen)))
-    skew = skew_of(target.episodes.path) if target.episodes is not None else {}
+    skew: dict[str, StreamSkew] = {}
+    if target.episodes is not None:
+        try:
+            skew = skew_of(target.episodes.path)
+        except damages() as error:
+            findings.append(("the dataset", damaged(error, SYNC)))
     return VerifyReport(ref=ref, rows=tuple(summarised(findings)), num_episodes=len(names), skew=skew)
+
+
+def _artifact_findings(workspace: Workspace, ref: Ref) -> Iterator[Finding]:
+    """What can be said without the raw data, of the episodes and the frames of that name."""
+    kinds: tuple[Kind, ...] = ("episodes", "frames")
+    for kind in kinds:
+        folder = workspace.path(kind, ref)
+        if not (folder / "record.json").is_file():
+            continue
+        record = workspace.record(kind, ref)
+        yield from guarded(file_findings(folder, record, kind, ref), stream=kind)
+        yield from guarded(content_findings(folder, record), stream=kind)
+        if kind == "episodes":
+            yield from guarded(dataset_findings(folder), stream="meta")
+            yield from guarded(_of_rig(folder), stream="meta/info.json")
+            yield from guarded(picture_findings(folder), stream="meta/stats.json")
+
+
+def _of_rig(folder: Path) -> Iterator[Finding]:
+    yield from rig_findings(folder, Rig.model_validate_json((folder / "meta" / "rig.json").read_bytes()))
 
 
 def _check_number(folder: str, names: list[str], target: "_Target") -> None:
@@ -119,7 +156,7 @@ def _check_number(folder: str, names: list[str], target: "_Target") -> None:
 
 def _all_seen(target: "_Target", seen: dict[str, str]) -> Finding:
     """Every episode has its source, but for those that came from the version that was extended."""
-    unseen = [name for name in target.ids if name not in seen]
+    unseen = sorted(target.ids - seen.keys())
     ok = not unseen or target.extends
     detail = "" if ok else f"{len(unseen)} episodes are in no raw file, e.g. {unseen[0]}"
     return Finding(check="every episode has its source", stream="all", ok=ok, detail=detail)
@@ -132,7 +169,7 @@ class _Target:
     ref: Ref
     record: Record
     rig: Rig
-    ids: tuple[str, ...]
+    ids: frozenset[str]
     episodes: EpisodeSet | None
     store: FrameStore | None
     encoding: VideoEncoding | None
@@ -156,7 +193,7 @@ class _Target:
             ref=ref,
             record=record,
             rig=rig,
-            ids=ids,
+            ids=frozenset(ids),
             episodes=episodes,
             store=store,
             encoding=_encoding(record),
@@ -198,21 +235,28 @@ def _verify_one(source: Source, target: _Target, loss_db: float, name: str) -> _
     if held is not None and held != episode.num_frames:
         raise EpisodeError(f"{name}: {episode.num_frames} rows in the source, {held} in '{target.ref}'.")
     if target.episodes is not None:
-        findings += episode_columns(episode, target.episodes)
+        findings += guarded(episode_columns(episode, target.episodes))
+        findings += guarded(episode_metadata(target.episodes, episode_id), stream="meta/episodes")
     if target.store is not None:
-        findings += stored_columns(episode, target.store)
+        findings += guarded(stored_columns(episode, target.store), stream="frames")
     for key, stream in episode.cameras.items():
-        if stream.spec.depth_unit_m is not None:  # also a depth video that is copied
-            findings += episode_depth(episode, key, stream, episodes=target.episodes, store=target.store)
-            continue
-        findings += episode_camera(
-            episode,
-            key,
-            stream,
-            episodes=target.episodes,
-            store=target.store,
-            encoding=target.encoding,
-            jpeg_quality=target.jpeg_quality,
-            loss_db=loss_db,
-        )
+        findings += _camera_findings(episode, key, stream, target, loss_db)
     return _Compared(episode_id=episode_id, findings=findings)
+
+
+def _camera_findings(
+    episode: Episode, key: str, stream: CameraStream, target: _Target, loss_db: float
+) -> Iterator[Finding]:
+    if stream.spec.depth_unit_m is not None:  # also a depth video that is copied
+        return guarded(episode_depth(episode, key, stream, episodes=target.episodes, store=target.store), stream=key)
+    pictures = episode_camera(
+        episode,
+        key,
+        stream,
+        episodes=target.episodes,
+        store=target.store,
+        encoding=target.encoding,
+        jpeg_quality=target.jpeg_quality,
+        loss_db=loss_db,
+    )
+    return guarded(pictures, stream=key)

@@ -1,5 +1,6 @@
 """A rig: the YAML in which one lab says what its keys, units, cameras, colour order and end effectors mean."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,9 +22,17 @@ SourceKind = Literal[
     "demo_pickle",  # hand_dapg: lists of dicts of arrays, read without running them
 ]
 _SHIFTING: tuple[SourceKind, ...] = ("diffusion_zarr", "umi_zarr", "rlds")  # sources that honour Feature.shift_rows
-_ALIGNING: tuple[SourceKind, ...] = ("mcap", "ros1_bag", "ros2_bag")  # joints, align and max_age_s of a feature
+_ALIGNING: tuple[SourceKind, ...] = ("mcap", "ros1_bag", "ros2_bag")  # joints, align, max_age_s; the whole clock
+_FILMING: tuple[SourceKind, ...] = (*_ALIGNING, "diffusion_zarr", "umi_zarr")  # max_age_s of cameras and of the clock
+_MAX_RATE_HZ = 10_000  # joint control at 1 kHz, audio-rate touch below this; more is a rate in other units
 Orientation = Literal["upright", "rotated_180", "flipped_vertical"]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+# A name is a column, a folder and a word of a command: nothing in it may mean something to any of them.
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# Columns that LeRobot or our own tables and items already have, and what lies beside the cameras of a frame store.
+_TAKEN = ("timestamp", "frame_index", "episode_index", "index", "task_index", "task", "episode_id", "subtask")
+_TAKEN_STARTS = ("stamp_ns.", "observation.images.")
+_TAKEN_FOLDERS = ("columns", "zarr.json", "contents.parquet", "record.json")
 
 
 class Feature(BaseModel):
@@ -122,6 +131,14 @@ class MetadataRule(BaseModel):
     csv: str | None = None  # path relative to the raw folder
 
 
+def wrong_name(name: str, *, is_camera: bool = False) -> str | None:
+    """Why a feature or camera can not have this name, as a sentence without its stop; None where it can."""
+    if not _NAME.fullmatch(name):
+        return f"'{name}' is no name: write letters, digits, '_' and '-', in parts between single dots"
+    taken = name in _TAKEN_FOLDERS if is_camera else name in _TAKEN or name.startswith(_TAKEN_STARTS)
+    return f"the name '{name}' is reserved" if taken else None
+
+
 class Rig(BaseModel):
     """What one lab's data means. Every field is stated by a person or marked unknown; nothing is guessed."""
 
@@ -143,9 +160,9 @@ class Rig(BaseModel):
 
     @model_validator(mode="after")
     def _names_are_usable(self) -> "Rig":
-        for name in (*self.features, *self.cameras):
-            if "/" in name:
-                raise ValueError(f"'{name}': feature and camera names may not hold '/'")
+        for wrong in (*map(wrong_name, self.features), *(wrong_name(name, is_camera=True) for name in self.cameras)):
+            if wrong is not None:
+                raise ValueError(wrong)
         shifted = next((name for name, feature in self.features.items() if feature.shift_rows), None)
         if shifted is not None and self.source not in _SHIFTING:
             raise ValueError(f"'{shifted}' has shift_rows, which is read from {', '.join(_SHIFTING)} only")
@@ -154,8 +171,25 @@ class Rig(BaseModel):
         )
         if aligned is not None and self.source not in _ALIGNING:
             raise ValueError(f"'{aligned}' has joints, align or max_age_s, read from {', '.join(_ALIGNING)} only")
+        self._check_clock()
+        if self.clock.reference is not None and self.clock.reference not in (*self.features, *self.cameras):
+            raise ValueError(
+                f"the reference '{self.clock.reference}' of clock is neither feature nor camera of the rig"
+            )
         parts: tuple[EndEffector | Arm, ...] = (*self.end_effectors, *self.arms)
         for end in parts:
             if end.feature not in self.features:
                 raise ValueError(f"'{end.name}' reads feature '{end.feature}', which the rig does not declare")
         return self
+
+    def _check_clock(self) -> None:
+        """What a source does not honour must not be written: it would look as if it held."""
+        if self.rate_hz > _MAX_RATE_HZ:
+            raise ValueError(f"rate_hz is {self.rate_hz}; at most {_MAX_RATE_HZ} rows a second are read")
+        if self.source not in _ALIGNING and (self.clock.reference is not None or self.clock.stamp != "header"):
+            raise ValueError(f"clock has reference or stamp, read from {', '.join(_ALIGNING)} only")
+        aged = next((name for name, camera in self.cameras.items() if camera.max_age_s), None)
+        if self.clock.max_age_s != Clock().max_age_s:
+            aged = aged or "clock"
+        if aged is not None and self.source not in _FILMING:
+            raise ValueError(f"'{aged}' has max_age_s, read from {', '.join(_FILMING)} only")

@@ -1,7 +1,7 @@
 """`convert`: from what a robot wrote to a LeRobot v3.0 dataset and a frame store."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from apps.cli.progress import progress
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
 from schemas.refs import Ref
+
+if TYPE_CHECKING:
+    from dataengine.convert import VideoEncoding
 
 
 def parse_share(text: str) -> float:
@@ -43,10 +46,18 @@ def convert(
         str | None,
         typer.Option("--frame-size", help="Re-encode frame-store images, e.g. 320x240. Default: keep the bytes."),
     ] = None,
-    codec: Annotated[str, typer.Option("--codec", help="libsvtav1, libx264 or libx265.")] = "libsvtav1",
-    g: Annotated[int, typer.Option("--g", help="Pictures from keyframe to keyframe.")] = 2,
-    crf: Annotated[int, typer.Option("--crf", help="Quality: lower is better and larger.")] = 30,
-    preset: Annotated[str, typer.Option("--preset", help="Encoder preset: 0..13 for libsvtav1, a word for x264.")] = "",
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="libsvtav1 (default), libx264 or libx265.", show_default=False)
+    ] = None,
+    g: Annotated[
+        int | None, typer.Option("--g", help="Pictures from keyframe to keyframe. Default: 2.", show_default=False)
+    ] = None,
+    crf: Annotated[
+        int | None, typer.Option("--crf", help="Quality: lower is better and larger. Default: 30.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="0..13 for libsvtav1 (default 12), a word for x264 and x265.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how much there is and how long it takes; write nothing.")
     ] = False,
@@ -60,13 +71,12 @@ def convert(
     Example: dataengine convert raw/sim --rig aloha_sim --to sim@1
     """
     from apps.cli.words import convert_json, convert_words
-    from dataengine.convert import VideoEncoding
     from dataengine.convert import convert as run
 
     place, ref, share = Workspace.at(workspace), Ref.parse(to), parse_share(max_rejected)
     if adopt:
-        if extends or frame_size or dry_run:
-            raise UsageError("--adopt takes a dataset as it is, so --extends, --frame-size and --dry-run do not fit.")
+        if extends or frame_size or dry_run or codec or g or crf or preset:
+            raise UsageError("--adopt takes a dataset as it is: it goes with --rig and --max-rejected only.")
         _adopt(path, ref, place, rig, share, workers, ray_address, as_json=as_json)
         return
     with progress("convert") as on_progress:
@@ -79,7 +89,7 @@ def convert(
             sink=sink,
             max_rejected=share,
             frame_size=parse_size(frame_size) if frame_size else None,
-            encoding=VideoEncoding(codec=codec, g=g, crf=crf, preset=preset or _PRESETS.get(codec, "medium")),
+            encoding=_encoding(codec, g, crf, preset),
             workers=workers,
             ray_address=ray_address,
             dry_run=dry_run,
@@ -89,6 +99,22 @@ def convert(
         show_json(convert_json(report))
         return
     typer.echo(convert_words(report))
+
+
+def _encoding(codec: str | None, g: int | None, crf: int | None, preset: str | None) -> "VideoEncoding | None":
+    """What was asked for, the rest by default; None where nothing was."""
+    from dataengine.convert import VideoEncoding
+
+    if codec is None and g is None and crf is None and preset is None:
+        return None
+    usual = VideoEncoding()
+    name = codec or usual.codec
+    return VideoEncoding(
+        codec=name,
+        g=usual.g if g is None else g,
+        crf=usual.crf if crf is None else crf,
+        preset=preset or _PRESETS.get(name, "medium"),
+    )
 
 
 def _adopt(

@@ -72,6 +72,8 @@ def inspect(
     from apps.cli.words import inspection_words
     from dataengine.inspection import inspect_path
 
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {html.absolute().parent} for the page {html.name}. Make it first.")
     inspection = inspect_path(path)
     if html is not None:
         _write_inspection(html, path, inspection)
@@ -117,6 +119,9 @@ def verify(
     from dataengine.verification import VerifyReport
     from dataengine.verification import verify as run
 
+    _check_words(words)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {html.absolute().parent} for the page {html.name}. Make it first.")
     if len(words) > 2:
         raise UsageError(f"verify takes a path and a NAME@VERSION, got {len(words)} words: {' '.join(words)}.")
     if len(words) == 1 and not quality:
@@ -146,10 +151,6 @@ def verify(
                 ray_address=ray_address,
                 on_progress=on_progress,
             )
-    if html is not None:
-        from apps.report.quality_page import write_verify_page
-
-        write_verify_page(html, workspace=place, comparison=comparison, quality=found)
     if as_json:
         show_json({"comparison": comparison and comparison.to_json(), "quality": found and found.to_json()})
     else:
@@ -157,10 +158,22 @@ def verify(
             typer.echo(verify_words(comparison))
         if found is not None:
             typer.echo(quality_words(found))
-        if html is not None:
+    if html is not None:
+        from apps.report.quality_page import write_verify_page
+
+        write_verify_page(html, workspace=place, comparison=comparison, quality=found)
+        if not as_json:
             typer.echo(f"page: {html}")
     if (comparison and not comparison.ok) or (strict and found and not found.ok):
         raise typer.Exit(1)
+
+
+def _check_words(words: list[str]) -> None:
+    """PATH before NAME@VERSION; either order looks the same to a person in a hurry."""
+    if len(words) == 2 and "@" in words[0] and "@" not in words[1]:
+        raise UsageError(f"the path comes first: dataengine verify '{words[1]}' {words[0]}")
+    if len(words) == 1 and "@" not in words[0]:
+        raise UsageError(f"'{words[0]}' names no dataset. Write: dataengine verify '{words[0]}' NAME@VERSION")
 
 
 def _write_inspection(html: Path, path: Path, inspection: "Inspection") -> None:

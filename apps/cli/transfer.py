@@ -22,19 +22,44 @@ Options = Annotated[
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Files that move at a time.")]
 
+_TYPED = (  # options that are not text; a key of digits alone stays one
+    "anon",
+    "private",
+    "use_ssl",
+    "requester_pays",
+    "version_aware",
+    "auto_mkdir",
+    "port",
+    "timeout",
+    "default_block_size",
+    "max_concurrency",
+    "client_kwargs",
+    "config_kwargs",
+    "s3_additional_kwargs",
+)
+
 
 def parse_options(pairs: list[str] | None) -> dict[str, object]:
-    """`key=value` -> {key: value}; a value that is JSON (true, 3, {...}) counts as such. Raises UsageError."""
+    """`key=value` -> {key: value}; the value of a few is JSON (true, 22, {...}), every other is text.
+
+    Raises UsageError.
+    """
     options: dict[str, object] = {}
     for pair in pairs or ():
         key, equals, text = pair.partition("=")
         if not (key and equals):
-            raise UsageError(f"'{pair}' is no option. Write it as KEY=VALUE, e.g. endpoint_url=http://minio:9000.")
-        try:
-            options[key] = json.loads(text)
-        except json.JSONDecodeError:
-            options[key] = text
+            raise UsageError(f"'{key}' is no option. Write it as KEY=VALUE, e.g. endpoint_url=http://minio:9000.")
+        options[key] = _typed(key, text) if key in _TYPED else text
     return options
+
+
+def _typed(key: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise UsageError(
+            f"option {key} is no text. Write it as {key}=true, {key}=22 or {key}='{{...}}', what it takes, in JSON."
+        ) from None
 
 
 def push(

@@ -61,7 +61,12 @@ def convert_words(report: ConvertReport) -> str:
     made = ", ".join(f"{record.kind} {record.name}@{record.version}" for record in report.records)
     verb = "already there" if report.already_there else "made"
     line = f"{verb}: {made}: {report.num_episodes} episodes, {report.num_frames:,} frames"
-    return "\n".join([line, *skew_words(report.skew), *rejected_words(report.rejected)])
+    clipped = [f"  {words}" for record in report.records for words in _listed(record.notes.get("clipped"))]
+    return "\n".join([line, *clipped, *skew_words(report.skew), *rejected_words(report.rejected)])
+
+
+def _listed(words: Any) -> list[Any]:  # noqa: ANN401 - a note is any JSON
+    return words if isinstance(words, list) else []
 
 
 def skew_words(skew: Mapping[str, StreamSkew]) -> list[str]:

@@ -1,9 +1,12 @@
 """Changes applied to the episodes of artifacts of one kind: what goes into the new one, and what is left out."""
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dataengine.acceptance import content_of
 from dataengine.editing.changes import Changes, Trim
 from dataengine.editing.cuts import rows_of, trimmed
 from dataengine.editing.rigs import edited_rig
@@ -15,6 +18,8 @@ from dataengine.sinks.video_encoding import VideoEncoding
 from schemas.errors import RigError, UsageError
 from schemas.records import RejectedRow
 from schemas.rigs import Rig
+
+_CUTS = 8  # videos cut at once: each decodes and encodes a group of pictures, and the encoder has threads of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,11 @@ class Plan:
 
     def edited(self, encoding: VideoEncoding, folder: Path) -> list[Part]:
         """The parts as they go into the new version; videos that have to be cut are written under `folder`."""
-        return [self._edited(part, encoding, folder) for part in self.parts]
+        whole = {part.staged.episode_id: part for part in self.parts}
+        with ThreadPoolExecutor(max_workers=min(_CUTS, os.cpu_count() or 1)) as pool:  # codecs hold no lock
+            made = pool.map(lambda name: self._edited(whole[name], encoding, folder), self.trims)
+            cut = dict(zip(self.trims, made, strict=True))
+        return [cut.get(name) or self._edited(part, encoding, folder) for name, part in whole.items()]
 
     def _edited(self, part: Part, encoding: VideoEncoding, folder: Path) -> Part:
         name = part.staged.episode_id
@@ -51,17 +60,20 @@ def plan(bases: Sequence[KeptArtifact], changes: Changes) -> Plan:
         _check_fits(first, other)
     parts, left_out = _merged(bases)
     reasons = _left_out(parts, changes, rate_hz)
-    kept = [part for part in parts if part.staged.episode_id not in reasons]
+    kept = [part for name, part in parts.items() if name not in reasons]
     if not kept:
         raise UsageError(f"no episode of {', '.join(str(base.ref) for base in bases)} is left. Exclude fewer.")
+    # What is left out may be described too: a table of all episodes says of some of them that they go.
     trims: dict[str, tuple[int, int]] = {}
     for trim in changes.trims:
-        _add_trim(trims, trim, kept, rate_hz)
+        for name in chosen_by([trim.episodes], parts, rate_hz):
+            if name not in reasons:
+                _add_trim(trims, trim, parts[name], rate_hz)
     relabels: dict[str, dict[str, str]] = {}
     for relabel in changes.relabels:
-        names = [part.staged.episode_id for part in kept]
-        for name in chosen_by([relabel.episodes], kept, rate_hz) if relabel.episodes else names:
-            relabels.setdefault(name, {})[relabel.field] = relabel.value
+        for name in chosen_by([relabel.episodes], parts, rate_hz) if relabel.episodes else parts:
+            if name not in reasons:
+                relabels.setdefault(name, {})[relabel.field] = relabel.value
     return Plan(
         rig=edited_rig(first.rig, changes.rename, changes.drop_cameras),
         parts=tuple(kept),
@@ -83,44 +95,41 @@ def _check_fits(first: KeptArtifact, other: KeptArtifact) -> None:
         raise RigError(f"{other.ref} can not be merged into {first.ref}: {difference} there. Edit one of them first.")
 
 
-def _merged(bases: Sequence[KeptArtifact]) -> tuple[list[Part], list[RejectedRow]]:
-    """All episodes in order; of one that several hold, the first counts."""
+def _merged(bases: Sequence[KeptArtifact]) -> tuple[dict[str, Part], list[RejectedRow]]:
+    """All episodes by id, in order; of one that several hold, the first counts, under whatever name the others have."""
     parts: dict[str, Part] = {}
+    places: dict[str, str] = {}  # hash of a recording, which an id ends with -> where it was met first
     left_out = []
     for base in bases:
         for part in base.parts:
             name = part.staged.episode_id
-            if name in parts:
-                left_out.append(RejectedRow(episode=name, reason=f"{name}: {base.ref} holds it a second time."))
+            digest = content_of(name)
+            if digest in places:
+                reason = f"{name}: {base.ref} holds it a second time, it is {places[digest]}."
+                left_out.append(RejectedRow(episode=name, reason=reason))
             else:
                 parts[name] = part
-    return list(parts.values()), left_out
+                places[digest] = f"{name} of {base.ref}"
+    return parts, left_out
 
 
-def _left_out(parts: Sequence[Part], changes: Changes, rate_hz: int) -> dict[str, str]:
+def _left_out(parts: Mapping[str, Part], changes: Changes, rate_hz: int) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if changes.keep:
         wanted = chosen_by(changes.keep, parts, rate_hz)
-        ids = [part.staged.episode_id for part in parts]
-        reasons = {name: f"{name}: not kept by {', '.join(changes.keep)}." for name in ids if name not in wanted}
+        reasons = {name: f"{name}: not kept by {', '.join(changes.keep)}." for name in parts if name not in wanted}
     for name, word in chosen_by(changes.exclude, parts, rate_hz).items():
         reasons.setdefault(name, f"{name}: excluded" + ("." if word == name else f" by {word}."))
-    return {
-        part.staged.episode_id: reasons[part.staged.episode_id] for part in parts if part.staged.episode_id in reasons
-    }
+    return {name: reasons[name] for name in parts if name in reasons}
 
 
-def _add_trim(trims: dict[str, tuple[int, int]], trim: Trim, kept: Sequence[Part], rate_hz: int) -> None:
-    chosen = chosen_by([trim.episodes], kept, rate_hz)
-    for part in kept:
-        name = part.staged.episode_id
-        if name not in chosen:
-            continue
-        if name in trims:
-            raise UsageError(f"{name} is trimmed twice in one edit. Give its start and end once.")
-        rows = rows_of(trim, part, rate_hz)
-        if rows != (0, part.staged.num_frames):
-            trims[name] = rows
+def _add_trim(trims: dict[str, tuple[int, int]], trim: Trim, part: Part, rate_hz: int) -> None:
+    name = part.staged.episode_id
+    if name in trims:
+        raise UsageError(f"{name} is trimmed twice in one edit. Give its start and end once.")
+    rows = rows_of(trim, part, rate_hz)
+    if rows != (0, part.staged.num_frames):
+        trims[name] = rows
 
 
 def _without_cameras(part: Part, drop: Sequence[str]) -> Part:

@@ -1,8 +1,9 @@
 """What an edit changes, as its user said it: plain values, which are the recipe of the version it makes."""
 
 import csv
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ class Trim:
     end_s: float | None = None
 
     def __post_init__(self) -> None:
+        for time in (self.start_s, self.end_s):
+            if time is not None and not math.isfinite(time):
+                raise UsageError(f"the trim of {self.episodes}: {time} is no time in seconds, e.g. 1.5.")
         if self.start_s is None and self.end_s is None:
             raise UsageError(f"the trim of {self.episodes} names no time. Give start_s, end_s or both.")
         if (self.start_s or 0) < 0 or (self.end_s is not None and self.end_s <= (self.start_s or 0)):
@@ -82,37 +86,41 @@ class Changes:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 names, rows = list(reader.fieldnames or ()), list(reader)
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"{path.name} can not be read ({error}). Give a CSV file in UTF-8.") from None
         unknown = [name for name in names if name not in _COLUMNS]
         if "episode_id" not in names or unknown:
             what = f"has the column '{unknown[0]}'" if unknown else "has no column 'episode_id'"
             raise UsageError(f"{path.name} {what}. Columns: {', '.join(_COLUMNS)}.")
-        found = self
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"{path.name} has the column '{twice}' twice. Keep one of them.")
+        exclude, trims, relabels = list(self.exclude), list(self.trims), list(self.relabels)
         for number, row in enumerate(rows, 2):
+            where = f"{path.name}, line {number}"
             if None in row or None in row.values():
-                raise UsageError(f"{path.name}, line {number}: not as many cells as columns. Quote cells with commas.")
-            found = found._plus_row({key: value.strip() for key, value in row.items()}, f"{path.name}, line {number}")
-        return found
+                raise UsageError(f"{where}: not as many cells as columns. Quote cells with commas.")
+            line = _line({key: value.strip() for key, value in row.items()}, where)
+            exclude += line.exclude
+            trims += line.trims
+            relabels += line.relabels
+        return replace(self, exclude=tuple(exclude), trims=tuple(trims), relabels=tuple(relabels))
 
-    def _plus_row(self, row: dict[str, str], where: str) -> "Changes":
-        name = row["episode_id"]
-        if not name:
-            raise UsageError(f"{where}: no episode_id. Name the episode, or remove the line.")
-        exclude = row.get("exclude", "").lower()
-        if exclude not in ("", "yes", "no"):
-            raise UsageError(f"{where}: exclude is '{exclude}'. Write yes or no.")
-        times = [_seconds(row.get(key, ""), where) for key in ("start_s", "end_s")]
-        trims = (Trim(episodes=name, start_s=times[0], end_s=times[1]),) if times != [None, None] else ()
-        relabels = tuple(Relabel(field=key, value=row[key], episodes=name) for key in FIELDS if row.get(key))
-        return Changes(
-            keep=self.keep,
-            exclude=(*self.exclude, name) if exclude == "yes" else self.exclude,
-            trims=(*self.trims, *trims),
-            relabels=(*self.relabels, *relabels),
-            rename=self.rename,
-            drop_cameras=self.drop_cameras,
-        )
+
+def _line(row: dict[str, str], where: str) -> Changes:
+    """What one line of a CSV changes."""
+    name = row["episode_id"]
+    if not name:
+        raise UsageError(f"{where}: no episode_id. Name the episode, or remove the line.")
+    exclude = row.get("exclude", "").lower()
+    if exclude not in ("", "yes", "no"):
+        raise UsageError(f"{where}: exclude is '{exclude}'. Write yes or no.")
+    times = [_seconds(row.get(key, ""), where) for key in ("start_s", "end_s")]
+    return Changes(
+        exclude=(name,) if exclude == "yes" else (),
+        trims=(Trim(episodes=name, start_s=times[0], end_s=times[1]),) if times != [None, None] else (),
+        relabels=tuple(Relabel(field=key, value=row[key], episodes=name) for key in FIELDS if row.get(key)),
+    )
 
 
 def _seconds(text: str, where: str) -> float | None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from dataengine.sinks.parquet_shards import AUTO_COLUMNS
 from schemas.errors import UsageError, did_you_mean
-from schemas.rigs import Rig
+from schemas.rigs import Rig, wrong_name
 
 
 def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str]) -> Rig:
@@ -15,14 +14,17 @@ def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str])
     for old, new in rename.items():
         if old not in rig.features:
             raise UsageError(f"no feature '{old}' to rename. {did_you_mean(old, rig.features)}")
-        taken = new in rig.features or new in AUTO_COLUMNS or list(rename.values()).count(new) > 1
-        if taken or "/" in new or not new.strip() or new.startswith(("stamp_ns.", "observation.images.")):
-            raise UsageError(f"'{old}' can not be renamed to '{new}': the name is taken or reserved. Choose another.")
+        wrong = wrong_name(new)
+        if wrong is not None:
+            raise UsageError(f"'{old}' can not be renamed: {wrong}. Choose another.")
+        if new in rig.features or list(rename.values()).count(new) > 1:
+            raise UsageError(f"'{old}' can not be renamed to '{new}': the name is taken. Choose another.")
     for camera in drop_cameras:
         if camera not in rig.cameras:
             raise UsageError(f"no camera '{camera}' to drop. {did_you_mean(camera, rig.cameras)}")
     names = {key: rename.get(key, key) for key in rig.features}
-    reference = rig.clock.reference
+    # the rows are there already: without the stream that gave them they are a grid at the rate of the rig
+    reference = None if rig.clock.reference in drop_cameras else rig.clock.reference
     return Rig.model_validate(
         {
             **rig.model_dump(mode="json"),

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataengine.sinks.parts import Part
@@ -27,22 +27,21 @@ class Selector:
 
     word: str
 
-    def chosen(self, parts: Sequence[Part], rate_hz: int) -> frozenset[str]:
-        """Ids of the episodes it is about. Raises UsageError that says what exists, where there is none."""
-        ids = frozenset(part.staged.episode_id for part in parts)
-        if self.word in ids:
-            return frozenset((self.word,))
+    def chosen(self, parts: Mapping[str, Part], rate_hz: int) -> tuple[str, ...]:
+        """Ids of the episodes it is about, in order. Raises UsageError that says what exists, where there is none."""
+        if self.word in parts:
+            return (self.word,)
         rule = _RULE.fullmatch(self.word)
         if rule is None:
             raise UsageError(
-                f"'{self.word}' is no episode and no filter. {did_you_mean(self.word, ids)[:300]} "
+                f"'{self.word}' is no episode and no filter. {did_you_mean(self.word, parts)[:300]} "
                 "Write an episode id, or FIELD=VALUE, FIELD!=VALUE, num_frames<50."
             )
         field, sign, value = rule.groups()
         if field not in (*TEXTS, *NUMBERS):
             raise UsageError(f"'{self.word}': no field '{field}'. {did_you_mean(field, (*TEXTS, *NUMBERS))}")
-        values = {part.staged.episode_id: self._value(part, field, rate_hz) for part in parts}
-        found = frozenset(name for name, got in values.items() if self._holds(got, sign, value))
+        values = {name: self._value(part, field, rate_hz) for name, part in parts.items()}
+        found = tuple(name for name, got in values.items() if self._holds(got, sign, value))
         if not found:
             exist = ", ".join(repr(got) for got in sorted(set(values.values()), key=str)[:20])
             raise UsageError(f"'{self.word}' is true of no episode. Values of {field}: {exist}.")
@@ -69,8 +68,12 @@ class Selector:
             raise UsageError(f"'{self.word}': '{value}' is no number.") from None
 
 
-def chosen_by(words: Sequence[str], parts: Sequence[Part], rate_hz: int) -> dict[str, str]:
-    """Episode id -> the first word that is about it."""
+def chosen_by(words: Sequence[str], parts: Mapping[str, Part], rate_hz: int) -> dict[str, str]:
+    """Episode id -> the first word that is about it.
+
+    Args:
+        parts: by episode id: a word that is one costs one look, as a CSV names every episode by its own.
+    """
     found: dict[str, str] = {}
     for word in words:
         for name in Selector(word=word).chosen(parts, rate_hz):

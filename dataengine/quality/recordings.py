@@ -14,7 +14,7 @@ from dataengine.quality.likeness import ACTION, STATE
 from dataengine.quality.thumbnails import Thumbnail, thumbnail, video_thumbnails
 from dataengine.sinks.pictures import pictures
 from dataengine.sources import Source
-from schemas.episodes import CameraStream, StreamSkew
+from schemas.episodes import CameraStream, StreamSkew, VideoFile
 from schemas.rigs import Rig
 
 SAMPLES_HZ = 5  # pictures looked at per second: a freeze of one second is five of them
@@ -152,4 +152,4 @@ def _stored_thumbnails(store: FrameStore, episode_id: str, camera: str, step: in
 def _source_thumbnails(stream: CameraStream, step: int) -> Iterator[Thumbnail]:
     for index, picture in enumerate(pictures(stream)):
         if index % step == 0:
-            yield thumbnail(index, picture.rgb())
+            yield thumbnail(index, picture.rgb(), encoded=isinstance(stream, VideoFile))

@@ -1,5 +1,6 @@
 """Checks of an episode among the others: frames missing, an odd length, recorded twice."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,9 @@ from dataengine.quality.recordings import STATE
 from dataengine.quality.rows import QualityRow
 from dataengine.quality.usual import FEW, Usual
 
+_COMMON = 8  # episodes remembered to hold a row
+_LEAST_SHARE = 0.05  # of an episode's hashes: below, a share is not told from none
+_TRIED = 4  # earlier episodes an episode is compared with, those with most rows in common
 _BLOCK = 512  # episodes compared at once: a block of distances stays below 50 MB for 10,000 episodes
 
 
@@ -126,17 +130,30 @@ def _same_bytes(facts: Sequence[EpisodeFacts]) -> dict[int, tuple[int, float]]:
 
 def _same_rows(facts: Sequence[EpisodeFacts], limits: QualityLimits) -> dict[int, tuple[int, float]]:
     """Later episodes that share rows with an earlier one, found through the hashes they have in common."""
-    holders: dict[int, list[int]] = {}
     found: dict[int, tuple[int, float]] = {}
-    for index, row in enumerate(facts):
-        hashes = row.sketch.rows.tolist()
-        for other in {holder for value in hashes for holder in holders.get(value, ())}:
-            share = common_share(row.sketch, facts[other].sketch)
+    for index, others in candidates([row.sketch.rows for row in facts]):
+        for other in others:
+            share = common_share(facts[index].sketch, facts[other].sketch)
             if share > max(limits.duplicate_share, found.get(index, (0, 0.0))[1]):
                 found[index] = (other, share)
-        for value in hashes:
-            holders.setdefault(value, []).append(index)
     return found
+
+
+def candidates(hashes: Sequence[NDArray[np.uint64]]) -> Iterator[tuple[int, list[int]]]:
+    """For each episode the few earlier ones that it has most row hashes in common with.
+
+    Of the episodes that hold a row only the first `_COMMON` are remembered: a row that more hold (a start pose, a hand
+    at rest) tells no pair from another, and to go through all of its holders took 24 s for 500 episodes.
+    """
+    holders: dict[int, list[int]] = {}
+    for index, rows in enumerate(hashes):
+        shared: Counter[int] = Counter()
+        for value in rows.tolist():
+            held = holders.setdefault(value, [])
+            shared.update(held)
+            if len(held) < _COMMON:
+                held.append(index)
+        yield index, [other for other, num in shared.most_common(_TRIED) if num >= _LEAST_SHARE * len(rows)]
 
 
 def _nearest(facts: Sequence[EpisodeFacts], usual: Usual) -> list[tuple[float, int]]:

@@ -13,6 +13,9 @@ from schemas.errors import ArtifactError
 GRID = (24, 32)  # rows, columns of the coarse picture; a cell is about 20 pixels of 640 x 480 wide
 _LOOKED_AT = 160  # pixels of the longer side that are counted
 _WHITE = 250
+# Grey levels in a cell of one pixel: the same sharp picture, encoded again and again by libx264 and SVT-AV1 (crf 30, g
+# 2 and 30), changed cells of 2 pixels by up to 41, of 10 by 18; what moved changed them by 120 and more.
+_NOISE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,10 +28,11 @@ class Thumbnail:
     contrast: float  # between the darkest 2 % and the brightest 2 %
     white: float  # share of pixels that are white
     grid: NDArray[np.float32]
+    noise: float = 0.0  # grey levels by which a cell may change although the scene does not: what an encoder adds
 
 
-def thumbnail(frame: int, rgb: NDArray[np.uint8]) -> Thumbnail:
-    """Look at picture number `frame`, (height, width, 3)."""
+def thumbnail(frame: int, rgb: NDArray[np.uint8], *, encoded: bool = False) -> Thumbnail:
+    """Look at picture number `frame`, (height, width, 3); `encoded` where it comes from video."""
     import cv2
 
     step = max(1, max(rgb.shape[:2]) // _LOOKED_AT)
@@ -44,6 +48,7 @@ def thumbnail(frame: int, rgb: NDArray[np.uint8]) -> Thumbnail:
         contrast=float(high - dark),
         white=float(np.mean(thin.min(axis=2) >= _WHITE)),
         grid=np.asarray(grid, dtype=np.float32),
+        noise=_NOISE / float(np.sqrt(max(1.0, max(rgb.shape[:2]) / max(GRID)))) if encoded else 0.0,
     )
 
 
@@ -67,7 +72,7 @@ def video_thumbnails(path: Path, rate_hz: int, first: int, num_frames: int, step
                 if number >= first + num_frames:
                     break
                 if number >= due:
-                    yield thumbnail(number - first, frame.to_ndarray(format="rgb24"))
+                    yield thumbnail(number - first, frame.to_ndarray(format="rgb24"), encoded=True)
                     due = number + step
         except av.error.FFmpegError as error:
             raise ArtifactError(f"{path.name} does not decode ({error.strerror}). Pull or convert it again.") from None

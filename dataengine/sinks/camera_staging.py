@@ -18,7 +18,7 @@ from dataengine.sinks.staging import StagedCamera, StagedFrames, StagedVideo, St
 from dataengine.sinks.video_encoding import DepthVideoWriter, VideoWriter
 from dataengine.stats import DepthHistogram, PictureHistogram
 from schemas.episodes import CameraSpec, CameraStream, DepthStream, Episode, VideoFile
-from schemas.errors import EpisodeError
+from schemas.errors import ArtifactError, EpisodeError
 
 # Of a copied video, decoded for statistics: each costs as much as copying 100 of its packets, and a dataset has many
 # episodes.
@@ -95,18 +95,23 @@ class _CameraStage:
         if video_job is not None and isinstance(stream, VideoFile) and scan is not None and is_upright_rgb(spec):
             video, video_job = copied_video(stream, scan), None
         frames: StagedFrames | None = None
+        content = scan.content if scan else None
+        places = RawPlaces.of(stream, frame_job)
+        if places is not None and frame_job is not None:
+            self._check_count(len(places.lengths))
+            frames = places.stage(self.folders[frame_job], self.key, spec)
+            content, frame_job = places.content, None
         walk = _Walk()
-        if video_job is not None or frame_job is not None or scan is None:
+        if video_job is not None or frame_job is not None or content is None:
             with ExitStack() as stack:
                 if video_job is not None:
                     walk.writer = stack.enter_context(self._video_writer(video_job, side_by_side))
                 if frame_job is not None:
-                    places = RawPlaces.of(stream) if spec.encoding == "jpeg" else None
-                    walk.blob = stack.enter_context(
-                        FrameBlob(self.folders[frame_job], self.key, spec, frame_job, places)
-                    )
+                    walk.blob = stack.enter_context(FrameBlob(self.folders[frame_job], self.key, spec, frame_job))
                 self._walk(walk, stop)
-            frames = walk.blob.row(copied=spec.encoding == "jpeg") if walk.blob else None
+            if places is not None and walk.digest.hexdigest() != places.content:
+                raise ArtifactError(f"{places.path.name} changed while it was converted. Run the command again.")
+            frames = walk.blob.row(copied=spec.encoding == "jpeg") if walk.blob else frames
             if video_job is not None:
                 video = self._encoded_video(self.folders[video_job] / f"{self.key}.mp4", walk.histogram)
         return StagedCamera(
@@ -116,7 +121,7 @@ class _CameraStage:
             channel_order=spec.channel_order,
             orientation=spec.orientation,
             content_kind="packets" if scan else "jpegs" if spec.encoding == "jpeg" else "pixels",
-            content=scan.content if scan else walk.digest.hexdigest(),
+            content=content or walk.digest.hexdigest(),
             video=video,
             frames=frames,
         )

@@ -53,19 +53,22 @@ class DepthCode:
         return _MM_PER_M if self.unit == "mm" else 1.0
 
     def codes(self, depth: Depth) -> tuple[Codes, int]:
-        """Codes of one picture, and how many pixels lie farther than the format reaches (stored as the farthest)."""
+        """Codes of one picture, and how many measured pixels lie outside the format (stored as its nearest)."""
         if depth.dtype == np.uint16:
-            table, far = self._table()
-            return table[depth], int(np.count_nonzero(depth >= far))
+            table, near, far = self._table()
+            return table[depth], int(np.count_nonzero((depth >= far) | ((depth > 0) & (depth < near))))
         values = np.where(np.isfinite(depth), depth, np.float32(0))
-        return self._quantised(values), int(np.count_nonzero(values * self.unit_m > MAX_M))
+        metres = values * self.unit_m
+        return self._quantised(values), int(np.count_nonzero((metres > MAX_M) | ((metres > 0) & (metres < MIN_M))))
 
-    def _table(self) -> tuple[Codes, int]:
+    def _table(self) -> tuple[Codes, int, int]:
+        """Code of each value; the first value within the format; the first one beyond it."""
         known = _TABLES.get(self)
         if known is None:
             values = np.arange(1 << 16, dtype=np.uint16)
-            beyond = np.flatnonzero(values * self.unit_m > MAX_M)
-            known = _TABLES[self] = (self._quantised(values), int(beyond[0]) if len(beyond) else 1 << 16)
+            near = np.searchsorted(values * self.unit_m, MIN_M, side="left")
+            far = np.searchsorted(values * self.unit_m, MAX_M, side="right")
+            known = _TABLES[self] = (self._quantised(values), int(near), int(far))
         return known
 
     def _quantised(self, depth: Depth) -> Codes:
@@ -79,7 +82,7 @@ class DepthCode:
         return np.rint(share * MOST).clip(0, MOST).astype(np.uint16)
 
 
-_TABLES: dict[DepthCode, tuple[Codes, int]] = {}
+_TABLES: dict[DepthCode, tuple[Codes, int, int]] = {}
 
 
 def code_values(unit: str) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.packets import stat_of
+from dataengine.sinks.packets import FileStat
 from dataengine.sinks.pictures import Picture, encode_jpeg, resized
 from dataengine.sinks.staging import StagedFrames, StageFrames
 from schemas.episodes import CameraSpec
@@ -19,34 +19,51 @@ class RawPlaces:
 
     path: Path
     offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    content: str  # xxh3 of the length and the bytes of each, all of which were looked at
+    file_stat: FileStat  # before they were read: while the file has these, they are what was read
 
     @classmethod
-    def of(cls, stream: Any) -> "RawPlaces | None":  # noqa: ANN401 - any stream may say where its bytes lie
-        """Of a stream that knows `path` and `offsets`."""
-        offsets = getattr(stream, "offsets", None)
-        return None if offsets is None else cls(path=stream.path.resolve(), offsets=offsets)
+    def of(cls, stream: Any, job: StageFrames | None) -> "RawPlaces | None":  # noqa: ANN401 - any stream may have places
+        """Of a stream that checked its JPEGs when it was opened and knows their places, if the job takes them so."""
+        if job is None or not _passes_through(stream.spec, job) or getattr(stream, "offsets", None) is None:
+            return None
+        return cls(
+            path=stream.path.resolve(),
+            offsets=stream.offsets,
+            lengths=stream.lengths,
+            content=stream.content,
+            file_stat=stream.file_stat,
+        )
+
+    def stage(self, folder: Path, key: str, spec: CameraSpec) -> StagedFrames:
+        """Note the places: `<camera>.npy` holds (2, rows) lengths and offsets, and there is no `<camera>.jpegs`."""
+        np.save(folder / f"{key}.npy", np.stack([self.lengths, self.offsets]))
+        return StagedFrames(
+            width=spec.width,
+            height=spec.height,
+            channel_order=spec.channel_order,
+            orientation=spec.orientation,
+            copied=True,
+            subsampling=None,
+            source=self.path,
+            file_stat=self.file_stat,
+        )
+
+
+def _passes_through(spec: CameraSpec, job: StageFrames) -> bool:
+    return spec.encoding == "jpeg" and job.frame_size is None
 
 
 class FrameBlob:
-    """All JPEGs of one camera of one episode, back to back in `<camera>.jpegs`, lengths in `<camera>.npy`.
+    """All JPEGs of one camera of one episode, back to back in `<camera>.jpegs`, lengths in `<camera>.npy`."""
 
-    With `places`, source bytes stay where they are: `<camera>.npy` then holds (2, rows) lengths and offsets.
-    """
-
-    def __init__(
-        self, folder: Path, key: str, spec: CameraSpec, job: StageFrames, places: RawPlaces | None = None
-    ) -> None:
+    def __init__(self, folder: Path, key: str, spec: CameraSpec, job: StageFrames) -> None:
         self._path = folder / f"{key}.jpegs"
         self._job = job
         self._spec = spec
         self._lengths: list[int] = []
-        self._places = places if self._passes_through else None
-        self._file_stat = None if self._places is None else stat_of(self._places.path)
-        self._file = None if self._places is not None else self._path.open("wb")
-
-    @property
-    def _passes_through(self) -> bool:
-        return self._spec.encoding == "jpeg" and self._job.frame_size is None
+        self._file = self._path.open("wb")
 
     @property
     def _subsampling(self) -> str:
@@ -55,19 +72,18 @@ class FrameBlob:
 
     def add(self, picture: Picture) -> None:
         """Append the source's bytes where they may stay, freshly encoded upright RGB otherwise."""
-        if self._passes_through and picture.jpeg is not None:
+        if _passes_through(self._spec, self._job) and picture.jpeg is not None:
             jpeg = picture.jpeg
         else:
             width, height = self._job.frame_size or (self._spec.width, self._spec.height)
             rgb = resized(picture.rgb(), width, height)
             jpeg = encode_jpeg(rgb, quality=self._job.quality, subsampling=self._subsampling)
         self._lengths.append(len(jpeg))
-        if self._file is not None:
-            self._file.write(jpeg)
+        self._file.write(jpeg)
 
     def row(self, *, copied: bool) -> StagedFrames:
         """What was written."""
-        copied = copied and self._passes_through
+        copied = copied and _passes_through(self._spec, self._job)
         width, height = self._job.frame_size or (self._spec.width, self._spec.height)
         return StagedFrames(
             width=width,
@@ -76,20 +92,14 @@ class FrameBlob:
             orientation=self._spec.orientation if copied else "upright",
             copied=copied,
             subsampling=None if copied else self._subsampling,
-            source=self._places.path if self._places else None,
-            file_stat=self._file_stat,
         )
 
     def __enter__(self) -> "FrameBlob":
         return self
 
     def __exit__(self, *_: object) -> None:
-        lengths = np.asarray(self._lengths, dtype=np.int64)
-        if self._file is not None:
-            self._file.close()
-        elif self._places is not None:
-            lengths = np.stack([lengths, self._places.offsets[: len(lengths)]])
-        np.save(self._path.with_suffix(".npy"), lengths)
+        self._file.close()
+        np.save(self._path.with_suffix(".npy"), np.asarray(self._lengths, dtype=np.int64))
 
 
 class DepthBlob:

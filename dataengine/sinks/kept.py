@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dataengine.sinks.parts import KeptFrames, KeptRows, KeptVideo, Origin, Part
 from dataengine.sinks.staging import StagedEpisode
 from dataengine.workspace import read_record
+from schemas.content_hashes import ContentHashes
 from schemas.errors import ArtifactError
-from schemas.records import Record
+from schemas.records import Record, canonical_json
 from schemas.refs import Ref
 from schemas.rigs import Rig
 
@@ -50,15 +51,34 @@ class KeptArtifact:
 
 def write_contents(path: Path, parts: Sequence[Part]) -> None:
     """Keep what is known about every part, so that a later version needs neither the raw data nor the staging."""
-    schema = pa.schema([pa.field("episode_id", pa.string()), pa.field("content_json", pa.string())])
+    texts = ("episode_id", "content_json", "clock_hash", "columns_hash", "pixels_hash")
+    schema = pa.schema([*(pa.field(name, pa.string()) for name in texts), pa.field("start_frame", pa.int64())])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(parts), _BATCH):
             some = parts[start : start + _BATCH]
+            hashes = [part.hashes() for part in some]
             rows = {
                 "episode_id": [part.staged.episode_id for part in some],
                 "content_json": [_content(part).model_dump_json() for part in some],
+                "clock_hash": [found.clock for found in hashes],
+                "columns_hash": [found.columns for found in hashes],
+                "pixels_hash": [canonical_json(found.pixels) for found in hashes],
+                "start_frame": [part.origin.start_frame for part in some],
             }
             writer.write_table(pa.table(rows, schema=schema))
+
+
+def written_states(path: Path) -> list[tuple[int, ContentHashes]]:
+    """First row and hashes of every episode of the artifact whose contents lie in `path`; empty where it has none."""
+    wanted = ["start_frame", "clock_hash", "columns_hash", "pixels_hash"]
+    if not path.is_file() or not set(wanted) <= set(pq.read_schema(path).names):
+        return []
+    table = pq.read_table(path, columns=wanted)
+    rows = zip(*(table.column(name).to_pylist() for name in wanted), strict=True)
+    return [
+        (start, ContentHashes(clock=clock, columns=columns, pixels=json.loads(pixels)))
+        for start, clock, columns, pixels in rows
+    ]
 
 
 def _content(part: Part) -> Content:
@@ -83,9 +103,10 @@ def _content(part: Part) -> Content:
 def _read_contents(path: Path, record: Record) -> list[Content]:
     if not path.is_file():
         raise ArtifactError(_too_old(record, f"it holds no {path.name}"))
-    rows = pq.read_table(path, columns=["content_json"]).column("content_json")
     try:
-        return [Content.model_validate_json(row.as_py()) for row in rows]
+        with pq.ParquetFile(path) as file:
+            batches = file.iter_batches(_BATCH, columns=["content_json"])
+            return [Content.model_validate_json(row.as_py()) for batch in batches for row in batch.column(0)]
     except ValidationError as error:
         raise ArtifactError(_too_old(record, f"{error.errors()[0]['msg']}")) from None
 

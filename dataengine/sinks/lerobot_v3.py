@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from dataengine.artifacts import write_atomic
 from dataengine.sinks import parquet_shards, video_shards
+from dataengine.sinks.auto_columns import AutoColumns, auto_totals
 from dataengine.sinks.camera_features import how_counted, video_feature, video_stats
 from dataengine.sinks.kept import CONTENTS, write_contents
-from dataengine.sinks.parquet_shards import DataWriter, auto_columns
+from dataengine.sinks.parquet_shards import DataWriter
 from dataengine.sinks.parts import Part, runs_of_one_file, stamp_keys_of
 from dataengine.sinks.shard_links import place_videos
+from dataengine.sinks.staged_columns import Columns
 from dataengine.sinks.staging import StagedEpisode, StagedVideo
 from dataengine.sinks.totals import Totals
 from dataengine.sinks.video_encoding import VideoEncoding
@@ -135,9 +136,9 @@ class _Table:
         totals = Totals()
         batch: list[dict[str, Any]] = []
         try:
-            for number, (row, columns) in enumerate(self._rows(writer), 1):
+            for number, (row, columns, stats) in enumerate(self._rows(writer), 1):
                 batch.append(row)
-                totals.add(columns)
+                totals.add(columns, stats)
                 if len(batch) == _META_BATCH or number == len(self.parts):
                     table = pa.Table.from_pylist(batch, schema=schema)
                     if sink is None:
@@ -150,11 +151,12 @@ class _Table:
                 sink.close()
         while totals.next_pass():
             for number in range(len(self.parts)):
-                totals.add(self._columns(number))
-        return totals.stats()
+                totals.add(self._columns(number)[0], {})
+        lengths = [part.staged.num_frames for part in self.parts]
+        return totals.stats() | auto_totals(lengths, [self._task(part) for part in self.parts], self.rig.rate_hz)
 
-    def _rows(self, writer: DataWriter) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[np.generic]]]]:
-        """Write the data of every episode; gives its row of meta/episodes and its columns."""
+    def _rows(self, writer: DataWriter) -> Iterator[tuple[dict[str, Any], Columns, dict[str, Stats]]]:
+        """Write the data of every episode; gives its row of meta/episodes, its own columns and their statistics."""
         for run in runs_of_one_file(self.parts):
             link = None
             if all(self._stays(number) for number in run) and _is_whole(self.parts, run):
@@ -162,21 +164,25 @@ class _Table:
                 assert rows is not None
                 link = writer.link(rows.path)
             for number in run:
-                columns = self._columns(number)
-                yield self._row(number, link or writer.add(columns), columns), columns
+                columns, known = self._columns(number)
+                stats = {key: known.get(key) or column_stats(column) for key, column in columns.items()}
+                auto = AutoColumns(
+                    num_frames=self.parts[number].staged.num_frames,
+                    rate_hz=self.rig.rate_hz,
+                    episode_index=number,
+                    first_index=self.firsts[number],
+                    task_index=self._task(self.parts[number]),
+                )
+                place = link or writer.add(columns | auto.values())
+                yield self._row(number, place, stats | auto.stats()), columns, stats
 
-    def _columns(self, number: int) -> dict[str, NDArray[np.generic]]:
-        """All columns of one episode, as they stand in data parquet."""
-        part = self.parts[number]
-        auto = auto_columns(
-            num_frames=part.staged.num_frames,
-            rate_hz=self.rig.rate_hz,
-            episode_index=number,
-            first_index=self.firsts[number],
-            task_index=self.tasks[part.staged.meta["task"]],
-        )
-        found = part.columns(self.stamps)
-        return {**{key: found[key] for key in (*self.parts[0].staged.columns, *self.stamps)}, **auto}
+    def _columns(self, number: int) -> tuple[Columns, dict[str, Stats]]:
+        """Columns of one episode as they stand in data parquet, and those statistics that are known."""
+        found, stats = self.parts[number].rows_and_stats(self.stamps)
+        return {key: found[key] for key in (*self.parts[0].staged.columns, *self.stamps)}, stats
+
+    def _task(self, part: Part) -> int:
+        return self.tasks[part.staged.meta["task"]]
 
     def _stays(self, number: int) -> bool:
         """True where the rows of a part lie in its data file just as the new dataset wants them."""
@@ -186,10 +192,10 @@ class _Table:
             rows is not None
             and rows.whole
             and rows.names == tuple((key, key) for key in keys)
-            and rows.place == (number, self.firsts[number], self.tasks[part.staged.meta["task"]])
+            and rows.place == (number, self.firsts[number], self._task(part))
         )
 
-    def _row(self, number: int, place: tuple[int, int], columns: dict[str, NDArray[np.generic]]) -> dict[str, Any]:
+    def _row(self, number: int, place: tuple[int, int], stats: dict[str, Stats]) -> dict[str, Any]:
         part, first = self.parts[number], self.firsts[number]
         staged, hashes = part.staged, part.hashes()
         row: dict[str, Any] = {
@@ -209,8 +215,8 @@ class _Table:
             "columns_hash": hashes.columns,
             "pixels_hash": canonical_json(hashes.pixels),
         }
-        for key, column in columns.items():
-            row |= _stat_columns(key, column_stats(column))
+        for key, found in stats.items():
+            row |= _stat_columns(key, found)
         for key, places in self.places.items():
             video = _video(part, key)
             row |= _video_columns(IMAGES + key, places[number], staged.num_frames, self.rig.rate_hz)

@@ -22,8 +22,11 @@ from dataengine.sinks.mp4_tables import CODECS, NotPlain, Piece, VideoTable, rea
 from schemas.errors import ArtifactError, EpisodeError
 
 _READ_BYTES = 1 << 20
+# Codecs in which a packet is one picture. A packet of AV1 or VP9 may carry hidden pictures besides, which are shown
+# seconds later: only the next keyframe is a place behind which nothing of what comes is held.
+_ONE_PICTURE = frozenset({"h264", "hevc", "mpeg4", "mjpeg", "ffv1"})
 
-FileStat = tuple[int, int, int]  # size, modified and changed in nanoseconds: a file with the same ones is the same
+FileStat = tuple[int, int, int]  # size, modified (ns) and inode: with the same ones it is the same while a run lasts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +104,13 @@ def scan_video(path: Path, *, rate_hz: int, first: int = 0, num_frames: int | No
 
 
 def stat_of(path: Path) -> FileStat:
-    """Size and dates of a file."""
+    """Size, date and inode of a file.
+
+    Not the date of its inode: a hard link made beside it, by us or by a backup, would make it look rewritten. The
+    stamps of sources hold that, so that the next run reads again what was rewritten under its old date.
+    """
     found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _track_of(table: VideoTable) -> _Track:
@@ -230,7 +237,17 @@ def _range(
             f"{name}: pictures {first} to {last} can not be decoded by themselves (no keyframe where they begin). "
             f"Encode the video again, one episode per file."
         )
+    if not ends_alone(track.codec, track.keys, stop):
+        raise EpisodeError(
+            f"{name}: pictures {first} to {last} end inside a group of pictures of {track.codec}, whose packets may "
+            f"hold later pictures. Encode the video again, one episode per file."
+        )
     return start, stop, ranks[start:stop] - first
+
+
+def ends_alone(codec: str, keys: NDArray[np.bool_], stop: int) -> bool:
+    """Whether packets up to `stop`, in decode order, hold nothing of a picture that comes after them."""
+    return codec in _ONE_PICTURE or stop == len(keys) or bool(keys[stop])
 
 
 def _check_rate(stamps: NDArray[np.int64], time_base: Fraction, rate_hz: int, name: str) -> None:

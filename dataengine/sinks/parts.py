@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dataengine.sinks.staged_columns import Columns
 from dataengine.sinks.staging import NO_STAMP, StagedCamera, StagedEpisode, load_columns
+from dataengine.stats import Stats
 from schemas.content_hashes import ContentHashes
 from schemas.records import sha256_of
 from schemas.spans import frame_ns
 
 # Another device, a file system without links, one that is out of them, or one that does not allow them.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES}
-
-Columns = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +109,22 @@ class Part:
 
     def columns(self, stamps: Sequence[str]) -> Columns:
         """Features as (rows, dims), then `stamps` as (rows,), -1 where none was recorded."""
+        return self.rows_and_stats(stamps)[0]
+
+    def rows_and_stats(self, stamps: Sequence[str]) -> tuple[Columns, dict[str, Stats]]:
+        """Features and stamps as `columns` gives them, and the statistics of those for which they were staged."""
+        stats: dict[str, Stats] = {}
         match self:
             case Part(rows=KeptRows() as rows):
                 found = _read_group(rows, self.staged.num_frames)
             case Part(frames=KeptFrames() as frames):
                 found = _read_store(frames, self.staged)
             case _:
-                return load_columns(self.staged, stamps)
+                found, stats = load_columns(self.staged)
         absent = np.full(self.staged.num_frames, NO_STAMP, dtype=np.int64)
         columns = {key: found[key] for key in self.staged.columns}
-        return columns | {key: found[key].reshape(-1) if key in self.staged.stamps_ns else absent for key in stamps}
+        columns |= {key: found[key].reshape(-1) if key in self.staged.stamps_ns else absent for key in stamps}
+        return columns, stats
 
 
 def pixels_hash(camera: StagedCamera) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from dataengine.artifacts import write_atomic
 from dataengine.checks import check_episode
 from dataengine.sinks.camera_staging import stage_cameras
-from dataengine.sinks.staging import COLUMNS, StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of
+from dataengine.sinks.staged_columns import columns_path, write_columns
+from dataengine.sinks.staging import StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of
 from dataengine.sinks.video_encoding import quiet_codecs
 from schemas.episodes import Episode
 from schemas.errors import ArtifactError
@@ -35,7 +37,7 @@ def stage_episode(episode: Episode, name: str, rig: Rig, jobs: tuple[StageJob, .
         if not _still_holds(job, episode, name, stamp)
     }
     try:
-        for folder in folders.values():
+        for folder in folders.values() if episode.cameras else ():
             folder.mkdir()
         _write_staged(episode, name, folders, stamp)
     except BaseException as error:
@@ -46,6 +48,9 @@ def stage_episode(episode: Episode, name: str, rig: Rig, jobs: tuple[StageJob, .
             staged = load_staged(job.root, name)
             if staged is None or staged.folder != folder:
                 shutil.rmtree(folder, ignore_errors=True)
+                for path in (columns_path(folder), _next_marker(folder)):
+                    with suppress(OSError):
+                        path.unlink()
         if fault:
             raise ArtifactError(
                 f"the draft can not be written while {name} is staged ({fault}). Mend that and run the same command "
@@ -69,6 +74,8 @@ def _still_holds(job: StageJob, episode: Episode, name: str, stamp: str) -> bool
     if staged is None or (staged.meta, staged.imported) != (asdict(episode.meta), episode.imported):
         return False
     if staged.stamp != stamp:
+        if any(camera.frames and camera.frames.source for camera in staged.cameras.values()):
+            return False  # its pictures lie in the raw file, maybe at other places by now
         kept = StagedEpisode.model_validate_json(marker_of(job.root, name).read_bytes())
         write_atomic(marker_of(job.root, name), kept.model_copy(update={"stamp": stamp}).model_dump_json().encode())
     return True
@@ -83,7 +90,7 @@ def _write_staged(episode: Episode, name: str, folders: dict[StageJob, Path], st
     )
     for job, folder in folders.items():
         is_quick = not was_encoded and job.boot is not None and job.boot == boot_id()
-        np.savez(folder / COLUMNS, allow_pickle=False, **columns, **stamps)
+        write_columns(columns_path(folder), {**columns, **stamps})
         staged = StagedEpisode(
             name=name,
             folder=Path(folder.name),
@@ -100,13 +107,17 @@ def _write_staged(episode: Episode, name: str, folders: dict[StageJob, Path], st
         )
         marker, content = marker_of(job.root, name), staged.model_dump_json().encode()
         if is_quick:
-            beside = folder / marker.name
-            beside.write_bytes(content)
-            beside.replace(marker)
+            _next_marker(folder).write_bytes(content)
+            _next_marker(folder).replace(marker)
         else:
-            for path in [*folder.iterdir(), folder, job.root]:
+            pictures = [*folder.iterdir(), folder] if episode.cameras else []
+            for path in [columns_path(folder), *pictures, job.root]:
                 _sync(path)  # the marker must not survive a power cut that its files do not
             write_atomic(marker, content)
+
+
+def _next_marker(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.marker")
 
 
 def hash_array(array: NDArray[np.generic]) -> str:

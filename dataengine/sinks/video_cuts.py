@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.sinks.mp4_tables import NotPlain, Piece, read_table, write_joined
-from dataengine.sinks.packets import Clip, PacketScan, join_clips, scan_video
+from dataengine.sinks.packets import Clip, PacketScan, ends_alone, join_clips, scan_video
 from dataengine.sinks.pictures import video_frames
 from dataengine.sinks.video_encoding import PIX_FMT, VideoEncoding, VideoWriter, quiet_codecs
 from schemas.episodes import CameraSpec, VideoFile
@@ -84,7 +84,8 @@ def entry_points(scan: PacketScan) -> NDArray[np.int64]:
 
 def _is_closed(scan: PacketScan, first: int, stop: int) -> bool:
     inside = np.flatnonzero((scan.ranks >= first) & (scan.ranks < stop))
-    return int(inside[-1]) - int(inside[0]) + 1 == len(inside)
+    last = int(inside[-1])
+    return last - int(inside[0]) + 1 == len(inside) and ends_alone(scan.codec, scan.keys, last + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

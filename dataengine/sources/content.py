@@ -3,12 +3,14 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from schemas.records import sha256_of
 
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+STEM = "episode"  # of ids where the raw data numbers its episodes: removing one renumbers the others
 WHOLE_BYTES = 1 << 20  # files up to 1 MiB are hashed whole
 _UNREADABLE = "unreadable"  # a link to nowhere, a bad sector: `read` rejects its episode, the others go on
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 1 << 14  # of larger ones, 16 KiB at 16 places, first and last included
@@ -42,6 +44,8 @@ def _size_and_dates(path: Path) -> list[int]:
         found = path.stat()
     except OSError:  # absent, or not ours to look at: `read` says so
         return []
+    # A hard link changes ctime, too, and costs one more reading. Without it a file that a tool mended in place, and
+    # gave its old date again, would keep what was staged of it.
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
@@ -55,7 +59,10 @@ def folder_fingerprint(
     Each episode's id still hashes all of its content.
     """
     rows = [[path.relative_to(root).as_posix(), _whole(path)] for path in whole]
-    rows += [[path.relative_to(root).as_posix(), *_sampled(path)] for path in pixels]
+    depth = len(root.parts)
+    with ThreadPoolExecutor() as pool:  # reading waits for the disk, hashing holds no lock
+        sampled = pool.map(_sampled, pixels := list(pixels))
+        rows += [["/".join(path.parts[depth:]), *found] for path, found in zip(pixels, sampled, strict=True)]
     return sha256_of([sorted(rows), list(low_dim)])
 
 

@@ -81,7 +81,7 @@ class DemoPickle:
         words = {word: value_at(demo, key) for word, key in self.rig.metadata.keys.items()}
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(f"{PurePosixPath(file).stem}_demo_{number}", _digest(demo)),
+                episode_id=episode_id(PurePosixPath(file).stem, _digest(demo)),
                 raw_name=name,
                 raw_task=task if isinstance(task, str) else None,
                 raw_words={word: str(value) for word, value in words.items() if value is not None},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
+from dataengine.sources.content import STEM, episode_id, files_stamp, folder_fingerprint, hash_files
 from dataengine.sources.episode_videos import FOLDER, camera_files, check_rate, video_camera
 from dataengine.sources.hdf5_cameras import colour_question
 from dataengine.sources.joined_columns import joined_columns, keys_of, num_rows_lost
@@ -128,7 +128,7 @@ class DiffusionZarr:
                 skew |= {ours: age} if age else {}
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(name, self._digest(hashed, index)),
+                episode_id=episode_id(STEM, self._digest(hashed, index)),
                 raw_name=name,
                 raw_task=None,
                 raw_words=self._words(group, index),
@@ -208,7 +208,7 @@ class DiffusionZarr:
         times = np.arange(kept) / self.rig.rate_hz
         if STAMPS in stamps:
             times = (stamps[STAMPS] - stamps[STAMPS][0]) / NS_PER_S
-        return video_camera(name, path, _spec(ours, camera, 0, 0), times)
+        return video_camera(name, path, _spec(ours, camera, 0, 0), times, camera.max_age_s or self.rig.clock.max_age_s)
 
 
 def _name(index: int) -> str:
@@ -254,7 +254,7 @@ def _without_absent(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episode
 
 
 def _check_rig(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: int) -> None:
-    where = f"in rigs/{rig.name}.yaml"
+    where = f"in rig '{rig.name}'"
     has = ", ".join(sorted(arrays)) or "none"
     for ours, feature in rig.features.items():
         dims = 0
@@ -275,7 +275,10 @@ def _check_rig(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: in
     for ours, camera in rig.cameras.items():
         if camera.key not in arrays and camera.key not in videos:
             some = ", ".join(sorted([*pictures, *videos])) or "none"
-            raise RigError(f"camera '{ours}' not in the zarr (has: {some}). Name it under cameras: {where}")
+            raise RigError(
+                f"camera '{ours}' reads {camera.key}, not in the zarr (has: {some}). "
+                f"Correct its key under cameras: {where}"
+            )
         if camera.key in arrays and camera.key not in pictures:
             raise RigError(
                 f"camera '{ours}' reads data/{camera.key} of shape {arrays[camera.key].shape}, no (N, H, W, 3) "

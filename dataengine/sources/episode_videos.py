@@ -55,11 +55,12 @@ def camera_files(root: Path, index: int) -> dict[str, Path]:
 
 
 def video_camera(
-    name: str, path: Path, spec_of: CameraSpec, row_times_s: NDArray[np.float64]
+    name: str, path: Path, spec_of: CameraSpec, row_times_s: NDArray[np.float64], max_age_s: float
 ) -> tuple[CameraStream, StreamSkew | None]:
     """One camera of one episode; `row_times_s` are seconds since row 0, `spec_of` what the rig says about the camera.
 
-    Raises EpisodeError for a video that does not reach over all rows.
+    Raises EpisodeError for a video that does not reach over all rows, or has a gap: a row whose newest picture is older
+    than `max_age_s`.
     """
     times, spec = _probe(name, path, spec_of)
     picks = np.searchsorted(times, row_times_s + _SLACK_S, side="right") - 1
@@ -69,12 +70,18 @@ def video_camera(
             f"{name}: video {path.name} ends at {times[-1] + step:.2f} s, the rows at {row_times_s[-1]:.2f} s. "
             f"Copy the video again or drop the episode."
         )
+    ages = row_times_s - times[picks]
+    if ages.max() > max_age_s + _SLACK_S:
+        row = int(np.argmax(ages > max_age_s + _SLACK_S))
+        raise EpisodeError(
+            f"{name}: the newest picture of video {path.name} is {ages[row]:.3f} s old at row {row}, longer than "
+            f"max_age {max_age_s:g} s. Drop the episode, or raise its max_age_s in the rig."
+        )
     if len(times) == len(row_times_s) and np.array_equal(picks, np.arange(len(times))):
         return VideoFile(spec=spec, path=path, num_frames=len(times)), None
-    ages = row_times_s - times[picks]
     return SampledVideo(spec=spec, path=path, picks=picks), StreamSkew(
         num_messages=len(times),
-        num_dropped=int(picks[-1] - picks[0] + 1 - len(np.unique(picks))),
+        num_dropped=len(times) - len(np.unique(picks)),  # those before the first row and after the last one too
         num_repeated=int((np.diff(picks) == 0).sum()),
         p50_s=float(np.percentile(ages, 50)),
         p95_s=float(np.percentile(ages, 95)),

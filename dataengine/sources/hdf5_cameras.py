@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.sinks.packets import FileStat, stat_of
+from dataengine.sinks.pictures import check_jpeg
 from dataengine.sources.hdf5_content import (
     blocks,
     frames_digest,
@@ -31,12 +33,15 @@ from schemas.rigs import Camera, Rig
 
 IMAGES = "observations/images"
 LENGTHS = "compress_len"
-_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_SOI, _SOS, _EOI = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Hdf5Jpegs:
-    """A camera stored as JPEG rows. lengths: (T,) int64 bytes without padding; offsets: (T,) int64 in the file."""
+    """A camera stored as JPEG rows, every one of them looked at when it was opened.
+
+    lengths: (T,) int64 bytes without padding; offsets: (T,) int64 in the file.
+    """
 
     spec: CameraSpec
     path: Path
@@ -44,6 +49,7 @@ class Hdf5Jpegs:
     lengths: NDArray[np.int64]
     offsets: NDArray[np.int64] | None
     content: str  # hash of all JPEGs
+    file_stat: FileStat  # before they were read
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -206,10 +212,12 @@ def colour_question(rig_name: str, camera: str) -> str:
 def _open_jpegs(path: Path, group: h5py.Group, dataset: h5py.Dataset, episode: str, name: str, rig: Rig) -> Hdf5Jpegs:
     if len(dataset) == 0:
         raise EpisodeError(f"{episode}: camera '{name}' has no frames. Record it again or drop the episode.")
+    file_stat = stat_of(path)
     stated = _stated_lengths(group, dataset, episode, name)
     offsets = row_offsets(dataset)
     lengths = np.empty(len(dataset), np.int64)
-    firsts: list[bytes] = []
+    specs: list[CameraSpec] = []  # of the first frame: all others must be like it
+    heads: list[bytes] = []  # of it, up to its last scan: an equal one needs no second look
 
     def checked() -> Iterator[bytes]:
         for frame, jpeg in enumerate(_frames(path, dataset, stated, offsets)):
@@ -218,20 +226,24 @@ def _open_jpegs(path: Path, group: h5py.Group, dataset: h5py.Dataset, episode: s
                 raise EpisodeError(
                     f"{episode}: camera '{name}' frame {frame} {fault}. Record it again or drop the episode."
                 )
-            lengths[frame] = len(jpeg)
             if not frame:
-                firsts.append(jpeg)
+                width, height = _size(jpeg, episode, name)
+                specs.append(_spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg"))
+                heads.append(jpeg[: jpeg.rfind(_SOS)])
+            elif not jpeg.startswith(heads[0]):  # cameras write the same tables and sizes before every picture
+                check_jpeg(jpeg, specs[0])
+            lengths[frame] = len(jpeg)
             yield jpeg
 
     content = frames_digest(checked())
-    width, height = _size(firsts[0], episode, name)
     return Hdf5Jpegs(
-        spec=_spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg"),
+        spec=specs[0],
         path=path,
         key=str(dataset.name),
         lengths=lengths,
         offsets=offsets,
         content=content,
+        file_stat=file_stat,
     )
 
 

@@ -99,10 +99,11 @@ def _has(group: h5py.Group, key: str) -> bool:
 def _misfit(group: h5py.Group, name: str, rig: Rig) -> str | None:
     """Why the rig cannot read this episode, in one sentence; None where it can."""
     has = ", ".join(picture_keys(group)) or "none" if rig.cameras else "none"
-    where = f"in rigs/{rig.name}.yaml"
+    where = f"in rig '{rig.name}'"
     for ours, camera in rig.cameras.items():
         if camera.key not in group and not camera.optional:
-            return f"camera '{ours}' not in {name} (has: {has}). Name it under cameras: {where}"
+            reads = f"camera '{ours}' reads {camera.key}, not in {name} (has: {has})."
+            return f"{reads} Correct its key under cameras: {where}"
     if rig.cameras and has != "none" and not any(camera.key in group for camera in rig.cameras.values()):
         return f"none of the rig's cameras is in {name} (has: {has}). Name them under cameras: {where}"
     for ours, feature in rig.features.items():

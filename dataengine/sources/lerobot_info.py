@@ -1,8 +1,10 @@
 """meta/info.json of LeRobot v2.x and v3.0, and GR00T's meta/modality.json beside it: what a dataset says of itself."""
 
 import json
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index
 PICTURES = ("video", "image")
 _TEXTS = ("string", "language")
 _CHANNELS = (1, 3, 4)
+_FORM = re.compile(r"(0?\d{1,2}d?)?|d")  # of a number in a path template
 _FROZEN = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -176,15 +179,40 @@ def _read[Model: BaseModel](path: Path, model: type[Model]) -> Model:
 
 
 def filled(template: str, words: Mapping[str, Any]) -> str:
-    """A path template with its words put in. Raises SourceError for one that asks for another word."""
+    """A path template with its words put in. Raises SourceError for one that asks for another word, or leads away.
+
+    Fields are plain `{episode_index}` or `{episode_index:06d}`: str.format would follow attributes too.
+    """
     try:
-        return template.format(**words)
-    except (KeyError, ValueError, IndexError) as error:
-        raise SourceError(f"meta/info.json has a path template that cannot be filled: {template} ({error}).") from None
+        for _, name, form, conversion in Formatter().parse(template):
+            if name is not None and (name not in words or conversion or not _FORM.fullmatch(form or "")):
+                raise KeyError(f"{{{name}}}")
+        said = template.format(**words)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise SourceError(
+            f"meta/info.json has a path template that cannot be filled: {template} ({error}). Correct it there."
+        ) from None
+    return _checked(said)
+
+
+def is_inside(said: str) -> bool:
+    """Whether a path that a dataset's metadata names can only lie in its own folder: not absolute, and without `..`.
+
+    Links are followed all the same: a hub's cache is a folder of links to blobs that lie outside of it, and who puts a
+    link on this disk can read the disk already. Words in a downloaded file are a stranger's.
+    """
+    return bool(said) and "\0" not in said and not said.startswith("/") and ".." not in PurePosixPath(said).parts
+
+
+def _checked(said: str) -> str:
+    if not is_inside(said):
+        raise SourceError(f"meta/info.json names {said}, which is not in the dataset's folder. Correct it there.")
+    return said
 
 
 def mended_template(root: Path, template: str) -> str:
     """The template with the first folder that is there: recorders write video/ where info.json says videos/."""
+    _checked(template)
     said, slash, rest = template.partition("/")
     if not slash or "{" in said or (root / said).is_dir():
         return template

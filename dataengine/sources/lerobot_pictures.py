@@ -3,8 +3,9 @@
 JPEG bytes are handed on untouched; PNG and TIFF, which lose nothing, as arrays.
 """
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.sources.lerobot_info import BOOKKEEPING, Info, is_inside
 from dataengine.sources.lerobot_rows import EpisodeRows
 from schemas.episodes import CameraSpec, CameraStream
 from schemas.errors import EpisodeError
+from schemas.records import sha256_of
 from schemas.rigs import Camera
 
 _JPEG_START = b"\xff\xd8"
@@ -34,23 +37,41 @@ class PictureRows:
     def encoded(self) -> Iterator[bytes]:
         """The bytes of each picture. Raises EpisodeError for a row without one."""
         for number, cell in enumerate(self.rows.cells(self.key)):
-            raw = cell.get("bytes") if isinstance(cell, dict) else cell
-            path = cell.get("path") if isinstance(cell, dict) else None
-            if raw is None and isinstance(path, str):
-                raw = self._file(path, number)
-            if not isinstance(raw, bytes) or not raw:
-                raise EpisodeError(
-                    f"{self.rows.label}: {self.key} has no picture at row {number}. Repair or drop the episode."
-                )
-            yield raw
+            yield self._bytes(cell, number)
+
+    def digest(self) -> str:
+        """Hex sha256 over all pictures, whatever their files are called: names count episodes."""
+        whole = hashlib.sha256()
+        for number, cell in enumerate(self.rows.cells(self.key)):
+            try:
+                raw = self._bytes(cell, number)
+            except EpisodeError:  # where the rig takes the camera, `encoded` says so
+                raw = b""
+            whole.update(hashlib.sha256(raw).digest())
+        return whole.hexdigest()
+
+    def _bytes(self, cell: Any, number: int) -> bytes:  # noqa: ANN401 - whatever the column holds
+        raw = cell.get("bytes") if isinstance(cell, dict) else cell
+        path = cell.get("path") if isinstance(cell, dict) else None
+        if raw is None and isinstance(path, str):
+            raw = self._file(path, number)
+        if not isinstance(raw, bytes) or not raw:
+            raise EpisodeError(
+                f"{self.rows.label}: {self.key} has no picture at row {number}. Repair or drop the episode."
+            )
+        return raw
 
     def _file(self, path: str, number: int) -> bytes:
+        where = f"{self.rows.label}: {self.key} is in {path} at row {number}, which"
+        if not is_inside(path):
+            raise EpisodeError(f"{where} is not in the dataset's folder. Drop the episode.")
+        file = self.root / path
         try:
-            return (self.root / path).read_bytes()
+            if file.is_file():  # a pipe or a device would be read forever
+                return file.read_bytes()
         except OSError:
-            raise EpisodeError(
-                f"{self.rows.label}: {self.key} is in {path} at row {number}, which can not be read. Copy it again."
-            ) from None
+            pass
+        raise EpisodeError(f"{where} can not be read. Copy it again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +128,24 @@ class DepthRows:
             with _opened(raw, self.pictures, number) as picture:
                 mode = _checked(picture, self.pictures, number, _DEPTH_MODES).mode
                 yield np.asarray(picture, np.float32) if mode == "F" else np.asarray(picture, np.uint16)
+
+
+def content_digest(
+    rows: EpisodeRows, root: Path, info: Info, leave_out: Collection[str], stamps: Mapping[str, NDArray[np.int64]]
+) -> str:
+    """Hex sha256 of what the rows hold, the same wherever in the dataset the episode lies.
+
+    Row and episode numbers, and times that only count frames, are bookkeeping; `stamps` are the times that say more.
+    """
+    stored = rows.schema().names
+    pictured = [key for key in info.keys("image") if key in stored]
+    counted = [key for key in BOOKKEEPING if not (key == "timestamp" and stamps)]
+    return sha256_of(
+        {
+            "columns": rows.digest((*counted, *pictured, *leave_out)),
+            "pictures": {key: PictureRows(rows=rows, key=key, root=root).digest() for key in pictured},
+        }
+    )
 
 
 def picture_stream(pictures: PictureRows, name: str, camera: Camera) -> CameraStream:

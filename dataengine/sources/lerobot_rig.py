@@ -72,7 +72,7 @@ def fitted(rig: Rig, info: Info, stored: Mapping[str, FeatureInfo], modality: Mo
 
     Raises RigError where it contradicts what the metadata says.
     """
-    where = f"in rigs/{rig.name}.yaml"
+    where = f"in rig '{rig.name}'"
     if rig.rate_hz != whole_rate(info):
         raise RigError(
             f"rig '{rig.name}' says {rig.rate_hz} Hz, but {info.said_in} says {info.fps:g}. "
@@ -140,7 +140,10 @@ def _check_camera(ours: str, camera: Camera, info: Info, where: str) -> None:
     feature = info.features.get(camera.key)
     if feature is None or feature.dtype not in PICTURES:
         has = ", ".join(info.keys(*PICTURES)) or "none"
-        raise RigError(f"camera '{ours}' not in meta/info.json (has: {has}). Name it under cameras: {where}")
+        raise RigError(
+            f"camera '{ours}' reads {camera.key}, not in meta/info.json (has: {has}). "
+            f"Correct its key under cameras: {where}"
+        )
     if camera.channel_order == "bgr" and feature.dtype == "video":
         raise RigError(f"camera '{ours}' is a video, whose codec says RGB, not bgr. Write rgb {where}")
 

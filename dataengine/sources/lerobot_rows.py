@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _kind(label: str) -> str:
 def file_schema(path: Path) -> pa.Schema:
     """Names and types of the columns of one .parquet or .arrow file."""
     if path.suffix == ".parquet":
-        return pq.read_schema(path)
+        return _footer(path).schema.to_arrow_schema()
     with _arrow_reader(path) as reader:
         return reader.schema
 
@@ -103,7 +104,7 @@ def file_schema(path: Path) -> pa.Schema:
 def num_rows(path: Path) -> int:
     """Rows of one .parquet or .arrow file; of parquet only the footer is read."""
     if path.suffix == ".parquet":
-        return int(pq.read_metadata(path).num_rows)
+        return int(_footer(path).num_rows)
     with _arrow_reader(path) as reader:
         return sum(batch.num_rows for batch in reader)
 
@@ -119,23 +120,51 @@ def find_episode(path: Path, episode: int, label: str) -> Piece | None:
 
     Raises EpisodeError where rows of another episode lie between them, or the file can not be read.
     """
-    found: list[int] = []
-    with readable(label), pq.ParquetFile(path) as file:
-        number = file.schema_arrow.get_field_index("episode_index")
-        if number < 0:
+    found: list[tuple[int, int]] = []
+    with readable(label):
+        footer = _footer(path)
+        if footer.schema.to_arrow_schema().get_field_index("episode_index") < 0:
             raise EpisodeError(f"{label} has no column episode_index. Copy it again.")
         start = 0
-        for group in range(file.num_row_groups):
-            meta = file.metadata.row_group(group)
+        for group in range(footer.num_row_groups):
+            meta = footer.row_group(group)
             if _may_hold(meta, episode):
-                batch = file.read_row_group(group, columns=["episode_index"]).column("episode_index").to_numpy()
-                found += (start + np.flatnonzero(batch == episode)).tolist()
+                runs = _runs(path, _version(path), group).get(episode, ())
+                found += [(start + first, num) for first, num in runs]
             start += meta.num_rows
     if not found:
         return None
-    if found[-1] - found[0] + 1 != len(found):
+    first, num = found[0][0], sum(rows for _, rows in found)
+    if found[-1][0] + found[-1][1] - first != num:
         raise EpisodeError(f"{label}: rows of other episodes lie between those of episode {episode}. Sort the file.")
-    return Piece(path=path, first=found[0], num=len(found))
+    return Piece(path=path, first=first, num=num)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    return _footer_of(path, _version(path))
+
+
+@lru_cache(maxsize=16)  # a shard of v3.0 holds hundreds of episodes, which are read one after the other
+def _footer_of(path: Path, version: tuple[int, int]) -> pq.FileMetaData:
+    return pq.read_metadata(path)
+
+
+@lru_cache(maxsize=64)
+def _runs(path: Path, version: tuple[int, int], group: int) -> dict[int, tuple[tuple[int, int], ...]]:
+    """(first row, rows) of every stretch of one episode in one row group."""
+    with pq.ParquetFile(path, metadata=_footer_of(path, version)) as file:
+        numbers = file.read_row_group(group, columns=["episode_index"]).column("episode_index").to_numpy()
+    starts = np.flatnonzero(np.diff(numbers, prepend=np.nan))
+    found: dict[int, tuple[tuple[int, int], ...]] = {}
+    for first, end in zip(starts.tolist(), [*starts[1:].tolist(), len(numbers)], strict=False):
+        episode = int(numbers[first])
+        found[episode] = (*found.get(episode, ()), (first, end - first))
+    return found
 
 
 def _may_hold(group: Any, episode: int) -> bool:  # noqa: ANN401 - pyarrow's metadata has no types
@@ -167,7 +196,7 @@ def _batches(piece: Piece, columns: Sequence[str], rows: int) -> Iterator[pa.Rec
 
 
 def _parquet_batches(piece: Piece, columns: Sequence[str], rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    with pq.ParquetFile(piece.path, pre_buffer=False) as file:
+    with pq.ParquetFile(piece.path, metadata=_footer(piece.path), pre_buffer=False) as file:
         start = 0
         for group in range(file.num_row_groups):
             num = file.metadata.row_group(group).num_rows

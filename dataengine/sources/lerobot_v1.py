@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
+from dataengine.sources.content import STEM, episode_id, files_stamp, folder_fingerprint, hash_files
 from dataengine.sources.lerobot_columns import imported_texts, read_numbers, recorded_stamps, text_columns
 from dataengine.sources.lerobot_info import Modality
-from dataengine.sources.lerobot_pictures import PictureRows, picture_stream
+from dataengine.sources.lerobot_pictures import PictureRows, content_digest, picture_stream
 from dataengine.sources.lerobot_rig import derive_rig, fitted
 from dataengine.sources.lerobot_rows import EpisodeRows
 from dataengine.sources.lerobot_v1_meta import INFO, LeRobotV1Meta
@@ -24,7 +24,6 @@ from schemas.records import sha256_of
 from schemas.rigs import Rig, SourceKind
 
 INSTRUCTION = "language_instruction"  # text column of datasets that were made from Open X-Embodiment
-_POSITION = ("index", "episode_index")  # where an episode lies, not what it holds
 _OFF_GRID = 0.25  # frames that a row's time may be off its picture
 
 
@@ -93,17 +92,18 @@ class LeRobotV1:
         if len(task) == 1:
             imported.pop(self.rig.task_key or INSTRUCTION, None)
         videos = [path for path in self.meta.paths_of(index) if path.is_file()]
-        numbers = rows.digest((*_POSITION, *self.meta.info.keys("video")))
+        stamps = recorded_stamps(table, name, self.rig.rate_hz)
+        numbers = content_digest(rows, self.root, self.meta.info, self.meta.info.keys("video"), stamps)
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(name, sha256_of([numbers, *(hash_files([path]) for path in videos)])),
+                episode_id=episode_id(STEM, sha256_of([numbers, *(hash_files([path]) for path in videos)])),
                 raw_name=name,
                 raw_task=task[0] or None,
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
             cameras={ours: self._camera(name, ours, rows) for ours in self.rig.cameras},
-            stamps_ns=recorded_stamps(table, name, self.rig.rate_hz),
+            stamps_ns=stamps,
             imported=imported,
         )
 
@@ -133,6 +133,10 @@ class LeRobotV1:
         if len(files) != 1:
             raise EpisodeError(f"{name}: its rows name {len(files)} files in {stated.key}, not one. Drop the episode.")
         path = self.meta.video_path(files[0])
+        if path is None:
+            raise EpisodeError(
+                f"{name}: its rows name {files[0]}, which is not in the dataset's folder. Drop the episode."
+            )
         if not path.is_file():
             raise EpisodeError(f"{name}: video {files[0]} is missing. Copy it or drop the episode.")
         probe = probe_video(path, f"{name}: video {files[0]}")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataengine.sources.content import natural_key
 from dataengine.sources.lerobot_columns import stored_numbers
-from dataengine.sources.lerobot_info import FeatureInfo, Info, Modality
+from dataengine.sources.lerobot_info import FeatureInfo, Info, Modality, is_inside
 from dataengine.sources.lerobot_rows import Piece, column_of, file_schema
 from schemas.errors import SourceError
 
@@ -94,8 +94,10 @@ class LeRobotV1Meta:
         """Columns of numbers."""
         return stored_numbers(self.info, self.schema, Modality())
 
-    def video_path(self, file: str) -> Path:
-        """A file that rows name, also where only its folder was renamed."""
+    def video_path(self, file: str) -> Path | None:
+        """A file that rows name, also where only its folder was renamed; None for one outside of the dataset."""
+        if not is_inside(file):
+            return None
         said = self.root / file
         beside = self.root / "videos" / Path(file).name
         return beside if not said.is_file() and beside.is_file() else said
@@ -103,7 +105,8 @@ class LeRobotV1Meta:
     def paths_of(self, index: int) -> list[Path]:
         """Video files of one episode, of all cameras."""
         keys = self.info.keys("video")
-        return [self.video_path(file) for key in keys for file in self.videos.get((index, key), ())]
+        files = (file for key in keys for file in self.videos.get((index, key), ()))
+        return [path for path in map(self.video_path, files) if path is not None]
 
 
 def sorted_files(root: Path, folder: str, pattern: str) -> list[Path]:

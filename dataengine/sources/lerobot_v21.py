@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
+from dataengine.sources.content import STEM, episode_id, files_stamp, folder_fingerprint, hash_files
 from dataengine.sources.lerobot_columns import (
     imported_texts,
     read_numbers,
@@ -18,13 +18,14 @@ from dataengine.sources.lerobot_columns import (
     texts_by_number,
 )
 from dataengine.sources.lerobot_meta import LeRobotMeta, episode_number
-from dataengine.sources.lerobot_pictures import PictureRows, picture_stream
+from dataengine.sources.lerobot_pictures import PictureRows, content_digest, picture_stream
 from dataengine.sources.lerobot_rig import check_depth, check_videos, derive_rig, fitted
 from dataengine.sources.lerobot_rows import EpisodeRows, Piece, num_rows, readable
 from dataengine.sources.metadata import MetadataTable
 from dataengine.sources.video_probe import probe_video
 from schemas.episodes import CameraSpec, CameraStream, Episode, VideoFile
 from schemas.errors import EpisodeError
+from schemas.records import sha256_of
 from schemas.rigs import Rig, SourceKind
 
 TASKS = "meta/tasks.jsonl"
@@ -94,18 +95,19 @@ class LeRobotV21:
                 imported[column] = texts_by_number(table, name, column, self.meta.tasks, TASKS)
         if len(tasks) > 1:
             imported["task"] = tasks
-        parquet = rows.pieces[0].path
-        videos = [path for path in self._videos(name) if path.is_file()]
+        stamps = recorded_stamps(table, name, self.rig.rate_hz)
+        videos = [hash_files([path]) for path in self._videos(name) if path.is_file()]
+        numbers = content_digest(rows, self.root, self.meta.info, tuple(annotations), stamps)
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(name, hash_files([parquet, *videos])),
+                episode_id=episode_id(STEM, sha256_of([numbers, *videos])),
                 raw_name=name,
                 raw_task=tasks[0] if tasks else None,
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
             cameras=cameras,
-            stamps_ns=recorded_stamps(table, name, self.rig.rate_hz),
+            stamps_ns=stamps,
             imported=imported,
         )
 

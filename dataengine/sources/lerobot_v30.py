@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dataengine.sinks.packets import PacketScan, scan_video
-from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
+from dataengine.sources.content import STEM, episode_id, files_stamp, folder_fingerprint
 from dataengine.sources.lerobot_columns import (
     imported_texts,
     read_numbers,
@@ -18,7 +18,7 @@ from dataengine.sources.lerobot_columns import (
     text_columns,
     texts_by_number,
 )
-from dataengine.sources.lerobot_pictures import PictureRows, picture_stream
+from dataengine.sources.lerobot_pictures import PictureRows, content_digest, picture_stream
 from dataengine.sources.lerobot_rig import check_depth, check_videos, derive_rig, fitted
 from dataengine.sources.lerobot_rows import EpisodeRows, find_episode
 from dataengine.sources.lerobot_v30_meta import EpisodePlace, LeRobotV30Meta
@@ -29,7 +29,6 @@ from schemas.errors import EpisodeError
 from schemas.records import sha256_of
 from schemas.rigs import Rig, SourceKind
 
-_POSITION = ("index", "episode_index", "task_index", "subtask_index")  # where an episode lies, not what it holds
 _OFF_GRID = 0.25  # frames that a start may be off its picture: stored times are sums of rounded ones
 
 
@@ -98,17 +97,19 @@ class LeRobotV30:
         tasks = self._tasks(table, name, place)
         scans = self._scans(name, place)
         packets = {key: scan.content for key, scan in scans.items() if isinstance(scan, PacketScan)}
-        digest = sha256_of({"columns": rows.digest(_POSITION), "packets": packets})
+        stamps = recorded_stamps(table, name, self.rig.rate_hz)
+        numbers = content_digest(rows, self.root, self.meta.info, (*annotations, "subtask_index"), stamps)
+        digest = sha256_of({"rows": numbers, "packets": packets})
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(name, digest),
+                episode_id=episode_id(STEM, digest),
                 raw_name=name,
                 raw_task=tasks[0] if tasks else None,
             ),
             rate_hz=self.rig.rate_hz,
             columns=columns,
             cameras={ours: self._camera(name, ours, rows, place, scans) for ours in self.rig.cameras},
-            stamps_ns=recorded_stamps(table, name, self.rig.rate_hz),
+            stamps_ns=stamps,
             imported=self._imported(table, name, texts, annotations, tasks),
         )
 

@@ -6,8 +6,9 @@ would otherwise turn a known operator or outcome into "unknown" without a word.
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from schemas.rigs import Rig
 
 FIELDS = ("task", "operator", "session", "station", "scene", "outcome", "licence")
 _KEYS = ("file", "episode")
+_NEARNESS = 0.8  # `opertor`, `Operator`, `license`, `tasks`; not `notes`, `tags`, `action` or `station_id`
 _NO_WORDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -114,6 +116,19 @@ def _nearest(stray: str, aliases: Mapping[str, tuple[str, ...]]) -> str:
     return hint.split(" Known: ")[0] if hint.startswith("Did") else f"The first episode is {next(iter(aliases))}."
 
 
+def _refuse_mistyped(csv_name: str, columns: Sequence[str]) -> None:
+    """A column of notes is nobody's fault; one that is nearly a field's name would lose that field of every episode."""
+    for column in columns:
+        word = column.strip().lower()
+        near = [each for each in FIELDS if abs(len(each) - len(word)) <= 1 and each not in columns]
+        near = get_close_matches(word, near, n=1, cutoff=_NEARNESS)
+        if column not in (*FIELDS, *_KEYS) and near:
+            raise RigError(
+                f"{csv_name} has a column '{column}'. Did you mean '{near[0]}'? Rename it; columns that are read: "
+                f"{', '.join(FIELDS)}."
+            )
+
+
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -124,6 +139,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
         key = next((name for name in _KEYS if name in (reader.fieldnames or ())), None)
         if key is None:
             raise RigError(f"{path.name} has no column 'file' or 'episode'. Add one that names each episode's file.")
+        _refuse_mistyped(path.name, [name or "" for name in reader.fieldnames or ()])
         rows: dict[str, dict[str, str]] = {}
         for row in reader:
             name = (row[key] or "").strip()

@@ -59,6 +59,8 @@ class RecordedEpisodes:
         files = {each.name: each for each in find_recordings(root, kind)}
         resolved = check_fit(list(files.values()), kind, rig)
         assert rig is not None  # check_fit refused it
+        for note in dict.fromkeys(note for each in files.values() for note in each.notes):
+            _log.warning(note)
         folder = root if root.is_dir() else root.parent
         table = MetadataTable.of(rig, folder, {name: _aliases(name) for name in files})
         return cls(root=root, kind=kind, rig=resolved, declared=rig, table=table, files=files)

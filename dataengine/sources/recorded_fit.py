@@ -99,7 +99,7 @@ def _is_empty(recording: Recording, path: FieldPath) -> bool:
 
 def _misfit(recording: Recording, name: str, rig: Rig) -> str | None:
     """Why the rig cannot read this recording, in one sentence; None where it can."""
-    where = f"in rigs/{rig.name}.yaml"
+    where = f"in rig '{rig.name}'"
     for ours, feature in rig.features.items():
         path = _path(recording, feature)
         if path is None or not recording.topics[path.topic].num_messages:
@@ -120,10 +120,11 @@ def _misfit(recording: Recording, name: str, rig: Rig) -> str | None:
             has = [each.name for each in recording.topics.values() if each.picture_kind and each.num_messages]
             return (
                 f"camera '{ours}' reads {camera.key}, of which {name} has no message (pictures: "
-                f"{', '.join(has) or 'none'}). Name it under cameras: {where}"
+                f"{', '.join(has) or 'none'}). Correct its key under cameras: {where}"
             )
         if topic.picture_kind is None:
-            return f"camera '{ours}' reads {camera.key}, which is {topic.type_name}. Name it under cameras: {where}"
+            reads = f"camera '{ours}' reads {camera.key}, which is {topic.type_name}."
+            return f"{reads} Correct its key under cameras: {where}"
     return None
 
 

@@ -1,6 +1,6 @@
 """Recordings: stamped messages on named topics, whatever file they lie in (MCAP, ROS 1 bag, rosbag2 sqlite).
 
-One recording is one episode: a file, or the files that a rosbag2 folder was split into.
+One recording is one episode: a file, or the files that the metadata.yaml of a rosbag2 folder lists.
 """
 
 import os
@@ -158,7 +158,8 @@ def kind_of_file(name: str) -> SourceKind | None:
 def find_recordings(root: Path, kind: SourceKind) -> list[RecordingFiles]:
     """Every recording in or below a folder (or the one file named), in natural order; hidden ones are none.
 
-    Files that a metadata.yaml lists, or that rosbag2 numbered after their folder (run_3/run_3_0.mcap), are one episode.
+    Files that a metadata.yaml lists are one episode; any other file is its own. Names alone join nothing: people number
+    separate demonstrations after their folder just as rosbag2 numbers the parts of one (pick/pick_0.mcap ...).
     """
     if root.is_file():
         return [RecordingFiles(name=root.name, paths=(root,))]
@@ -184,13 +185,18 @@ def _of_folder(root: Path, folder: Path, files: list[str]) -> list[RecordingFile
             together = listed
         else:
             notes.append(f"{name}: metadata.yaml names {missing[0]}, which is not there; the files there are taken")
-    if not together:
-        together = _numbered(folder.resolve().name, files)
-        if len(together) > 1 and about is None:
-            notes.append(f"{name}: no metadata.yaml; {len(together)} numbered files are taken as one recording")
+    numbered = _numbered(folder.resolve().name, files) if not together else []
+    if len(numbered) == len(listed):  # the folder was renamed, and its files with it
+        together = together or numbered
     alone = [file for file in files if file not in together]
     here = folder.relative_to(root)
-    episodes = [RecordingFiles(name=(here / file).as_posix(), paths=(folder / file,)) for file in alone]
+    unsaid = [] if together or len(numbered) < 2 else [_unsaid(name, numbered)]
+    episodes = [
+        RecordingFiles(
+            name=(here / file).as_posix(), paths=(folder / file,), notes=tuple(unsaid if file in numbered else ())
+        )
+        for file in alone
+    ]
     if together:
         paths = tuple(folder / file for file in together)
         own = metadata if about is not None else None
@@ -202,6 +208,13 @@ def _numbered(stem: str, files: list[str]) -> list[str]:
     """rosbag2 names the parts of bag `run` run_0, run_1, ...: these, where they are whole."""
     parts = {int(match[1]): file for file in files if (match := re.fullmatch(rf"{re.escape(stem)}_(\d+)\.\w+", file))}
     return [parts[index] for index in range(len(parts))] if set(parts) == set(range(len(parts))) else []
+
+
+def _unsaid(name: str, files: list[str]) -> str:
+    return (
+        f"{name}: {files[0]} to {files[-1]} are named like the parts of one split recording, but no metadata.yaml "
+        f"lists them: each is an episode of its own. If they are one, run `ros2 bag reindex` on the folder"
+    )
 
 
 def _information(path: Path) -> dict[str, Any] | None:

@@ -19,12 +19,14 @@ from dataengine.sources.joined_columns import joined_columns, keys_of, num_rows_
 from dataengine.sources.metadata import MetadataTable
 from dataengine.sources.rlds_cameras import camera_stream
 from dataengine.sources.tfds_features import STEPS, TfdsFeature, TfdsInfo, column_of, texts_of
-from dataengine.sources.tfrecords import ShardIndex, Values, index_shard, parse_example, read_record
+from dataengine.sources.tfrecords import MIN_RECORD_BYTES, ShardIndex, Values, index_shard, parse_example, read_record
 from schemas.episodes import CameraStream, Episode
 from schemas.errors import EpisodeError, RigError, SourceError
 from schemas.rigs import Camera, Rig, SourceKind
 
 _SHARD = re.compile(r"(?P<stem>.+)\.tfrecord(?:-(?P<number>\d+)-of-(?P<total>\d+))?")
+_NUM_SHARDS = 99_999  # the five digits of a file name
+_NUM_RECORDS = 1_000_000  # of one shard, which TFDS keeps near 1 GB
 _LABEL_DIMS = 64  # above it a tensor is an embedding, not something about the robot
 
 
@@ -194,6 +196,11 @@ def find_shards(root: Path, info: TfdsInfo) -> list[Shard]:
             patterns[split] = f"{match['stem']}.tfrecord-%05d-of-{match['total']}"
     if not found:
         raise SourceError(f"{root.name} holds no *.tfrecord file. Check the path.")
+    for split, total in totals.items():
+        if total > _NUM_SHARDS:
+            raise SourceError(
+                f"{root.name} says that split {split} has {total} shards. Correct the names of its files."
+            )
     shards: list[Shard] = []
     for split in sorted({split for split, _ in found} | set(totals), key=_split_order):
         numbers = {number for each, number in found if each == split} | set(range(totals.get(split, 0)))
@@ -201,16 +208,23 @@ def find_shards(root: Path, info: TfdsInfo) -> list[Shard]:
             lengths = info.declared.get(split, ())
             default = patterns.get(split, f"{info.name}-{split}.tfrecord-%05d-of-{totals.get(split, 1):05d}")
             file = found.get((split, number)) or default % number
-            shards.append(
-                Shard(
-                    file=file,
-                    split=split,
-                    number=number,
-                    index=index_shard(root / file),
-                    declared=lengths[number] if number < len(lengths) else None,
-                )
-            )
+            declared = lengths[number] if number < len(lengths) else None
+            shard = Shard(file=file, split=split, number=number, index=index_shard(root / file), declared=declared)
+            _check_declared(root, shard)
+            shards.append(shard)
     return shards
+
+
+def _check_declared(root: Path, shard: Shard) -> None:
+    """Each declared record becomes a name, so a wrong number must not become a billion of them."""
+    path, most = root / shard.file, _NUM_RECORDS
+    if shard.index.fault is None:  # whole: a record that is lost takes no room, but no file of 1 kB lost a million
+        most = min(most, path.stat().st_size // MIN_RECORD_BYTES)
+    if (shard.declared or 0) > max(most, len(shard.index.records)):
+        raise SourceError(
+            f"dataset_info.json says {shard.declared} records in {shard.file}, which holds {len(shard.index.records)} "
+            f"and has room for {most} at most. Copy dataset_info.json again."
+        )
 
 
 def _split_of(stem: str, info: TfdsInfo) -> str:
@@ -246,7 +260,7 @@ def _without_absent(rig: Rig, info: TfdsInfo) -> Rig:
 
 
 def _check_rig(rig: Rig, info: TfdsInfo) -> None:
-    where = f"in rigs/{rig.name}.yaml"
+    where = f"in rig '{rig.name}'"
     has = ", ".join(key for key, each in info.steps.items() if each.kind == "tensor")
     for ours, feature in rig.features.items():
         parts = [_tensor(ours, key, info.steps, f"(has: {has}). Correct its key {where}") for key in keys_of(feature)]
@@ -260,8 +274,8 @@ def _check_rig(rig: Rig, info: TfdsInfo) -> None:
     for ours, camera in rig.cameras.items():
         if camera.key not in images:
             raise RigError(
-                f"camera '{ours}' not in features.json (has: {', '.join(images) or 'none'}). "
-                f"Name it under cameras: {where}"
+                f"camera '{ours}' reads {camera.key}, not in features.json (has: {', '.join(images) or 'none'}). "
+                f"Correct its key under cameras: {where}"
             )
         if camera.channel_order == "unknown" and camera.depth_unit_m is None:
             raise RigError(colour_question(rig.name, ours))

@@ -10,6 +10,8 @@ from dataengine.sources.recordings import Message, RecordingFiles, Topic, one_to
 from schemas.errors import EpisodeError
 
 _COMMONEST = "ros2_humble"  # what a bag without definitions and without a distribution is taken for, and said
+# Of one unpacked message; an uncompressed 8K picture has 100 MB. A frame of 40 kB can unpack to 1 GB.
+_MAX_MESSAGE_BYTES = 1 << 28
 _BLOCK = 64  # rows fetched at a time: pictures of 1 MB each
 
 
@@ -61,7 +63,7 @@ class Ros2Recording:
 
     def messages(self, topics: frozenset[str]) -> Iterator[Message]:
         """Row by row."""
-        plain = _decompressor() if self.compressed else bytes
+        plain = _decompressor(self.name) if self.compressed else bytes
         for path in self.paths:
             try:
                 with closing(_connect(path, self.name)) as database:
@@ -115,10 +117,31 @@ def _topics(database: sqlite3.Connection, builtin: str) -> Iterator[Topic]:
         )
 
 
-def _decompressor() -> Callable[[bytes], bytes]:
+def _decompressor(name: str) -> Callable[[bytes], bytes]:
+    """Unpacks a message. Raises EpisodeError for a damaged one, and one of more than _MAX_MESSAGE_BYTES."""
     import zstandard
 
-    return zstandard.ZstdDecompressor().decompress
+    def plain(data: bytes) -> bytes:
+        found = bytearray()
+        try:
+            said = zstandard.frame_content_size(data)  # -1: not said
+            pieces = zstandard.ZstdDecompressor().read_to_iter(data) if said <= _MAX_MESSAGE_BYTES else ()
+            for piece in pieces:
+                found += piece
+                if len(found) > _MAX_MESSAGE_BYTES:
+                    break
+        except zstandard.ZstdError:
+            raise EpisodeError(f"{name}: a message is no whole zstd frame. Copy it again, or drop it.") from None
+        if max(said, len(found)) > _MAX_MESSAGE_BYTES:
+            raise EpisodeError(
+                f"{name}: a message unpacks to more than {_MAX_MESSAGE_BYTES >> 20} MiB, which is the most that is "
+                f"read. Drop the episode."
+            )
+        if 0 <= said != len(found):
+            raise EpisodeError(f"{name}: a message is no whole zstd frame. Copy it again, or drop it.")
+        return bytes(found)
+
+    return plain
 
 
 def _damaged(name: str, path: Path, error: Exception) -> str:

@@ -121,7 +121,8 @@ def column_of(name: str, key: str, feature: TfdsFeature, values: Values) -> NDAr
     """
     size = feature.num_values or 1
     if isinstance(values, list):
-        raw = [zlib.decompress(value) if feature.encoding == "zlib" else bytes(value) for value in values]
+        whole = size * np.dtype(feature.dtype).itemsize
+        raw = [_inflated(name, key, value, whole) if feature.encoding == "zlib" else bytes(value) for value in values]
         flat = np.frombuffer(b"".join(raw), dtype=np.dtype(feature.dtype).newbyteorder("<"))
     elif values.dtype == np.int64:
         flat = values.astype(np.dtype(feature.dtype)) if np.dtype(feature.dtype).kind in "iub" else values
@@ -132,6 +133,21 @@ def column_of(name: str, key: str, feature: TfdsFeature, values: Values) -> NDAr
             f"{name}: {key} has {len(flat)} numbers, no whole steps of {size}. Export the dataset again."
         )
     return flat.reshape(-1, size)
+
+
+def _inflated(name: str, key: str, value: memoryview, num_bytes: int) -> bytes:
+    """One step's zlib stream, of which no more is unpacked than the declared shape holds: 1 MB can unpack to 1 GB."""
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(value, num_bytes + 1)
+    except zlib.error:
+        raise EpisodeError(f"{name}: {key} holds no zlib stream. Export the dataset again.") from None
+    if len(found) != num_bytes or not stream.eof:
+        raise EpisodeError(
+            f"{name}: {key} does not unpack to the {num_bytes} bytes that features.json declares. "
+            f"Export the dataset again."
+        )
+    return found
 
 
 def texts_of(values: Values) -> list[str]:

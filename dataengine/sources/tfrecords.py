@@ -17,6 +17,7 @@ from schemas.errors import EpisodeError
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _MASK = 0xA282EAD8
+MIN_RECORD_BYTES = _LENGTH.size + _CRC.size  # of one without data
 
 type Values = list[memoryview] | NDArray[np.float32] | NDArray[np.int64]
 

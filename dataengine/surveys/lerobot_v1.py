@@ -31,7 +31,10 @@ def survey(found: Found, folder: str) -> Inspection:
 
     def probe(name: str, key: str) -> VideoProbe:
         file = meta.videos[episode_number(name), key][0]
-        return probe_video(meta.video_path(file), f"{name}: video {file}")
+        path = meta.video_path(file)
+        if path is None:
+            raise EpisodeError(f"{name}: its rows name {file}, which is not in the dataset's folder.")
+        return probe_video(path, f"{name}: video {file}")
 
     has_instruction = INSTRUCTION in meta.schema.names
     return Surveyed(

@@ -11,7 +11,7 @@ from typing import Any
 from dataengine.transfer.hub import push_to_hub
 from dataengine.transfer.hub_place import is_hub, parse_hub
 from dataengine.transfer.receiving import pull_from
-from dataengine.transfer.sending import push_to_store
+from dataengine.transfer.sending import push_to_store, size_text
 from dataengine.transfer.store import open_store
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
@@ -39,7 +39,7 @@ class TransferReport:
         name = f"{self.record.kind}/{self.record.name}@{self.record.version}"
         if self.already_there:
             return f"{name}: already there, nothing {verb}."
-        size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e8 else f"{self.num_bytes / 1e6:.2f} MB"
+        size = size_text(self.num_bytes)
         return f"{name}: {verb} {self.num_moved:,} of {self.num_files:,} files ({size}), each checked by its sha256."
 
     def to_json(self) -> dict[str, Any]:

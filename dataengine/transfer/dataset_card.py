@@ -1,6 +1,11 @@
-"""The README of a dataset repository: counts, rig, licence and tasks, from the artifact itself."""
+"""The README of a dataset repository: counts, rig, licence and tasks, from the artifact itself.
 
+Its last line holds the hash of the others: a README that a person wrote or changed has no such line that fits.
+"""
+
+import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ _HUB_LICENCES = frozenset(
     ("apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "odc-by", "odbl")
 )
 _TASKS_SHOWN = 50
+_SEAL = re.compile(rb"(?P<text>.*)<!-- dataengine push: sha256 (?P<sha256>[0-9a-f]{64}) -->\n?", re.DOTALL)
 
 
 def dataset_card(home: Path, record: Record, repo: str) -> str:
@@ -45,7 +51,14 @@ def dataset_card(home: Path, record: Record, repo: str) -> str:
         "`record.json` lists every file with its sha256, what was left out and why, and the recipe.",
         "",
     ]
-    return "\n".join(head + body)
+    text = "\n".join(head + body) + "\n"
+    return f"{text}<!-- dataengine push: sha256 {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_ours(card: bytes) -> bool:
+    """Whether a README is one that `dataset_card` made and nobody changed since."""
+    match = _SEAL.fullmatch(card)
+    return match is not None and hashlib.sha256(match["text"]).hexdigest() == match["sha256"].decode()
 
 
 def _episode_columns(home: Path) -> dict[str, list[str]]:

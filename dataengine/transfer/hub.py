@@ -2,16 +2,24 @@
 
 An episodes artifact lies at the root, so that LeRobot opens the repository by its name; a path in the URL puts an
 artifact (a frame store) below the root. Large files go up first, addressed by their sha256, so that a killed push
-sends none twice; one commit then shows all of them at once, record.json among them.
+sends none twice; one commit then shows all of them at once, record.json among them. The tag that is the version comes
+last and says that the push is done: without it the same push does everything again.
+
+The newest version lies on `main`. An older one that is pushed after it gets its tag, by way of a branch of its own that
+is removed again, and `main` stays.
 """
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataengine.transfer.dataset_card import dataset_card
+from pydantic import ValidationError
+
+from dataengine.sources.content import natural_key
+from dataengine.transfer.dataset_card import dataset_card, is_ours
 from dataengine.transfer.hub_place import HubPlace
 from dataengine.transfer.sending import Moved, checked_hash
 from dataengine.transfer.store import attempt
@@ -36,18 +44,62 @@ def push_to_hub(
     hub = _Hub(place, options)
     tag = f"{place.path.replace('/', '-')}-{record.version}" if place.path else record.version
     url = place.url(tag)
-    existing = hub.tags()
-    if tag in existing:
+    tags = hub.tags()
+    newest = hub.record("main")
+    for_lerobot = record.kind == "episodes" and not place.path
+    if tag in tags:
         _check_same(hub, tag, record, url)
+        if for_lerobot and _LEROBOT_TAG not in tags:
+            hub.tag(_LEROBOT_TAG, "main" if newest and _dataset(newest) == _dataset(record) else tag)
         return Moved(url=url, already_there=True, num_moved=0, num_bytes=0)
+    _check_place(hub, place, newest, record)
+    is_old = newest is not None and natural_key(record.version) < natural_key(newest.version)
+    branch = f"push-{tag}" if is_old else "main"
+    if is_old:
+        hub.make_branch(branch)
     with _without_bars():
-        moved = hub.commit(home, record, threads, on_progress)
-    hub.tag(tag)
-    if record.kind == "episodes" and not place.path:
-        if _LEROBOT_TAG in existing:
-            hub.untag(_LEROBOT_TAG)
-        hub.tag(_LEROBOT_TAG)
-    return Moved(url=url, already_there=False, num_moved=len(record.files), num_bytes=moved)
+        done = hub.commit(home, record, branch, threads, on_progress)
+    if for_lerobot:
+        _show_to_lerobot(hub, tags, None if is_old else done.commit)
+    hub.tag(tag, branch)
+    if is_old:
+        hub.remove_branch(branch)
+    return Moved(url=url, already_there=False, num_moved=len(record.files), num_bytes=done.num_bytes)
+
+
+def _show_to_lerobot(hub: "_Hub", tags: Mapping[str, str], commit: str | None) -> None:
+    """Move LeRobot's tag to `commit`, the newest version; with None it is only made where it is missing, on `main`."""
+    there = tags.get(_LEROBOT_TAG)
+    if there is not None and commit in (None, there):
+        return
+    if there is not None:
+        hub.untag(_LEROBOT_TAG)
+    hub.tag(_LEROBOT_TAG, "main")
+
+
+def _dataset(record: Record) -> str:
+    return f"{record.kind} '{record.name}'"
+
+
+def _check_place(hub: "_Hub", place: HubPlace, newest: Record | None, record: Record) -> None:
+    """Raises ArtifactError where the push would replace what is no earlier version of the same dataset."""
+    elsewhere = f"Push to another repository, or to a path in it, e.g. {place.url()}/{record.name}."
+    if newest is None:
+        taken = hub.paths() & {place.inside(row.path) for row in record.files}
+        if taken:
+            raise ArtifactError(
+                f"{place.url()} holds {min(taken)} but no record.json, so this program did not push it, and it would "
+                f"be replaced. {elsewhere}"
+            )
+    elif _dataset(newest) != _dataset(record):
+        raise ArtifactError(
+            f"{place.url()} holds {_dataset(newest)}, and {_dataset(record)} would replace it. {elsewhere}"
+        )
+    elif newest.version == record.version and newest.fingerprint != record.fingerprint:
+        raise ArtifactError(
+            f"{place.url()} holds another {record.version} of {_dataset(record)} ({newest.fingerprint[:12]}, here "
+            f"{record.fingerprint[:12]}). A push never overwrites: choose a new version or another repository."
+        )
 
 
 @contextmanager
@@ -66,13 +118,19 @@ def _without_bars() -> Iterator[None]:
 
 
 def _check_same(hub: "_Hub", tag: str, record: Record, url: str) -> None:
-    content = hub.read("record.json", tag)
-    there = Record.model_validate_json(content).fingerprint if content else "no record"
+    known = hub.record(tag)
+    there = known.fingerprint if known else "no record"
     if there != record.fingerprint:
         raise ArtifactError(
             f"{url} holds something else ({there[:12]}, here {record.fingerprint[:12]}). A push never overwrites: "
             f"choose a new version or another repository."
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Commit:
+    commit: str
+    num_bytes: int
 
 
 class _Hub:
@@ -92,8 +150,8 @@ class _Hub:
     def _try[T](self, call: Callable[[], T], doing: str) -> T:
         return attempt(call, self._place.url(), doing)
 
-    def tags(self) -> set[str]:
-        """Tags of the repository, which is made where there is none."""
+    def tags(self) -> dict[str, str]:
+        """Tags of the repository, which is made where there is none, and their commits."""
         repo = self._place.repo
         if not self._try(lambda: self._api.repo_exists(repo, repo_type="dataset"), "is looked for"):
             self._try(
@@ -101,13 +159,33 @@ class _Hub:
                 "is made",
             )
         refs = self._try(lambda: self._api.list_repo_refs(repo, repo_type="dataset"), "lists its versions")
-        return {row.name for row in refs.tags}
+        return {row.name: row.target_commit for row in refs.tags}
 
-    def tag(self, name: str) -> None:
-        """Tag the newest commit."""
-        self._try(
-            lambda: self._api.create_tag(self._place.repo, tag=name, repo_type="dataset", exist_ok=True), "is tagged"
+    def paths(self) -> set[str]:
+        """Every file and folder of `main`."""
+        rows = self._try(
+            lambda: list(self._api.list_repo_tree(self._place.repo, repo_type="dataset", recursive=True)), "is listed"
         )
+        return {row.path for row in rows}
+
+    def tag(self, name: str, revision: str) -> None:
+        """Tag a commit, or the newest one of a branch."""
+        repo = self._place.repo
+        self._try(
+            lambda: self._api.create_tag(repo, tag=name, revision=revision, repo_type="dataset", exist_ok=True),
+            "is tagged",
+        )
+
+    def make_branch(self, name: str) -> None:
+        """Begin a branch at `main`, or go on with one that a killed push left."""
+        repo = self._place.repo
+        self._try(
+            lambda: self._api.create_branch(repo, branch=name, repo_type="dataset", exist_ok=True), "gets a branch"
+        )
+
+    def remove_branch(self, name: str) -> None:
+        """Remove a branch; its commits stay where a tag names them."""
+        self._try(lambda: self._api.delete_branch(self._place.repo, branch=name, repo_type="dataset"), "loses a branch")
 
     def untag(self, name: str) -> None:
         """Remove a tag that is to move."""
@@ -129,8 +207,26 @@ class _Hub:
 
         return self._try(call, "is read")
 
-    def commit(self, home: Path, record: Record, threads: int, on_progress: Callable[[int, int], None] | None) -> int:
-        """All files in one commit; files of an earlier version go in it. Returns the bytes of the artifact."""
+    def record(self, revision: str) -> Record | None:
+        """The record of a version. Raises ArtifactError where record.json is something else."""
+        content = self.read("record.json", revision)
+        try:
+            return Record.model_validate_json(content) if content else None
+        except ValidationError:
+            raise ArtifactError(
+                f"record.json in {self._place.url(revision)} is no record of this program. Push to another repository, "
+                f"or to a path in it."
+            ) from None
+
+    def commit(
+        self,
+        home: Path,
+        record: Record,
+        branch: str,
+        threads: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> _Commit:
+        """All files in one commit on top of `branch`; files of the version there go in it."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         place, adds = self._place, []
@@ -139,46 +235,49 @@ class _Hub:
             for row in rows:
                 checked_hash(home / row.path, row, str(home))
             batch = [CommitOperationAdd(place.inside(row.path), home / row.path) for row in rows]
-            self._send_large(batch, threads)
+            self._send_large(batch, branch, threads)
             adds.extend(batch)
             if on_progress:
                 on_progress(len(adds), len(record.files))
         record_file = CommitOperationAdd(
             path_in_repo=place.inside("record.json"), path_or_fileobj=io.BytesIO((home / "record.json").read_bytes())
         )
-        card = [] if place.path else [self._card(home, record)]
+        card = [] if place.path else self._card(home, record, branch)
         kept = {row.path_in_repo for row in (*adds, record_file, *card)}
-        gone = [CommitOperationDelete(path_in_repo=path) for path in self._ours() if path not in kept]
+        gone = [CommitOperationDelete(path_in_repo=path) for path in self._ours(branch) if path not in kept]
         operations = [*adds, record_file, *card, *gone]
-        self._try(
+        done = self._try(
             lambda: self._api.create_commit(
                 place.repo,
                 operations,
                 commit_message=f"{record.kind} {record.name}@{record.version}",
                 repo_type="dataset",
+                revision=branch,
                 num_threads=threads,
             ),
             "takes the commit",
         )
-        return sum(row.num_bytes for row in record.files)
+        return _Commit(commit=done.oid, num_bytes=sum(row.num_bytes for row in record.files))
 
-    def _send_large(self, batch: Sequence[Any], threads: int) -> None:
+    def _send_large(self, batch: Sequence[Any], branch: str, threads: int) -> None:
         self._try(
             lambda: self._api.preupload_lfs_files(
-                self._place.repo, batch, repo_type="dataset", num_threads=threads, free_memory=False
+                self._place.repo, batch, repo_type="dataset", revision=branch, num_threads=threads, free_memory=False
             ),
             "takes files",
         )
 
-    def _card(self, home: Path, record: Record) -> Any:  # noqa: ANN401 - a CommitOperationAdd
+    def _card(self, home: Path, record: Record, branch: str) -> list[Any]:
+        """The README, but where a person wrote the one there, or changed it."""
         from huggingface_hub import CommitOperationAdd
 
-        text = dataset_card(home, record, self._place.repo)
-        return CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=text.encode())
-
-    def _ours(self) -> list[str]:
-        """Files of the earlier version, as its own record lists them: what someone else put there stays."""
-        content = self.read("record.json", "main")
-        if not content:
+        there = self.read("README.md", branch)
+        if there is not None and not is_ours(there):
             return []
-        return [self._place.inside(row.path) for row in Record.model_validate_json(content).files]
+        text = dataset_card(home, record, self._place.repo)
+        return [CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=text.encode())]
+
+    def _ours(self, branch: str) -> list[str]:
+        """Files of the version there, as its own record lists them: what someone else put there stays."""
+        there = self.record(branch)
+        return [self._place.inside(row.path) for row in there.files] if there else []

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from dataengine.transfer.redaction import shown_url
 from schemas.errors import UsageError
 
 _URL = re.compile(
@@ -41,5 +42,7 @@ def parse_hub(url: str) -> HubPlace:
     """Read `hf://OWNER/NAME[@TAG][/PATH]`. Raises UsageError."""
     match = _URL.fullmatch(url)
     if match is None or ".." in url:
-        raise UsageError(f"'{url}' is no repository. Write hf://OWNER/NAME, or hf://OWNER/NAME@VERSION to pull.")
+        raise UsageError(
+            f"'{shown_url(url)}' is no repository. Write hf://OWNER/NAME, or hf://OWNER/NAME@VERSION to pull."
+        )
     return HubPlace(repo=match["repo"], path=match["path"] or "", revision=match["revision"])

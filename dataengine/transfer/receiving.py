@@ -3,16 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-
-from pydantic import ValidationError
+from pathlib import Path
 
 from dataengine.artifacts import STAGING, Draft, begin_copy
-from dataengine.transfer.sending import JOURNAL, Moved, checked_hash, in_parallel
+from dataengine.transfer.received import check_contents, parse_record
+from dataengine.transfer.sending import JOURNAL, Moved, checked_hash, in_parallel, size_text
 from dataengine.transfer.store import Store
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, TransferError
-from schemas.records import RECORD_SCHEMA, FileRow, Record
+from schemas.records import FileRow, Record
 from schemas.refs import Ref
 
 
@@ -29,6 +28,7 @@ def pull_from(
         record = record.model_copy(update={"name": to.name, "version": to.version})
     draft = begin_copy(workspace, record)
     if isinstance(draft, Record):
+        _check_here(workspace, draft, store.url)
         return Moved(url=store.url, already_there=True, num_moved=0, num_bytes=0), draft
     with draft:
         todo = _todo(draft, record)
@@ -41,32 +41,32 @@ def pull_from(
         for num, _ in enumerate(in_parallel(lambda item: _fetch(store, draft, *item), items, threads), start=1):
             if on_progress:
                 on_progress(total - len(todo) + num, total)
+        check_contents(draft.path, record)
         done = draft.publish_as(record)
     return Moved(url=store.url, already_there=False, num_moved=len(todo), num_bytes=num_bytes), done
+
+
+def _check_here(workspace: Workspace, record: Record, url: str) -> None:
+    """Raises ArtifactError where the artifact that is here lost files, or some of their bytes."""
+    ref = Ref(record.name, record.version)
+    home = workspace.path(record.kind, ref)
+    damaged = [row.path for row in record.files if not _has_size(home / row.path, row)]
+    if damaged:
+        raise ArtifactError(
+            f"{record.kind} '{ref}' is here but damaged: {len(damaged)} of its {len(record.files)} files are missing "
+            f"or of another size, {damaged[0]} first. Delete {home} and pull {url} again."
+        )
+
+
+def _has_size(path: Path, row: FileRow) -> bool:
+    return path.is_file() and path.stat().st_size == row.num_bytes
 
 
 def _record(store: Store) -> Record:
     content = store.read("record.json")
     if content is None:
         raise TransferError(_why_none(store))
-    try:
-        record = Record.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(
-            f"{store.url}/record.json is damaged ({'.'.join(map(str, first['loc']))}: {first['msg']}). Push again."
-        ) from None
-    if record.schema_version > RECORD_SCHEMA:
-        raise ArtifactError(
-            f"{store.url} has record schema {record.schema_version}, this program reads up to {RECORD_SCHEMA}. "
-            f"Update vla-dataengine."
-        )
-    Ref(record.name, record.version)  # a name from outside becomes a folder here
-    for row in record.files:
-        parts = PurePosixPath(row.path).parts
-        if not parts or row.path.startswith("/") or "\\" in row.path or ".." in parts or parts[0] == STAGING:
-            raise ArtifactError(f"{store.url}/record.json lists '{row.path}', which is no path inside it. Push again.")
-    return record
+    return parse_record(content, store)
 
 
 def _why_none(store: Store) -> str:
@@ -92,7 +92,7 @@ def _todo(draft: Draft, record: Record) -> list[FileRow]:
 
 
 def _is_here(path: Path, row: FileRow) -> bool:
-    if not path.is_file() or path.stat().st_size != row.num_bytes:
+    if not _has_size(path, row):
         return False
     try:
         checked_hash(path, row, "the draft")
@@ -105,8 +105,8 @@ def _check_space(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise ArtifactError(
-            f"{num_bytes / 1e9:.1f} GB are to come, but {folder.parent} has {free / 1e9:.1f} GB left. Make space and "
-            f"run the same command again."
+            f"{size_text(num_bytes)} are to come, but {folder.parent} has {size_text(free)} left. Make space and run "
+            f"the same command again."
         )
 
 

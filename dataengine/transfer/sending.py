@@ -33,35 +33,70 @@ class Moved:
     num_bytes: int
 
 
+def size_text(num_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
+
+
 def push_to_store(
     store: Store, home: Path, record: Record, threads: int, on_progress: Callable[[int, int], None] | None
 ) -> Moved:
     """Send the artifact in `home` to `store`, which is its own folder there."""
     content = (home / "record.json").read_bytes()
     there = store.read("record.json")
-    if there is not None and not _is_same(record, there, store.url):
-        return Moved(url=store.url, already_there=True, num_moved=0, num_bytes=0)  # equal content in other files
-    journal = _Journal(store)
-    marks = store.marks()
-    todo = [row for row in record.files if not journal.holds(row, marks, whole=there is not None)]
+    other = _same_artifact(record, there, store.url) if there is not None else None
+    journal, marks = _Journal(store), store.marks()
+    if other is not None and other.files != record.files:  # equal content in other files, none of which is here
+        _check_others(store, other, journal, marks, threads)
+        return Moved(url=store.url, already_there=True, num_moved=0, num_bytes=0)
+    todo = [row for row in record.files if not journal.holds(row, marks)]
     total = len(record.files)
     if on_progress:
         on_progress(total - len(todo), total)
-    num = 0
+
+    def arrive(row: FileRow) -> tuple[str, bool]:
+        mark = marks.get(row.path)
+        if mark is not None and other is not None and row.path not in journal and _is_there(store, row, mark):
+            return mark, False
+        return _send(store, home, row), True
+
+    sent: list[FileRow] = []
     with journal.kept():
-        for row, mark in in_parallel(lambda row: _send(store, home, row), todo, threads):
+        for num, (row, (mark, was_sent)) in enumerate(in_parallel(arrive, todo, threads), start=1):
             journal.add(row, mark)
-            num += 1
+            sent += [row] if was_sent else []
             if on_progress:
                 on_progress(total - len(todo) + num, total)
-    if there is None:
+    if other is None:
         store.write("record.json", content)
-    num_bytes = sum(row.num_bytes for row in todo)
-    return Moved(url=store.url, already_there=there is not None and not todo, num_moved=num, num_bytes=num_bytes)
+    return Moved(
+        url=store.url,
+        already_there=other is not None and not sent,
+        num_moved=len(sent),
+        num_bytes=sum(row.num_bytes for row in sent),
+    )
 
 
-def _is_same(record: Record, there: bytes, url: str) -> bool:
-    """Whether the pushed record lists the same files. Raises ArtifactError where it is another artifact."""
+def _is_there(store: Store, row: FileRow, mark: str) -> bool:
+    """Whether a file of a whole artifact that no journal tells of is the one that is listed: it is read to know."""
+    return mark.startswith(f"{row.num_bytes}:") and store.sha256(row.path) == row.sha256
+
+
+def _check_others(store: Store, other: Record, journal: "_Journal", marks: dict[str, str], threads: int) -> None:
+    """Raises ArtifactError where a file of the artifact there, which can not be sent from here, is damaged."""
+    todo = [row for row in other.files if not journal.holds(row, marks)]
+    with journal.kept():
+        for row, is_there in in_parallel(lambda row: _is_there(store, row, marks.get(row.path, "")), todo, threads):
+            if not is_there:
+                raise ArtifactError(
+                    f"{row.path} at {store.url} is missing or not the file that its record.json lists. Remove what is "
+                    f"there and push again."
+                )
+            journal.add(row, marks[row.path])
+
+
+def _same_artifact(record: Record, there: bytes, url: str) -> Record:
+    """The pushed record. Raises ArtifactError where it is another artifact."""
     try:
         other = Record.model_validate_json(there)
     except ValidationError:
@@ -71,7 +106,7 @@ def _is_same(record: Record, there: bytes, url: str) -> bool:
             f"{url} holds another {record.kind} '{record.name}@{record.version}' ({other.fingerprint[:12]}, here "
             f"{record.fingerprint[:12]}). A push never overwrites: choose a new version or another place."
         )
-    return other.files == record.files
+    return other
 
 
 def checked_hash(path: Path, row: FileRow, where: str) -> None:
@@ -115,14 +150,13 @@ class _Journal:
         self._saved_s, self._cost_s = 0.0, 0.0
         self._changed = False
 
-    def holds(self, row: FileRow, marks: dict[str, str], *, whole: bool) -> bool:
-        """Whether a file is there as it was sent; a `whole` artifact without a journal row counts by its size."""
-        mark, known = marks.get(row.path), self._rows.get(row.path)
-        if mark is None:
-            return False
-        if known is None:
-            return whole and mark.startswith(f"{row.num_bytes}:")
-        return known == [row.sha256, mark]
+    def __contains__(self, path: str) -> bool:
+        return path in self._rows
+
+    def holds(self, row: FileRow, marks: dict[str, str]) -> bool:
+        """Whether a file is there as it was sent; a mark that is a size alone proves nothing."""
+        mark = marks.get(row.path)
+        return mark is not None and not mark.endswith(":") and self._rows.get(row.path) == [row.sha256, mark]
 
     def add(self, row: FileRow, mark: str) -> None:
         """Note a file that arrived; saved at once where that is cheap."""

@@ -1,8 +1,8 @@
 """A folder of any fsspec store, with retries, and one sentence for what goes wrong there."""
 
 import errno
+import hashlib
 import random
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.transfer.hub_place import is_hub, parse_hub
+from dataengine.transfer.redaction import shown_url, without_secrets
 from schemas.errors import EngineError, TransferError, UsageError
 
 _WAITS_S = (0.5, 1.0, 2.0, 4.0)  # between five attempts; the clients below retry what they know on their own, too
 _FINAL_STATUS = range(400, 500)  # the server understood and refuses; but for these two
 _BUSY_STATUS = (408, 429)
 _TRANSPORT = ("botocore", "aiobotocore", "aiohttp", "httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
+_READ_BYTES = 1 << 20
 _NO_KEYS = ("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "LocalTokenNotFoundError")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`root` is a folder of `fs`, an fsspec file system; `url` names it to people and holds no password."""
+    """`root` is a folder of `fs`, an fsspec file system; `url` names it to people, without user, password and query."""
 
     fs: Any
     root: str
@@ -73,6 +75,21 @@ class Store:
 
         return attempt(call, f"{self.url}/{path}", "is fetched")
 
+    def sha256(self, path: str) -> str | None:
+        """Hex sha256 of the content of a file, which is read whole and kept nowhere; None where there is none."""
+
+        def call() -> str | None:
+            digest = hashlib.sha256()
+            try:
+                with self.fs.open(f"{self.root}/{path}", "rb") as file:
+                    while some := file.read(_READ_BYTES):
+                        digest.update(some)
+            except (FileNotFoundError, IsADirectoryError):
+                return None
+            return digest.hexdigest()
+
+        return attempt(call, f"{self.url}/{path}", "is read")
+
     def marks(self) -> dict[str, str]:
         """Every file of the folder, and a mark that changes when the file does: its size and its ETag or date."""
 
@@ -112,17 +129,22 @@ def open_store(url: str, options: Mapping[str, object]) -> Store:
     """The folder that `url` names. Raises UsageError for one that no installed file system speaks."""
     import fsspec
 
-    shown = re.sub(r"//[^/@]+:[^/@]+@", "//", url).rstrip("/")
+    shown = shown_url(url)
     if "://" not in url:
-        raise UsageError(f"'{url}' is no URL. Write e.g. s3://bucket/folder, file:///mnt/disk or hf://owner/name.")
+        raise UsageError(f"'{shown}' is no URL. Write e.g. s3://bucket/folder, file:///mnt/disk or hf://owner/name.")
     try:
         place = parse_hub(url).fsspec_url() if is_hub(url) else url
         fs, root = fsspec.core.url_to_fs(place, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as error:
-        raise UsageError(f"{shown} needs a package that is not installed ({error}). Install it.") from None
+        why = without_secrets(str(error))
+        raise UsageError(f"{shown} needs a package that is not installed ({why}). Install it.") from None
     except (ValueError, TypeError) as error:
         known = ", ".join(sorted(options)) or "none"
-        raise UsageError(f"{shown} can not be opened ({error}). Check the URL and the options ({known}).") from None
+        raise UsageError(
+            f"{shown} can not be opened ({without_secrets(str(error))}). Check the URL and the options ({known})."
+        ) from None
+    except EngineError:
+        raise
     except Exception as error:
         # The boundary to file systems of all makers: some connect when they are opened, and raise their own kinds.
         raise _said(error, shown, "is opened") from error
@@ -190,7 +212,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _said(error: Exception, url: str, doing: str) -> TransferError:
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     short = (text if len(text) <= 160 else text[:157] + "...").rstrip(".") or type(error).__name__
     status = _status(error)
     if type(error).__name__ in _NO_KEYS:

@@ -11,7 +11,7 @@ from raw_files import write_aloha_episode, write_metadata_csv
 from sqlalchemy import text
 
 from annotators.annotate import annotate
-from annotators.inputs import numbers_hash
+from annotators.inputs import numbers_hash, pictures_hash
 from annotators.ledger import Ledger, QueueFilter
 from annotators.ledger import ledger as ledger_module
 from annotators.ledger.engine import open_engine
@@ -228,6 +228,26 @@ def test_annotate_speaks_again_only_where_what_it_saw_changed(made: Workspace, u
         assert not stale(ledger)
         [states] = [row.seen for row in ledger.proposals(episode_ids=[next(iter(now(made, ONE)))])[:1]]
         assert states == (next(iter(now(made, ONE).values())),)
+
+
+def test_a_part_that_was_annotated_first_does_not_stand_for_the_whole(made: Workspace, url: str) -> None:
+    cut, whole = now(made, CUT)
+    with Ledger.open(url) as ledger:
+        asked = {"workspace": made, "backend": Perception(), "ledger": ledger, "workers": 0, "family": "generic"}
+        assert annotate(episodes=CUT, **asked).num_proposed == 2
+        again = annotate(episodes=ONE, **asked)
+        assert (again.num_proposed, again.num_skipped) == (1, 1)
+        ends = {row.proposal.payload.segments[-1].end_ns for row in ledger.proposals(episode_ids=[cut])}
+        assert ends == {800_000_000, END_NS}
+        assert annotate(episodes=ONE, **asked).num_skipped == 2
+        assert annotate(episodes=CUT, **asked).num_skipped == 2  # the whole covers its part
+        assert len(ledger.proposals(episode_ids=[whole])) == 1
+
+
+def test_pictures_are_the_same_ones_after_other_episodes_were_edited(made: Workspace) -> None:
+    one, edited = (pictures_hash(made, EpisodeSet.open(made, ref), "cam_high") for ref in (ONE, CUT))
+    assert one == edited
+    assert one != pictures_hash(made, EpisodeSet.open(made, BGR), "cam_high")
 
 
 def test_the_same_words_about_a_new_state_count_as_said_of_it() -> None:

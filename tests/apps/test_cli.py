@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from apps.cli.conversion import parse_share
 from apps.cli.data import parse_size
 from apps.cli.main import app
+from apps.cli.transfer import parse_options
 from dataengine.artifacts import Draft, begin
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
@@ -63,6 +64,13 @@ def test_every_verb_is_shown_in_the_readme_or_the_docs(verb: tuple[str, ...]) ->
         (("convert", ".", "--to", "a@1", "--max-rejected", "lots"), "'lots' is no share"),
         (("annotate", "nothing@1"), "RefError: no episodes 'nothing@1'"),
         (("simulate", "--image-size", "big"), "'big' is no size"),
+        (("verify", "sim@1", "raw/my data"), "the path comes first: dataengine verify 'raw/my data' sim@1"),
+        (("verify", "raw/sim"), "'raw/sim' names no dataset"),
+        (("verify", "sim@1", "--no-quality"), "leaves nothing to do"),
+        (("verify", "a@1", "--html", "nowhere/page.html"), "Make it first"),
+        (("convert", ".", "--adopt", "--codec", "libx264", "--to", "a@1"), "--adopt takes a dataset as it is"),
+        (("edit", "sim@1", "--where", "operator=ada", "--to", "sim@2"), "Give --set FIELD=VALUE too"),
+        (("pull", "ftp//nowhere"), "ftp//nowhere"),
     ],
 )
 def test_a_wrong_turn_is_one_sentence_and_exit_code_2(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
@@ -108,3 +116,20 @@ def test_shares_and_sizes_are_read_or_refused() -> None:
     for text in ("320", "0x10", "axb"):
         with pytest.raises(UsageError):
             parse_size(text)
+
+
+def test_keys_of_digits_and_of_json_stay_text_and_switches_do_not() -> None:
+    pairs = ["key=123456", "secret=1e5", "token=null", "password={}", "username=true", "endpoint_url=http://minio:9000"]
+    assert parse_options(pairs) == dict(pair.split("=") for pair in pairs)
+    typed = parse_options(["anon=true", "private=false", "port=22", 'client_kwargs={"verify": false}', "secret=a=b"])
+    assert typed == {
+        "anon": True,
+        "private": False,
+        "port": 22,
+        "client_kwargs": {"verify": False},
+        "secret": "a=b",
+    }
+    with pytest.raises(UsageError, match="option anon is no text"):
+        parse_options(["anon=False"])
+    with pytest.raises(UsageError, match="is no option"):
+        parse_options(["hello"])

@@ -33,10 +33,10 @@ class Repo:
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         return self.commits.get(oid)
 
-    def commit(self, files: dict[str, str]) -> str:
+    def commit(self, files: dict[str, str], branch: str = "main") -> str:
         oid = hashlib.sha1(f"{len(self.commits)}{sorted(files.items())}".encode()).hexdigest()
         self.commits[oid] = files
-        self.branches["main"] = oid
+        self.branches[branch] = oid
         return oid
 
 
@@ -51,6 +51,17 @@ class Hub:
     uploads: list[str] = field(default_factory=list)  # hashes of large files, as they came
     fail_uploads_after: int | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, name: str, files: dict[str, bytes]) -> None:
+        """A commit by someone else, with their own program."""
+        repo = self.repos.setdefault(name, Repo())
+        hashes = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+        self.blobs.update((hashes[path], content) for path, content in files.items())
+        repo.commit({**(repo.files("main") or {}), **hashes})
+
+    def read(self, name: str, path: str) -> bytes:
+        """A file of `main`."""
+        return self.blobs[(self.repos[name].files("main") or {})[path]]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -130,19 +141,28 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer({"id": name, "sha": oid, "private": False, "siblings": [], "tags": [], "downloads": 0})
         elif verb == "refs":
-            rows = {
+            refs = {
                 kind: [
                     {"name": key, "ref": f"refs/{kind}/{key}", "targetCommit": oid}
                     for key, oid in getattr(repo, kind).items()
                 ]
                 for kind in ("branches", "tags")
             }
-            self._answer({**rows, "converts": []})
+            self._answer({**refs, "converts": []})
         elif verb == "tag" and self.command == "DELETE":
             del repo.tags[tail]
             self._answer({})
         elif verb == "tag":
-            repo.tags[json.loads(body)["tag"]] = repo.branches[tail or "main"]
+            revision = tail or "main"
+            repo.tags[json.loads(body)["tag"]] = repo.branches.get(revision) or repo.tags.get(revision) or revision
+            self._answer({})
+        elif verb == "branch" and self.command == "DELETE":
+            del repo.branches[tail]
+            self._answer({})
+        elif verb == "branch" and tail in repo.branches:
+            self._answer({"error": "Reference already exists"}, 409)
+        elif verb == "branch":
+            repo.branches[tail] = repo.branches["main"]
             self._answer({})
         elif verb == "preupload":
             rows = [
@@ -151,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._answer({"files": rows})
         elif verb == "commit":
-            self._commit(name, repo, [json.loads(line) for line in body.splitlines()])
+            self._commit(name, repo, tail, [json.loads(line) for line in body.splitlines()])
         elif verb == "tree":
             revision, _, folder = tail.partition("/")
             self._tree(repo.files(revision), folder)
@@ -175,8 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._none("EntryNotFound")
 
-    def _commit(self, name: str, repo: Repo, lines: list[dict[str, Any]]) -> None:
-        files = dict(repo.files("main") or {})
+    def _commit(self, name: str, repo: Repo, branch: str, lines: list[dict[str, Any]]) -> None:
+        files = dict(repo.files(branch) or {})
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -188,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = value["oid"]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
-        oid = repo.commit(files)
+        oid = repo.commit(files, branch)
         self._answer({"commitUrl": f"{self.hub.url}/datasets/{name}/commit/{oid}", "commitOid": oid})
 
     def _row(self, path: str, oid: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Convert as a whole: rejected rows, kills, fingerprints, real recordings."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,3 +275,42 @@ def test_real_pusht_converts_whole(samples: Path, workspace: Workspace) -> None:
     assert EpisodeSet.open(workspace, ref).rate_hz == 10
     checked = verify(source_path=raw, ref=ref, workspace=workspace)
     assert checked.ok, [row for row in checked.rows if not row.ok]
+
+
+def test_a_renamed_copy_of_a_recording_is_no_second_demonstration(tmp_path: Path, workspace: Workspace) -> None:
+    raw = tmp_path / "raw"
+    first = raw_files.write_aloha_episode(raw / "episode_0.hdf5", num_frames=12, seed=1)
+    raw_files.write_aloha_episode(raw / "episode_1.hdf5", num_frames=12, seed=2)
+    shutil.copy(first, raw / "episode_2_copy.hdf5")
+    report = convert(source_path=raw, to=REF, workspace=workspace, rig="aloha", sink="zarr", max_rejected=0.5)
+    assert report.num_episodes == 2
+    assert [row.reason for row in report.rejected] == [
+        "episode_2_copy.hdf5: the same content as episode_0.hdf5. Remove the copy."
+    ]
+
+
+def test_the_one_reason_for_a_stopped_run_is_said_whole(tmp_path: Path, workspace: Workspace) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=3, bad=(1,))
+    with pytest.raises(RejectedError, match="camera 'cam_low' has 20 frames for 21 rows") as caught:
+        run(raw, workspace, sink="zarr")
+    assert "1 of 3 episodes were rejected (episode_1.hdf5: " in str(caught.value)
+
+
+def test_words_that_would_have_no_effect_are_refused(tmp_path: Path, workspace: Workspace) -> None:
+    raw = raw_files.write_aloha_episode(tmp_path / "raw" / "episode_0.hdf5", num_frames=12).parent
+    with pytest.raises(UsageError, match="--sink zarr does not make"):
+        convert(source_path=raw, to=REF, workspace=workspace, rig="aloha", sink="zarr", encoding=VideoEncoding(g=4))
+    with pytest.raises(UsageError, match="--sink lerobot does not make"):
+        convert(source_path=raw, to=REF, workspace=workspace, rig="aloha", sink="lerobot", frame_size=(64, 48))
+
+
+def test_a_raw_file_touched_between_a_kill_and_the_next_run_is_staged_again(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    raw = write_raw(tmp_path / "raw", num_episodes=3, bad=(1,))
+    with pytest.raises(RejectedError):  # two are staged, their pictures still in the raw files
+        run(raw, workspace, sink="zarr")
+    os.utime(raw / "episode_0.hdf5")
+    again = run(raw, workspace, sink="zarr", max_rejected=0.5)
+    fresh = run(raw, Workspace.at(tmp_path / "fresh"), sink="zarr", max_rejected=0.5)
+    assert fingerprints(again) == fingerprints(fresh)

@@ -16,10 +16,13 @@ from dataengine.artifacts import begin
 from dataengine.convert import convert
 from dataengine.executor import for_each_episode
 from dataengine.rig_files import load_rig
+from dataengine.sinks.packets import stat_of
+from dataengine.sinks.staged_columns import columns_path
 from dataengine.sinks.staging import StageFrames, StageVideos, load_staged
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import open_source
+from dataengine.sources.content import files_stamp
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected
 from schemas.errors import ArtifactError, RejectedError
@@ -89,7 +92,7 @@ def test_an_episode_that_was_only_touched_keeps_what_was_encoded(tmp_path: Path,
     raw = write_raw(tmp_path / "raw", num_episodes=2, bad=(1,))
     with pytest.raises(RejectedError):
         run(raw, workspace)
-    [folder] = [path for path in markers(workspace, "frames")[0].parent.iterdir() if path.is_dir()]
+    [folder] = [path for path in markers(workspace, "episodes")[0].parent.iterdir() if path.is_dir()]
     os.utime(raw / "episode_0.hdf5")
     with pytest.raises(RejectedError):
         run(raw, workspace)
@@ -188,7 +191,8 @@ def test_two_workers_with_the_same_episode_never_leave_a_moment_without_it(tmp_p
             stage_episode(episode, f"take_{take}", source.rig, (job,), stamp=word)
             staged = load_staged(job.root, f"take_{take}")
             assert staged is not None
-            assert len(list(staged.folder.iterdir())) == 3  # columns, and where the JPEGs of two cameras lie
+            assert columns_path(staged.folder).is_file()
+            assert len(list(staged.folder.iterdir())) == 2  # where the JPEGs of two cameras lie
         return take
 
     results = dict(for_each_episode(stage, ["one", "other"], workers=2))
@@ -245,3 +249,20 @@ def test_a_draft_that_can_not_begin_lets_go_of_the_lock_of_the_first(tmp_path: P
     assert not hasattr(draft, "fingerprint")
     with draft:
         pass
+
+
+def test_a_hard_link_is_no_change_of_a_file_and_a_rewrite_of_the_same_size_is(tmp_path: Path) -> None:
+    path = tmp_path / "take.mp4"
+    path.write_bytes(b"first")
+    before, stat = path.stat(), stat_of(path)
+    stamp = files_stamp([path], {})
+    time.sleep(0.02)  # a tick of the file system's clock
+    os.link(path, tmp_path / "backup.mp4")
+    assert path.stat().st_ctime_ns != before.st_ctime_ns
+    assert stat_of(path) == stat
+    linked = files_stamp([path], {})
+    time.sleep(0.02)
+    path.write_bytes(b"other")
+    assert stat_of(path) != stat
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # what mends a file may give it its old date again
+    assert files_stamp([path], {}) not in (stamp, linked)

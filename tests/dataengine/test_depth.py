@@ -98,7 +98,7 @@ def test_codes_are_those_lerobot_makes() -> None:
     ints = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     codes, beyond = DepthCode.of(spec, ints.dtype).codes(ints)
     assert np.array_equal(codes, quantize_depth(ints, video_backend=None))
-    assert beyond == (1 << 16) - 10_001
+    assert beyond == (1 << 16) - 10_001 + 9  # farther than 10 m, and 1 to 9 mm
     metres = (ints / np.float32(1000)).astype(np.float32)
     assert np.array_equal(DepthCode(unit_m=1.0, unit="m").codes(metres)[0], quantize_depth(metres, video_backend=None))
     tenths, _ = DepthCode(unit_m=0.0001, unit="mm").codes(np.asarray([[12_340]], np.uint16))

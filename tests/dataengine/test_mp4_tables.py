@@ -185,8 +185,10 @@ def test_a_cut_shows_just_the_pictures_asked_for_and_encodes_only_what_it_goes_t
     if first in starts and (first + num_frames in starts or first + num_frames == 60):
         assert num_encoded == 0
     if codec == "libsvtav1":
-        head = min([start for start in starts if start >= first], default=first + num_frames) - first
-        assert num_encoded == (head if head < num_frames else num_frames)
+        stop = first + num_frames  # a torn group of AV1 may hold pictures that come later, so its start is encoded too
+        begin = min([start for start in starts if start >= first], default=stop)
+        end = stop if stop == 60 else max(start for start in starts if start <= stop)
+        assert num_encoded == (num_frames if end <= begin else begin - first + stop - end)
     with av.open(str(tmp_path / "cut.mp4")) as container:  # random access too
         stream = container.streams.video[0]
         for number in range(num_frames - 1, -1, -7):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dataengine.quality.camera_facts import camera_facts
 from dataengine.quality.checking import judge
 from dataengine.quality.facts import measure
 from dataengine.quality.limits import QualityLimits, load_limits
 from dataengine.quality.recordings import Recording
 from dataengine.quality.rows import Check, QualityReport, QualityRow
-from dataengine.quality.thumbnails import Thumbnail, thumbnail
+from dataengine.quality.set_checks import candidates
+from dataengine.quality.thumbnails import Thumbnail, thumbnail, video_thumbnails
+from dataengine.sinks.video_encoding import VideoEncoding, VideoWriter
 from schemas.episodes import StreamSkew
 from schemas.errors import UsageError
 from schemas.refs import Ref
@@ -281,3 +284,69 @@ def test_limits_come_from_a_small_file_and_nonsense_is_refused(tmp_path: Path) -
             load_limits(path)
     with pytest.raises(UsageError, match="no file of limits"):
         load_limits(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("num_episodes", [500, 1000])
+def test_episodes_that_start_alike_are_not_each_compared_with_all_others(num_episodes: int) -> None:
+    random = np.random.default_rng(0)
+    rest = random.integers(0, 2**63, 20, dtype=np.uint64)  # rows that all episodes hold
+    hashes = [np.concatenate([rest, random.integers(0, 2**63, 40, dtype=np.uint64)]) for _ in range(num_episodes)]
+    hashes[300] = np.concatenate([rest, hashes[200][30:], hashes[7][20:25]])
+    found = dict(candidates(hashes))
+    assert sum(map(len, found.values())) <= 4 * num_episodes
+    assert found[300][0] == 200
+
+
+@pytest.mark.parametrize("size", [(48, 64), (240, 320)])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        VideoEncoding(),
+        VideoEncoding(g=30, preset="8"),
+        VideoEncoding(codec="libx264", preset="medium"),
+        VideoEncoding(codec="libx264", preset="medium", g=30),
+    ],
+    ids=lambda row: f"{row.codec}-g{row.g}",
+)
+def test_a_frozen_camera_is_found_through_the_noise_of_an_encoder(
+    tmp_path: Path, encoding: VideoEncoding, size: tuple[int, int]
+) -> None:
+    num_frames, rate_hz = 200, 50
+    state = np.arange(num_frames, dtype=np.float32)[:, None]
+
+    def freezes(shown: Callable[[int], int]) -> list[tuple[int, int]]:
+        path = tmp_path / "video.mp4"
+        with VideoWriter(path, width=size[1], height=size[0], rate_hz=rate_hz, encoding=encoding, threads=1) as writer:
+            for frame in range(num_frames):
+                writer.add(_sharp(shown(frame), *size))
+        thumbnails = video_thumbnails(path, rate_hz, 0, num_frames, 10)
+        facts = camera_facts(thumbnails, state, num_frames=num_frames, difference=1.0, least_frames=25)
+        return [(row.frame, row.num_frames) for row in facts.freezes]
+
+    assert freezes(lambda frame: frame) == []
+    start, length = freezes(lambda frame: min(frame, 40) if frame < 140 else frame)[0]
+    assert 30 <= start <= 60
+    assert 80 <= length <= 110
+    assert freezes(lambda frame: 0)[0][1] >= 180
+
+
+def test_a_robot_that_rests_and_then_moves_what_is_hardly_seen_freezes_no_camera() -> None:
+    """Pictures of video: half of them are the same while it rests, the others change by less than noise may."""
+    scene = np.full((240, 320, 3), 90, np.uint8)
+    shown = []
+    for number in range(20):
+        picture = scene.copy()
+        picture[100:120, 100:120] += 0 if number < 10 else number - 9
+        shown.append(thumbnail(number * 10, picture, encoded=True))
+    state = np.concatenate([np.zeros(95), np.arange(105)])[:, None].astype(np.float32)
+    facts = camera_facts(shown, state, num_frames=200, difference=0.5, least_frames=25)
+    assert [row.moved.max() for row in facts.freezes if row.num_frames > 95] == [0.0]
+
+
+def _sharp(step: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Steep edges in all colours, which cost an encoder most, and a block that moves over them."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    picture = np.stack([columns * 3 + step * 2, rows * 4, np.full_like(rows, 40)], axis=2).astype(np.uint8)
+    left = (5 + step) % (width - 14)
+    picture[height // 2 : height // 2 + 10, left : left + 8] = (255, 0, 0)
+    return picture

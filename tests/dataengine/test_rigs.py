@@ -75,6 +75,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     [
         (("rate_hz: 50", "rate_hz: -1"), "mylab.yaml: rate_hz is wrong (input should be greater than 0, got '-1')"),
         (("rate_hz: 50", "rate_hz: null"), "mylab.yaml: rate_hz is wrong"),
+        (("rate_hz: 50", "rate_hz: 1000000000"), "rate_hz is 1000000000; at most 10000 rows a second are read"),
         (("rate_hz: 50", ""), "mylab.yaml: rate_hz is missing. Add it."),
         (("rate_hz: 50", "rate_hz: 50\ncamera: {}"), "camera is no field of a rig. Did you mean 'cameras'?"),
         (("{key: action}", "{key: action, unit: rad, names: 3}"), "features.action.names is wrong"),
@@ -85,6 +86,33 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
 )
 def test_a_wrong_rig_is_answered_in_one_sentence(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     assert message in wrong(tmp_path, GOOD.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "message"),
+    [
+        (
+            "aloha_hdf5",
+            "clock: {max_age_s: 0.5}",
+            "'clock' has max_age_s, read from mcap, ros1_bag, ros2_bag, diffusion",
+        ),
+        ("rlds", "clock: {stamp: log}", "clock has reference or stamp, read from mcap, ros1_bag, ros2_bag only"),
+        ("umi_zarr", "clock: {reference: action}", "clock has reference or stamp, read from mcap"),
+        ("lerobot_v30", "cameras: {top: {key: top, max_age_s: 1}}", "'top' has max_age_s, read from mcap"),
+        ("diffusion_zarr", "clock: {max_age_s: 0.5}\ncameras: {top: {key: top, max_age_s: 1}}", None),
+        ("ros2_bag", "clock: {max_age_s: 0.5, stamp: log, reference: action}", None),
+        ("aloha_hdf5", "clock: {max_age_s: 0.1, stamp: header}", None),
+    ],
+)
+def test_a_clock_that_the_source_does_not_honour_is_refused(
+    tmp_path: Path, source: str, line: str, message: str | None
+) -> None:
+    text = GOOD.replace("aloha_hdf5", source) + line
+    if message is not None:
+        assert message in wrong(tmp_path, text)
+        return
+    (tmp_path / "mylab.yaml").write_text(text)
+    assert load_rig(str(tmp_path / "mylab.yaml")).source == source
 
 
 def test_an_end_effector_that_points_nowhere_is_answered_in_one_sentence(tmp_path: Path) -> None:

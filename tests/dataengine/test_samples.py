@@ -67,7 +67,7 @@ SAMPLES: dict[str, Converts | Refused] = {
     "lerobot_v1_tests/xarm_push_medium_replay": NO_DATA,
     "lichtblick_mcap": Refused(error=RigError, words=("recordings state no rate", "dataengine inspect")),
     "octo_bridge_rlds": Converts(
-        rig="bridge", episodes=25, frames=250, rejected=25, reason="the same episode id as train-00000/000006"
+        rig="bridge", episodes=25, frames=250, rejected=25, reason="the same content as train-00000/000006"
     ),
     "openarm_fixture": Refused(error=SourceError, words=("an OpenArm dataset", "is not read yet")),
     "plotjuggler": Refused(error=SourceError, words=("ros1_bag", "ros2_bag", "a single file")),

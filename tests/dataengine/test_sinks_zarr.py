@@ -14,7 +14,7 @@ from PIL import Image
 
 from dataengine.convert import convert
 from dataengine.frame_store import SHARD_FRAMES, FrameStore
-from dataengine.sinks.frame_shards import write_shard
+from dataengine.sinks.frame_shards import Stretch, write_shard
 from dataengine.sinks.pictures import check_jpeg
 from dataengine.workspace import Workspace
 from schemas.episodes import CameraSpec
@@ -151,3 +151,28 @@ def test_a_hole_in_a_shard_is_an_error_not_a_black_picture(tmp_path: Path, works
     write_shard(path / "cam_high/c/0/0/0/0", [FrameStore.open(path).jpeg("cam_high", row) for row in range(7)])
     with pytest.raises(ArtifactError, match="no picture at row 7"):
         FrameStore.open(path).frame("cam_high", 7)
+
+
+def test_a_shard_holds_pictures_from_anywhere_in_files_byte_for_byte(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 255, 6 << 20, dtype=np.uint8).tobytes()
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(content[::-1])
+    near = [(7 + 60_000 * number, 50_000 + number) for number in range(40)]  # more than a buffer, with padding between
+    places = [*near, (3 << 20, 100), (2 << 20, 2 << 20), (5, 1), (6, 90), (1 << 20, 1 << 20)]  # far, back, and large
+    offsets, sizes = np.asarray(places, np.int64).T
+    pieces: list[Stretch | bytes] = [
+        Stretch(path=tmp_path / "a", offsets=offsets, sizes=sizes),
+        b"one alone",
+        Stretch(path=tmp_path / "b", offsets=offsets[:2], sizes=sizes[:2]),
+    ]
+    write_shard(tmp_path / "shard", pieces)
+    wanted = [content[start : start + size] for start, size in places]
+    wanted += [b"one alone", *(content[::-1][start : start + size] for start, size in places[:2])]
+    shard = (tmp_path / "shard").read_bytes()
+    index = np.frombuffer(shard[-SHARD_FRAMES * 16 - 4 : -4], "<u8").reshape(SHARD_FRAMES, 2)
+    assert [shard[start : start + size] for start, size in index[: len(wanted)].tolist()] == wanted
+    assert (index[len(wanted) :] == 2**64 - 1).all()
+    with pytest.raises(OSError, match="ended 8 bytes early"):
+        write_shard(
+            tmp_path / "short", [Stretch(path=tmp_path / "a", offsets=np.array([(6 << 20) - 2]), sizes=np.array([10]))]
+        )

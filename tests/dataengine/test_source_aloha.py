@@ -232,7 +232,8 @@ def test_a_camera_that_no_file_has_is_the_rigs_fault(tmp_path: Path) -> None:
     with pytest.raises(RigError) as caught:
         open_source(tmp_path, rig)
     assert str(caught.value) == (
-        "camera 'top' not in ep_3.hdf5 (has: cam_high, cam_low). Name it under cameras: in rigs/mylab.yaml"
+        "camera 'top' reads observations/images/top, not in ep_3.hdf5 (has: cam_high, cam_low). "
+        "Correct its key under cameras: in rig 'mylab'"
     )
 
 
@@ -295,6 +296,19 @@ def test_a_csv_by_episode_number_and_its_faults(tmp_path: Path) -> None:
     (raw / "metadata.csv").unlink()
     with pytest.raises(RigError, match=r"metadata.csv, which is not in raw/"):
         open_source(raw, rig)
+
+
+@pytest.mark.parametrize("column", ["opertor", "Operator", "license", "tasks"])
+def test_a_mistyped_column_of_a_csv_is_refused_and_a_column_of_notes_is_not(tmp_path: Path, column: str) -> None:
+    raw = write_aloha_folder(tmp_path / "raw", num_frames=3)
+    others = {"notes": "sunny", "date": "monday", "tags": "x", "station_id": "7", "operator_age": "30"}
+    write_metadata_csv(raw, [{"file": f"episode_{index}", **others} for index in range(3)])
+    assert open_source(raw, load_rig("aloha_sim")).read("episode_1.hdf5").meta.operator == "unknown"
+    write_metadata_csv(raw, [{"file": f"episode_{index}", **others, column: "eve"} for index in range(3)])
+    with pytest.raises(
+        RigError, match=rf"metadata.csv has a column '{column}'. Did you mean '(operator|licence|task)'"
+    ):
+        open_source(raw, load_rig("aloha_sim"))
 
 
 def test_a_csv_row_and_an_episode_that_do_not_find_each_other_are_never_silent(tmp_path: Path) -> None:

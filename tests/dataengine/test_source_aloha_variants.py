@@ -294,3 +294,15 @@ def test_the_survey_shows_depth_and_its_draft_converts_once_answered(tmp_path: P
     (tmp_path / "mylab.yaml").write_text(draft.replace("channel_order: unknown", "channel_order: rgb"))
     episode = open_source(tmp_path / "raw", load_rig(str(tmp_path / "mylab.yaml"))).read("episode_0.h5")
     assert set(episode.cameras) >= {"cam_high", "cam_low"}
+
+
+def test_a_jpeg_of_another_size_among_equal_ones_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    path = write_aloha_episode(tmp_path / "episode_0.hdf5")
+    with h5py.File(path, "a") as file:
+        rows = file["observations/images/cam_high"]
+        row = rows[4]
+        size = bytes(row).index(b"\xff\xc0") + 5  # of the frame header: height and width, two bytes each
+        row[size + 2 : size + 4] = 0, 32
+        rows[4] = row
+    with pytest.raises(EpisodeError, match=r"camera 'cam_high': a 32x48 YCbCr JPEG where 64x48 colour was declared"):
+        open_source(tmp_path, load_rig("aloha")).read("episode_0.hdf5")

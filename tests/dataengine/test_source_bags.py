@@ -2,11 +2,13 @@
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from raw_bags import (
     ROS1_COMPRESSED_IMAGE,
     ROS1_JOINT_STATE,
@@ -21,8 +23,9 @@ from raw_recordings import JOINTS, START_NS, joint_state, state_at, teleop_rows,
 
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
+from dataengine.inspection import inspect_path
 from dataengine.rig_files import load_rig
-from dataengine.sources import detect, open_source
+from dataengine.sources import detect, open_source, ros2_bag
 from dataengine.verification import verify
 from dataengine.workspace import Workspace
 from schemas.episodes import Episode
@@ -142,22 +145,61 @@ def metadata_yaml(*files: str, **more: str) -> str:
     )
 
 
-def test_a_split_bag_is_one_episode_with_and_without_its_metadata(tmp_path: Path) -> None:
+def test_a_split_bag_is_one_episode_where_its_metadata_lists_the_parts(tmp_path: Path) -> None:
     names = [f"a/run/run_{part}.db3" for part in range(3)]
     db3_parts(tmp_path / "a/run", 45, 3, metadata_yaml(*(Path(name).name for name in names)))
-    db3_parts(tmp_path / "b/run", 45, 3, None)
     db3_parts(tmp_path / "c/run", 45, 1, None)
     source = open_source(tmp_path, rig("ros2_bag"))
-    assert source.names() == ["a/run", "b/run", "c/run"]
-    a, b, c = (source.read(name) for name in source.names())
-    assert a.num_frames == b.num_frames == c.num_frames == 45
-    assert jpegs(a) == jpegs(b) == jpegs(c) == [jpeg(frame) for frame in pictures(45)]
+    assert source.names() == ["a/run", "c/run/run_0.db3"]
+    a, c = (source.read(name) for name in source.names())
+    assert a.num_frames == c.num_frames == 45
+    assert jpegs(a) == jpegs(c) == [jpeg(frame) for frame in pictures(45)]
     assert a.columns["observation.state"].tobytes() == c.columns["observation.state"].tobytes()
     assert "a/run stores no type definitions; those of ros2_humble are taken" in a.imported["alignment"]
-    assert "b/run: no metadata.yaml; 3 numbered files are taken as one recording" in b.imported["alignment"]
     (tmp_path / "a/run/run_1.db3").unlink()
     with pytest.raises(EpisodeError, match=r"a/run: metadata\.yaml lists run_1\.db3, which is not there"):
         open_source(tmp_path, rig("ros2_bag")).read("a/run")
+
+
+def test_recordings_numbered_after_their_folder_are_not_merged_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "raw/pick"
+    for number in range(3):  # three demonstrations, saved by a person under the folder's name
+        write_db3(folder / f"pick_{number}.db3", cdr_messages(teleop_rows(pictures(20, seed=number), jpeg)))
+    source = open_source(tmp_path / "raw", rig("ros2_bag"))
+    assert source.names() == ["pick/pick_0.db3", "pick/pick_1.db3", "pick/pick_2.db3"]
+    first = source.read("pick/pick_1.db3")
+    assert jpegs(first) == [jpeg(frame) for frame in pictures(20, seed=1)]
+    note = "pick: pick_0.db3 to pick_2.db3 are named like the parts of one split recording, but no metadata.yaml lists"
+    assert any(row.startswith(note) for row in first.imported["alignment"])
+    assert sum(record.getMessage().startswith(note) for record in caplog.records) == 1
+    assert any(row.startswith(note) for row in inspect_path(tmp_path / "raw").notes)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_compressed_message_that_unpacks_to_more_than_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    rows = sorted(teleop_rows(pictures(12), jpeg), key=lambda row: row[0])
+    pack = zstandard.ZstdCompressor(write_content_size=said).compress
+    messages = cdr_messages(rows)
+    path = write_db3(tmp_path / "run/run_0.db3", messages)
+    with closing(sqlite3.connect(path)) as database, database:
+        for key, data in database.execute("SELECT id, data FROM messages").fetchall():
+            database.execute("UPDATE messages SET data = ? WHERE id = ?", (pack(data), key))
+    (tmp_path / "run/metadata.yaml").write_text(
+        metadata_yaml("run_0.db3", compression_mode="MESSAGE", compression_format="zstd")
+    )
+    source = open_source(tmp_path / "run", rig("ros2_bag"))
+    assert jpegs(source.read("run")) == [jpeg(frame) for frame in pictures(12)]
+    with closing(sqlite3.connect(path)) as database, database:
+        number = database.execute("SELECT id FROM topics WHERE name = '/joint_states'").fetchone()[0]
+        bomb = pack(b"\0" * (3 << 20))
+        database.execute("UPDATE messages SET data = ? WHERE topic_id = ?", (bomb, number))
+    monkeypatch.setattr(ros2_bag, "_MAX_MESSAGE_BYTES", 1 << 20)
+    with pytest.raises(EpisodeError, match="a message unpacks to more than 1 MiB"):
+        source.read("run")
 
 
 def test_a_database_whose_journal_was_not_written_back_is_refused(tmp_path: Path) -> None:
@@ -213,7 +255,7 @@ def test_a_rosbag2_folder_of_mcap_files_is_one_episode_and_loose_ones_are_many(t
 
 
 def test_an_id_survives_moving_and_another_rig_and_a_stamp_follows_the_file(tmp_path: Path) -> None:
-    db3_parts(tmp_path / "here/run", 20, 2, None)
+    db3_parts(tmp_path / "here/run", 20, 2, metadata_yaml("run_0.db3", "run_1.db3"))
     first = open_source(tmp_path / "here", rig("ros2_bag"))
     shutil.copytree(tmp_path / "here", tmp_path / "there/deep")
     again = open_source(tmp_path / "there", rig("ros2_bag", rate_hz=15, clock={}, cameras={}))
@@ -234,8 +276,8 @@ def test_two_formats_in_one_folder_are_listed_and_a_file_may_be_named(tmp_path: 
 
 
 def test_a_csv_names_recordings_by_file_or_folder(tmp_path: Path) -> None:
-    db3_parts(tmp_path / "run_a", 12, 1, None)
-    db3_parts(tmp_path / "run_b", 12, 1, None)
+    db3_parts(tmp_path / "run_a", 12, 1, metadata_yaml("run_a_0.db3"))
+    db3_parts(tmp_path / "run_b", 12, 1, metadata_yaml("run_b_0.db3"))
     (tmp_path / "who.csv").write_text("file,operator\nrun_a,ana\nrun_b,bo\n")
     source = open_source(tmp_path, rig("ros2_bag", metadata={"csv": "who.csv"}))
     assert [source.read(name).meta.operator for name in source.names()] == ["ana", "bo"]
@@ -316,7 +358,7 @@ def test_real_rosbag2_folders_are_grouped_as_they_were_recorded(samples: Path) -
     assert any("metadata.yaml names rosbag2_2020_05_03" in note for note in episode.imported["alignment"])
     with pytest.raises(SourceError, match=r"definition of test_msgs/msg/BasicTypes"):
         open_source(samples / BAG2 / "sqlite3/convert_a", low_dim("ros2_bag", "b_basictypes.int32_value", 500))
-    with pytest.raises(SourceError, match=r"multiple_files has no robot state: /chatter \(String\)"):
+    with pytest.raises(SourceError, match=r"multiple_files_0.mcap has no robot state: /chatter \(String\)"):
         open_source(samples / BAG2 / "mcap/reindex_test_bags/multiple_files", None)
     numbers = open_source(samples / BAG2 / "mcap/convert_a", low_dim("mcap", "b_basictypes.int32_value", 500))
     assert numbers.read("convert_a").num_frames == 50

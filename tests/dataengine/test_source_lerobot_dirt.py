@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,69 @@ def test_pictures_inside_the_parquet_are_read_and_jpegs_passed_through(tmp_path:
     else:
         assert np.array_equal(np.stack(list(stream.arrays())), frames)
     assert [camera.encoding for camera in inspect_path(root).cameras] == ["jpeg" if encoding == "JPEG" else "raw"]
+
+
+def test_a_path_in_a_row_that_leads_out_of_the_dataset_is_not_opened(tmp_path: Path) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(1,), cameras=())
+    key = "observation.image"
+    edit_feature(root, key, dtype="image", shape=[48, 64, 3])
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "secret.png")
+    edit_table(root, lambda table: table.append_column(key, pa.array([{"bytes": None, "path": "x"}])))
+    (root / "blob.png").symlink_to(tmp_path / "secret.png")  # as in a hub's cache
+    os.mkfifo(root / "pipe.png")
+
+    def first(path: str) -> Any:
+        edit_table(root, lambda table: table.drop_columns(key).append_column(key, pa.array([{"path": path}], cell)))
+        return open_source(root, None).read("episode_000000").cameras["image"]
+
+    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    assert np.array_equal(next(iter(first("blob.png").arrays())), pictures(1)[0])
+    for path in ("../secret.png", str(tmp_path / "secret.png"), f"{root}/../secret.png", "images/../../secret.png"):
+        with pytest.raises(EpisodeError, match=r"is not in the dataset's folder. Drop the episode"):
+            first(path)
+    for path in ("pipe.png", "data"):
+        with pytest.raises(EpisodeError, match=r"which can not be read"):
+            first(path)
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("data/{episode_index.nope}/x.parquet", "cannot be filled"),
+        ("data/{episode_index.__class__}/x.parquet", "cannot be filled"),
+        ("data/{episode_index[0]}/x.parquet", "cannot be filled"),
+        ("data/{episode_index:099999999d}.parquet", "cannot be filled"),
+        ("data/{episode_index!r}.parquet", "cannot be filled"),
+        ("data/{}/x.parquet", "cannot be filled"),
+        ("data/{nope}/x.parquet", "cannot be filled"),
+        ("data/{episode_index/x.parquet", "cannot be filled"),
+        ("/etc/{episode_index}.parquet", "is not in the dataset's folder"),
+        ("../{episode_index}.parquet", "is not in the dataset's folder"),
+        ("data/../../{episode_index:06d}.parquet", "is not in the dataset's folder"),
+    ],
+)
+def test_a_path_template_is_filled_plainly_and_stays_inside(tmp_path: Path, template: str, sentence: str) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(2,))
+    edit_info(root, data_path=template)
+    with pytest.raises(SourceError, match=sentence):
+        open_source(root, None)
+
+
+def test_an_id_survives_the_removal_of_an_episode_before_it(tmp_path: Path) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(5, 6), tasks=("Open it.", "Close it."))
+    before = open_source(root, None).read("episode_000001").meta
+    for suffix in ("parquet", "mp4"):
+        for path in root.rglob(f"episode_000001.{suffix}"):
+            path.replace(path.with_name(f"episode_000000.{suffix}"))
+    zeros = np.zeros(6, np.int64)
+    columns = {"episode_index": zeros, "task_index": zeros, "index": np.arange(6)}
+    edit_table(root, lambda table: pa.table({**{name: table[name] for name in table.column_names}, **columns}))
+    (root / "meta/episodes.jsonl").write_text(json.dumps({"episode_index": 0, "tasks": ["Close it."], "length": 6}))
+    (root / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "Close it."}))
+    after = open_source(root, None).read("episode_000000").meta
+    assert (after.episode_id, after.task) == (before.episode_id, "Close it.")
+    edit_table(root, lambda table: table.set_column(2, "timestamp", pa.array(np.arange(6) * 0.04, pa.float32())))
+    assert open_source(root, None).read("episode_000000").meta.episode_id != before.episode_id  # recorded times
 
 
 def test_a_damaged_picture_inside_the_parquet_names_its_row(tmp_path: Path) -> None:

@@ -39,11 +39,12 @@ def write_v1(
     start_s: float = 0.0,
     skip_at: int | None = None,
     png: bool = False,
+    seed: int = 0,
 ) -> Path:
     """train/*.arrow streams of `rows_per_file` rows, meta_data/, videos/, as LeRobot 1.6 left them.
 
     `declared` are the lengths in episode_data_index; `start_s` shifts the rows' times in their videos; `skip_at` is a
-    row from which on one picture is passed over; `png` stores the pictures in the rows.
+    row from which on one picture is passed over; `png` stores the pictures in the rows; `seed` is the first episode's.
     """
     import io
 
@@ -54,7 +55,7 @@ def write_v1(
     for episode, length in enumerate(lengths):
         path = f"videos/{CAMERA}_episode_{episode:06d}.mp4"
         extra = round(start_s * rate_hz) + (skip_at is not None)
-        frames = pictures(length + extra, seed=episode)
+        frames = pictures(length + extra, seed=seed + episode)
         if not png:
             write_mp4(root / path, frames, rate_hz=rate_hz)
         for index in range(length):
@@ -63,8 +64,8 @@ def write_v1(
             place = index + (skip_at is not None and index >= skip_at)
             video = {"path": path, "timestamp": np.float32(start_s + place / rate_hz)}
             columns[CAMERA].append({"bytes": buffer.getvalue(), "path": None} if png else video)
-        columns["observation.state"] += list(trajectory(length, 3, seed=episode))
-        columns["action"] += list(trajectory(length, 3, seed=episode + 20))
+        columns["observation.state"] += list(trajectory(length, 3, seed=seed + episode))
+        columns["action"] += list(trajectory(length, 3, seed=seed + episode + 20))
         numbers["episode_index"] += [episode] * length
         numbers["frame_index"] += range(length)
         numbers["timestamp"] += (np.arange(length) / rate_hz).astype(np.float32).tolist()
@@ -246,3 +247,30 @@ def test_the_real_pusht_set_converts_and_the_205_absent_episodes_are_rows_in_rej
     [episode_id] = dataset.ids()
     assert np.array_equal(dataset.columns(episode_id)["action"], episode.columns["action"])
     assert verify(source_path=root, ref=ref, workspace=workspace, rig=rig, workers=1).ok
+
+
+@pytest.mark.parametrize("png", [True, False])
+def test_an_id_survives_the_removal_of_an_episode_before_it(tmp_path: Path, png: bool) -> None:
+    both = write_v1(tmp_path / "both", lengths=(8, 11), png=png)
+    one = write_v1(tmp_path / "one", lengths=(11,), png=png, seed=1)
+    rig = rig_of(both, tmp_path)
+    second, alone = open_source(both, rig).read("episode_000001"), open_source(one, rig).read("episode_000000")
+    assert np.array_equal(second.columns["action"], alone.columns["action"])
+    assert second.meta.episode_id == alone.meta.episode_id
+    assert open_source(both, rig).read("episode_000000").meta.episode_id != alone.meta.episode_id
+
+
+def test_a_row_that_names_a_video_elsewhere_is_refused(tmp_path: Path) -> None:
+    root = write_v1(tmp_path / "raw", lengths=(8,))
+    rig = rig_of(root, tmp_path)
+    for path in (root / "train").glob("*.arrow"):
+        with pa.ipc.open_stream(path.read_bytes()) as reader:
+            table = reader.read_all()
+        cells = [{**cell, "path": f"../raw/{cell['path']}"} for cell in table[CAMERA].to_pylist()]
+        table = table.set_column(0, table.schema.field(CAMERA), pa.array(cells, table.schema.field(CAMERA).type))
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    source = open_source(root, rig)
+    assert list(source.stamps()) == ["episode_000000"]
+    with pytest.raises(EpisodeError, match=r"its rows name \.\./raw/videos/.* which is not in the dataset's folder"):
+        source.read("episode_000000")

@@ -191,7 +191,9 @@ def test_a_rig_that_contradicts_info_json_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RigError, match=r"says 50 Hz, but meta/info.json says 30"):
         open_source(root, changed(rate_hz=50))
-    with pytest.raises(RigError, match=r"camera 'top' not in meta/info.json \(has: observation.images.cam_high\)"):
+    with pytest.raises(
+        RigError, match=r"camera 'top' reads top, not in meta/info.json \(has: observation.images.cam_high\)"
+    ):
         open_source(root, changed(cameras={"top": {"key": "top"}}))
     swapped = {"action": {"key": "action", "names": ["joint_0", "joint_2", "joint_1", "joint_3"]}}
     with pytest.raises(

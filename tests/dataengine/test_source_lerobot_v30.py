@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,7 +21,7 @@ from dataengine.inspection import inspect_path
 from dataengine.rig_files import load_rig
 from dataengine.sinks.pictures import pictures as decoded
 from dataengine.sources import detect, open_source
-from dataengine.sources.lerobot_rows import EpisodeRows, Piece
+from dataengine.sources.lerobot_rows import EpisodeRows, Piece, find_episode
 from dataengine.verification import verify
 from dataengine.workspace import Workspace
 from schemas.episodes import VideoFile
@@ -111,6 +112,51 @@ def test_ids_follow_the_content_not_the_rig_the_place_or_the_metadata(original: 
         root / DATA, lambda table: replaced(table, "action", [[*row[:3], 9.0] for row in table["action"].to_pylist()])
     )
     assert not set(ids(root)) & set(before)
+
+
+def test_an_id_survives_the_removal_of_an_episode_before_it(with_images: Path, tmp_path: Path) -> None:
+    before = open_source(with_images, None).read("episode_000001").meta.episode_id
+    root = copied(with_images, tmp_path / "less")
+
+    def renumbered(table: pa.Table) -> pa.Table:
+        kept = table.filter(pc.equal(table["episode_index"], 1))
+        for column in ("index", "dataset_from_index", "dataset_to_index"):
+            if column in kept.column_names:
+                kept = replaced(kept, column, [value - 5 for value in kept[column].to_pylist()])
+        return replaced(kept, "episode_index", [0] * len(kept))
+
+    edit_parquet(root / DATA, renumbered)
+    edit_parquet(root / EPISODES, renumbered)
+    source = open_source(root, None)
+    assert source.names() == ["episode_000000"]
+    assert source.read("episode_000000").meta.episode_id == before
+
+
+def test_the_footer_of_a_shared_file_is_read_once_for_all_its_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.parquet"
+    numbers = np.repeat(np.arange(300), 3)
+    pq.write_table(pa.table({"episode_index": numbers, "x": numbers * 2.0}), path, row_group_size=200)
+    parsed = []
+    for name in ("read_metadata", "read_schema", "ParquetFile"):
+        real = getattr(pq, name)
+
+        def counted(*args: Any, real: Any = real, **more: Any) -> Any:
+            if more.get("metadata") is None:
+                parsed.append(args)
+            return real(*args, **more)
+
+        monkeypatch.setattr(pq, name, counted)
+    for episode in range(300):
+        piece = find_episode(path, episode, "it")
+        assert piece == Piece(path=path, first=3 * episode, num=3)
+        rows = EpisodeRows(label="it", pieces=(piece,))
+        assert rows.read(["x"])["x"].to_pylist() == [2.0 * episode] * 3
+    assert len(parsed) <= 2
+    assert find_episode(path, 300, "it") is None
+    pq.write_table(pa.table({"episode_index": numbers[::-1], "x": numbers}), path)  # another file at the same place
+    assert find_episode(path, 299, "it") == Piece(path=path, first=0, num=3)
 
 
 def test_a_digest_is_that_of_the_values_in_whatever_row_group_list_type_or_file(tmp_path: Path) -> None:

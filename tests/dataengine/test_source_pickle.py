@@ -70,6 +70,14 @@ def test_an_episode_is_read_named_and_converted(tmp_path: Path, workspace: Works
     assert verify(source_path=tmp_path / "raw", ref=ref, workspace=workspace, workers=1).ok
 
 
+def test_an_id_survives_the_removal_of_a_demo_before_it(tmp_path: Path) -> None:
+    write(tmp_path / "all/door.pickle", [demo(12), demo(9, seed=4)])
+    write(tmp_path / "less/door.pickle", [demo(9, seed=4)])
+    sources = [open_source(tmp_path / name, load_rig("dapg_door")) for name in ("all", "less")]
+    ids = [source.read(source.names()[-1]).meta.episode_id for source in sources]
+    assert ids[0] == ids[1]
+
+
 def test_the_real_glove_demonstrations_are_read_bit_for_bit(samples: Path) -> None:
     raw = samples / "hand_dapg"
     assert detect(raw) == "demo_pickle"

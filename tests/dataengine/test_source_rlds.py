@@ -8,6 +8,8 @@ import json
 import pickle
 import shutil
 import struct
+import tracemalloc
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,40 @@ def test_integers_negative_ones_too_keep_their_type_and_metadata_keys_are_read(t
     assert (second.meta.session, second.meta.scene, second.meta.station) == ("/lab/day_1.npy", "val", "1")
 
 
+def test_a_zlib_tensor_is_unpacked_to_its_declared_shape_and_no_further(tmp_path: Path) -> None:
+    numbers = trajectory(6, 7, seed=3).astype("<f4")
+    packed = [zlib.compress(row.tobytes()) for row in numbers]
+    bomb = [*packed[:5], zlib.compress(b"\0" * (64 << 20))]
+    shards = [
+        [episode(number, **{"steps/extra": rows}) for number, rows in enumerate((packed, bomb, [b"no zlib"] * 6))]
+    ]
+    root = write_rlds(tmp_path / "raw", {"train": shards}, more={"extra": tensor("float32", 7, encoding="zlib")})
+    path = my_rig(tmp_path, features={"extra": {"key": "extra"}}, end_effectors=[], arms=[])
+    source = open_source(root, load_rig(path))
+    assert np.array_equal(source.read("train-00000/000000").columns["extra"], numbers)
+    tracemalloc.start()
+    with pytest.raises(EpisodeError, match=r"extra does not unpack to the 28 bytes that features\.json declares"):
+        source.read("train-00000/000001")
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    with pytest.raises(EpisodeError, match="extra holds no zlib stream"):
+        source.read("train-00000/000002")
+
+
+def test_more_records_than_a_file_can_hold_are_not_believed(tmp_path: Path) -> None:
+    root = write_rlds(tmp_path / "a", {"train": [[episode(0)]]}, declared={"train": [10**9]})
+    with pytest.raises(SourceError, match=r"says 1000000000 records in tiny-train.* holds 1 and has room for"):
+        open_source(root, load_rig("bridge"))
+    (root / "tiny-train.tfrecord-00000-of-00001").unlink()
+    (root / "tiny-val.tfrecord-00000-of-00001").write_bytes(framed(example(episode(1))))
+    with pytest.raises(SourceError, match="says 1000000000 records"):
+        open_source(root, load_rig("bridge"))
+    many = write_rlds(tmp_path / "b", {"train": [[episode(0)]]})
+    (many / "tiny-train.tfrecord-00000-of-00001").rename(many / "tiny-train.tfrecord-00000-of-99999999999")
+    with pytest.raises(SourceError, match="split train has 99999999999 shards"):
+        open_source(many, load_rig("bridge"))
+
+
 def test_a_damaged_record_is_rejected_and_its_neighbours_are_not(tmp_path: Path) -> None:
     root = write_rlds(tmp_path / "raw", {"train": [[episode(0), episode(1), episode(2)]]})
     [path] = root.glob("*.tfrecord*")
@@ -308,7 +344,9 @@ def test_rigs_that_do_not_fit_are_told_what_there_is(tmp_path: Path) -> None:
         RigError, match=r"'action' reads actions, which is no tensor in features.json \(has: action, count"
     ):
         open_source(root, load_rig(my_rig(tmp_path, features=wrong, end_effectors=[], arms=[])))
-    with pytest.raises(RigError, match=r"camera 'x' not in features.json \(has: observation/image_0\)"):
+    with pytest.raises(
+        RigError, match=r"camera 'x' reads observation/x, not in features.json \(has: observation/image_0\)"
+    ):
         open_source(root, load_rig(my_rig(tmp_path, cameras={"x": {"key": "observation/x", "channel_order": "rgb"}})))
     with pytest.raises(RigError, match=r"task_key 'count' is no text in features.json"):
         open_source(root, load_rig(my_rig(tmp_path, task_key="count")))
@@ -369,12 +407,12 @@ def test_the_real_bridge_episodes_convert_and_verify_and_the_second_split_is_nam
     assert "25 of 50 records are copies of others: `convert` rejects the copies" in found.notes
     assert "splits: train 25, val 25" in found.notes
     workspace, ref = Workspace.at(tmp_path / "workspace"), Ref("bridge", "1")
-    with pytest.raises(RejectedError, match=r"25 of 50 episodes were rejected .*the same episode id as"):
+    with pytest.raises(RejectedError, match=r"25 of 50 episodes were rejected .*the same content as"):
         convert(source_path=raw, to=ref, workspace=workspace, rig="bridge", sink="both")
     report = convert(source_path=raw, to=ref, workspace=workspace, rig="bridge", sink="both", max_rejected=0.5)
     assert (report.num_episodes, report.num_frames) == (25, 250)
     assert {row.episode[:4] for row in report.rejected} == {"val-"}  # in another order there: told by content alone
-    assert report.rejected[0].reason.startswith("val-00000/000000: the same episode id as train-00000/")
+    assert report.rejected[0].reason.startswith("val-00000/000000: the same content as train-00000/")
     proof = verify(source_path=raw, ref=ref, workspace=workspace)
     assert [row for row in proof.rows if not row.ok] == []
     store = FrameStore.open(workspace.path("frames", ref))

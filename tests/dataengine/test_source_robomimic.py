@@ -145,7 +145,9 @@ def test_what_is_wrong_with_a_demo_or_a_file_is_said(tmp_path: Path) -> None:
 
 def test_a_rig_that_fits_no_demo_says_what_there_is(tmp_path: Path) -> None:
     write_robomimic(tmp_path / "a.hdf5")
-    with pytest.raises(RigError, match=r"camera 'agentview' not in a.hdf5/demo_0 \(has: obs/agentview_image\)"):
+    with pytest.raises(
+        RigError, match=r"camera 'agentview' reads obs/agentview_rgb, not in a.hdf5/demo_0 \(has: obs/agentview_image\)"
+    ):
         open_source(tmp_path, load_rig("libero"))
     with pytest.raises(RigError, match=r"Pass a rig: --rig robomimic, --rig libero"):
         open_source(tmp_path, None)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dataengine.episode_set import EpisodeSet
 from dataengine.frame_store import FrameStore
 from dataengine.proofs.depths import episode_depth
+from dataengine.proofs.findings import summarised
 from schemas.episodes import CameraStream, Episode
 from schemas.records import Record
 
@@ -61,3 +62,15 @@ def test_what_differs_from_the_recorded_depth_is_found(tmp_path: Path, unit_m: f
     far[7, 20, 20] += 30 if unit_m == 0.001 else np.float32(0.03)
     in_video = "video depth is within a quantisation step"
     assert _failed(_episode(far, unit_m, orientation), tmp_path) == {in_store, in_video}
+
+
+def test_depth_beyond_the_reach_of_the_video_is_told_and_is_no_fault(tmp_path: Path) -> None:
+    episode = _episode(_slope(), 0.001, "upright")
+    memory.write(tmp_path, [episode])
+    record = Record(kind="episodes", name="deep", version="1", created=datetime.now(UTC), fingerprint="0")
+    episodes = EpisodeSet(tmp_path / "dataset", None, record)
+    found = episode_depth(episode, "near", episode.cameras["near"], episodes=episodes, store=None)
+    [row] = [row for row in summarised(("one", row) for row in found) if "reach" in row.check]
+    assert row.ok
+    beyond = int((_slope() > 10_000).sum())
+    assert f"one: {beyond} pixels lie beyond 0.01..10 m" in row.detail

@@ -30,3 +30,9 @@ def content(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in (".push.json", "record.json")
     }
+
+
+def row_of(file: Path, path: str) -> dict[str, object]:
+    """How a record lists a file."""
+    found = file.read_bytes()
+    return {"path": path, "num_bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
