@@ -87,7 +87,7 @@ def _warm_up(folder: Path) -> None:
 
 
 def _encoding(folder: Path, quick: bool) -> list[Figure]:
-    num_episodes, num_frames, repeats = (2, 40, 1) if quick else (4, 150, 5)
+    num_episodes, num_frames, repeats = (2, 40, 1) if quick else (4, 100, 3)
     episodes = convert_data.in_memory(num_episodes, num_frames)
     frames = num_episodes * num_frames * len(convert_data.CAMERAS)
 
@@ -248,7 +248,7 @@ def _stage_one(source: Source, job: StageFrames, name: str) -> None:
 
 
 def _forge(folder: Path, quick: bool) -> Figure:
-    repeats = 1 if quick else 3
+    repeats = 1  # forge alone takes two minutes
     about = {"figure": "PushT zarr to LeRobot v3.0", "peer_name": "forge-robotics 0.2.0", "unit": "frames/s"}
     raw = convert_data.samples() / "pusht_zarr"
     if not raw.is_dir():
