@@ -3,7 +3,6 @@
 JPEG bytes are handed on untouched; PNG and TIFF, which lose nothing, as arrays.
 """
 
-import hashlib
 import io
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from dataengine.sources.lerobot_info import BOOKKEEPING, Info, is_inside
@@ -40,14 +40,15 @@ class PictureRows:
             yield self._bytes(cell, number)
 
     def digest(self) -> str:
-        """Hex sha256 over all pictures, whatever their files are called: names count episodes."""
-        whole = hashlib.sha256()
+        """Hex hash of all pictures, whatever their files are called: names count episodes."""
+        whole = xxhash.xxh3_128()
         for number, cell in enumerate(self.rows.cells(self.key)):
             try:
                 raw = self._bytes(cell, number)
             except EpisodeError:  # where the rig takes the camera, `encoded` says so
                 raw = b""
-            whole.update(hashlib.sha256(raw).digest())
+            whole.update(len(raw).to_bytes(8, "little"))
+            whole.update(raw)
         return whole.hexdigest()
 
     def _bytes(self, cell: Any, number: int) -> bytes:  # noqa: ANN401 - whatever the column holds

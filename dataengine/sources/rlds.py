@@ -5,13 +5,13 @@ Every split is read. An episode's id hashes its record, so that a copy in a seco
 rejected by name instead of being counted twice. No rate and no units are stored: the rig states them.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, natural_key
 from dataengine.sources.hdf5_cameras import colour_question
@@ -111,7 +111,7 @@ class Rlds:
         tasks = self._tasks(values, steps)[: kept + num_rows_lost(self.rig)]
         return Episode(
             meta=self.table.meta(
-                episode_id=episode_id(self.info.name, hashlib.sha256(data).hexdigest()),
+                episode_id=episode_id(self.info.name, xxhash.xxh3_128(data).hexdigest()),
                 raw_name=name,
                 raw_task=next((task for task in tasks if task), None),
                 raw_words=self._words(name, values),

@@ -1,6 +1,5 @@
 """Pictures of a replay buffer: decoded once, checked exactly, and hashed whatever a rig says about them."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from dataengine.sources.replay_buffers import (
@@ -82,11 +82,12 @@ def hash_array(
         check_chunks(name, array, first, num_frames)
         values = np.ascontiguousarray(array[first : first + num_frames])
         head = f"{values.dtype.str} {values.shape} ".encode()
-        return HashedArray(digest=hashlib.sha256(head + values.tobytes()).digest(), values=values)
-    digest = hashlib.sha256(f"{array.shape[1:]} ".encode())
+        return HashedArray(digest=xxhash.xxh3_128(head + values.tobytes()).digest(), values=values)
+    digest = xxhash.xxh3_128(f"{array.shape[1:]} ".encode())
     if one_picture_per_chunk(array):
         for stored in stored_pictures(name, array, first, num_frames):
-            digest.update(hashlib.sha256(stored).digest())
+            digest.update(len(stored).to_bytes(8, "little"))
+            digest.update(stored)
         return HashedArray(digest=digest.digest(), values=None)
     check_chunks(name, array, first, num_frames)
     keep = keep and num_frames * int(np.prod(array.shape[1:])) <= _KEPT_BYTES
