@@ -16,8 +16,7 @@ from dataengine.proofs.findings import Finding, finding
 from dataengine.sinks.camera_features import how_counted, video_stats
 from dataengine.sinks.kept import CONTENTS, Content
 from dataengine.sinks.lerobot_v3 import IMAGES, STATISTICS, SYNC
-from dataengine.sinks.mp4_tables import VideoTable, read_table
-from dataengine.sinks.packets import FileStat, stat_of
+from dataengine.sinks.mp4_tables import FileStat, VideoTable, read_table, stat_of
 from dataengine.sinks.parts import pixels_hash
 from dataengine.sinks.staging import StagedVideo
 from dataengine.sinks.staging_writer import hash_array

@@ -7,8 +7,8 @@ import numpy as np
 
 from dataengine.episode_set import EpisodeSet
 from dataengine.proofs.metadata import video_table
-from dataengine.sinks.mp4_tables import NotPlain
-from dataengine.sinks.packets import scan_video, stat_of
+from dataengine.sinks.mp4_tables import NotPlain, stat_of
+from dataengine.sinks.packets import scan_video
 from schemas.episodes import VideoFile
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.packets import FileStat
+from dataengine.sinks.mp4_tables import FileStat
 from dataengine.sinks.pictures import Picture, encode_jpeg, resized
 from dataengine.sinks.staging import StagedFrames, StageFrames
 from schemas.episodes import CameraSpec

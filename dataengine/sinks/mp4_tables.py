@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from schemas.errors import EpisodeError
 
 CODECS = {"av01": "av1", "avc1": "h264", "avc3": "h264", "hvc1": "hevc", "hev1": "hevc", "vp09": "vp9"}
+FileStat = tuple[int, int, int]  # size, modified (ns) and inode: with the same ones it is the same while a run lasts
 _ENTRY_HEAD = 78  # bytes of a visual sample entry before its boxes
 _BUFFER_BYTES = 1 << 20
 _MOST_MOOV = 1 << 29  # a table of half a gigabyte would be 30 million packets
@@ -71,6 +73,26 @@ def read_table(path: Path) -> VideoTable:
         raise EpisodeError(f"{path.name}: the file is cut short of its own tables. Copy it again.")
     _check_edits(table, edits)
     return table
+
+
+@lru_cache(maxsize=8)
+def _kept_table(path: Path, file_stat: FileStat) -> VideoTable:
+    return read_table(path)
+
+
+def recent_table(path: Path) -> VideoTable:
+    """`read_table`, parsed once for the many episodes that may lie in one file."""
+    return _kept_table(path, stat_of(path))
+
+
+def stat_of(path: Path) -> FileStat:
+    """Size, date and inode of a file.
+
+    Not the date of its inode: a hard link made beside it, by us or by a backup, would make it look rewritten. The
+    stamps of sources hold that, so that the next run reads again what was rewritten under its old date.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _moov(file: BinaryIO) -> bytes:

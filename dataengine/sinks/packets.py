@@ -18,15 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.mp4_tables import CODECS, NotPlain, Piece, VideoTable, read_table, write_joined
+from dataengine.sinks.mp4_tables import (
+    CODECS,
+    FileStat,
+    NotPlain,
+    Piece,
+    VideoTable,
+    read_table,
+    recent_table,
+    stat_of,
+    write_joined,
+)
 from schemas.errors import ArtifactError, EpisodeError
 
 _READ_BYTES = 1 << 20
 # Codecs in which a packet is one picture. A packet of AV1 or VP9 may carry hidden pictures besides, which are shown
 # seconds later: only the next keyframe is a place behind which nothing of what comes is held.
 _ONE_PICTURE = frozenset({"h264", "hevc", "mpeg4", "mjpeg", "ffv1"})
-
-FileStat = tuple[int, int, int]  # size, modified (ns) and inode: with the same ones it is the same while a run lasts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,16 +109,6 @@ def scan_video(path: Path, *, rate_hz: int, first: int = 0, num_frames: int | No
         start=start,
         file_stat=file_stat,
     )
-
-
-def stat_of(path: Path) -> FileStat:
-    """Size, date and inode of a file.
-
-    Not the date of its inode: a hard link made beside it, by us or by a backup, would make it look rewritten. The
-    stamps of sources hold that, so that the next run reads again what was rewritten under its old date.
-    """
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _track_of(table: VideoTable) -> _Track:
@@ -282,7 +280,7 @@ def _chosen(container: Any, stream: Any, path: Path, wanted: list[int]) -> Itera
     import av
 
     try:
-        table = _recent_table(path, stat_of(path))
+        table = recent_table(path)
     except NotPlain:
         chosen = set(wanted)
         packets = (packet for packet in container.demux(stream) if packet.size)
@@ -330,15 +328,9 @@ def _check_unchanged(clip: Clip, rate_hz: int) -> None:
 
 
 def _piece(clip: Clip, rate_hz: int) -> Piece:
-    table = _recent_table(clip.path, stat_of(clip.path))
+    table = recent_table(clip.path)
     start, stop, ranks = _range(_track_of(table), clip.path.name, rate_hz, clip.first, clip.num_frames)
     return Piece(table=table, start=start, stop=stop, ranks=ranks)
-
-
-@lru_cache(maxsize=4)
-def _recent_table(path: Path, file_stat: FileStat) -> VideoTable:
-    """Episodes of one shard follow each other: its table is parsed once."""
-    return read_table(path)
 
 
 def _join_by_pyav(clips: Sequence[Clip], target: Path, *, rate_hz: int, delay: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.mp4_tables import NotPlain, read_table
+from dataengine.sinks.mp4_tables import NotPlain, recent_table
 from schemas.episodes import CameraSpec, CameraStream, VideoFile
 from schemas.errors import EpisodeError
 
@@ -180,7 +180,7 @@ def _stamps(container: Any, video: Any) -> list[int]:  # noqa: ANN401 - av has n
     """When each picture is shown, in order, in the track's own clock; from the tables alone where they say it."""
     packets = (packet for packet in container.demux(video) if packet.size and packet.pts is not None)
     try:
-        stamps = read_table(Path(container.name)).stamps
+        stamps = recent_table(Path(container.name)).stamps
     except NotPlain:
         return sorted(packet.pts for packet in packets)
     shift = next(packets).pts - int(stamps[0])  # FFmpeg counts from the edit list's start

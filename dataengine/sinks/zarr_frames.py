@@ -21,7 +21,7 @@ from dataengine.sinks.camera_features import camera_array
 from dataengine.sinks.frame_shards import Stretch, write_shard
 from dataengine.sinks.kept import CONTENTS, write_contents
 from dataengine.sinks.lerobot_v3 import Committed
-from dataengine.sinks.packets import stat_of
+from dataengine.sinks.mp4_tables import stat_of
 from dataengine.sinks.parts import Part, link_or_copy, stamp_keys_of
 from dataengine.sinks.staging import StagedEpisode
 from schemas.errors import ArtifactError

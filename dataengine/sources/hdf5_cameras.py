@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.sinks.packets import FileStat, stat_of
+from dataengine.sinks.mp4_tables import FileStat, stat_of
 from dataengine.sinks.pictures import check_jpeg
 from dataengine.sources.hdf5_content import (
     blocks,

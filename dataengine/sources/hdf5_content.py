@@ -150,9 +150,16 @@ def content_digest(
 
     Texts are left out because labs add reasoning to finished files: the episode stays the one that was reviewed.
     `known` holds hashes of cameras that were made on the way, by key; `frames` gives the JPEGs of any other one;
-    `skip` names keys and groups that are derived from others.
+    `skip` names keys and groups that are derived from others. Raises EpisodeError for a link to another file: what lies
+    behind it would not be hashed, and places in this file would be read in its stead.
     """
     digest = hashlib.sha256()
+
+    links: list[tuple[str, str]] = []  # h5py does not survive an exception inside this walk
+
+    def follow(key: str, link: Any) -> None:  # noqa: ANN401 - h5py hands one of its kinds of links
+        if isinstance(link, h5py.ExternalLink):
+            links.append((key, link.filename))
 
     def note(key: str, item: Any) -> None:  # noqa: ANN401 - h5py hands a group or a dataset
         if not isinstance(item, h5py.Dataset) or key in skip or key.split("/", 1)[0] in skip:
@@ -164,6 +171,12 @@ def content_digest(
             values = known.get(key) or values_digest(item)
             digest.update(f"{key} {item.shape} {item.dtype} {values} ".encode())
 
+    group.visititems_links(follow)
+    for key, filename in links:
+        name = Path(group.file.filename).name
+        raise EpisodeError(
+            f"{name}: '{key}' is a link to another file ({filename}). Copy the data into the file itself."
+        )
     group.visititems(note)
     return digest.hexdigest()
 

@@ -306,3 +306,15 @@ def test_a_jpeg_of_another_size_among_equal_ones_is_refused_when_it_is_read(tmp_
         rows[4] = row
     with pytest.raises(EpisodeError, match=r"camera 'cam_high': a 32x48 YCbCr JPEG where 64x48 colour was declared"):
         open_source(tmp_path, load_rig("aloha")).read("episode_0.hdf5")
+
+
+def test_a_link_to_another_file_is_refused(tmp_path: Path) -> None:
+    """Its pictures would not be hashed, and their places would be read in the wrong file."""
+    whole = write_aloha_episode(tmp_path / "elsewhere/whole.hdf5", num_frames=4)
+    linked = write_aloha_episode(tmp_path / "raw/episode_0.hdf5", num_frames=4)
+    with h5py.File(linked, "a") as file:
+        del file["observations/images/cam_high"]
+        file["observations/images/cam_high"] = h5py.ExternalLink(str(whole), "observations/images/cam_high")
+    source = open_source(tmp_path / "raw", changed("aloha_sim", metadata={}))
+    with pytest.raises(EpisodeError, match=r"cam_high' is a link to another file .*Copy the data into the file"):
+        source.read("episode_0.hdf5")
