@@ -23,6 +23,12 @@ SHARD_FRAMES = 512
 COLUMN_ROWS = 65_536  # rows per chunk of a low-dimensional column
 _EMPTY = np.uint64(2**64 - 1)
 _OPEN_SHARDS = 256
+LAYOUTS = (1, 2)  # 2: one file per chunk where 1 had four folders around it, which took a third of the time to write
+
+
+def chunk_name(number: int, dims: int, separator: str) -> str:
+    """Where zarr's default chunk keys put the n-th chunk along the first of `dims` dimensions."""
+    return separator.join(["c", str(number), *["0"] * (dims - 1)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,13 @@ class CameraArray:
     channel_order: str
     orientation: str
     source_bytes: bool  # the JPEGs are the source's own
+    separator: str  # between the parts of a chunk's name
     dtype: str = "uint8"
     depth_unit_m: float | None = None  # of a depth camera
+
+    def shard_path(self, number: int) -> Path:
+        """Its n-th shard."""
+        return self.path / chunk_name(number, 4, self.separator)
 
 
 @dataclass(slots=True)
@@ -61,6 +72,7 @@ class FrameStore:
     episode_ids: tuple[str, ...]
     episode_ends: tuple[int, ...]
     rate_hz: int
+    rig: dict[str, Any]  # as JSON; empty where the store is of layout 1
     _shards: OrderedDict[tuple[str, int], _Shard] = field(default_factory=OrderedDict, repr=False)
     _starts: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -68,9 +80,10 @@ class FrameStore:
     def open(cls, path: Path) -> "FrameStore":
         """Open the store in `path`. Raises ArtifactError when it is none."""
         group = _read_json(path / "zarr.json").get("attributes", {})
-        if group.get("schema_version") != 1:
+        if group.get("schema_version") not in LAYOUTS:
             raise ArtifactError(
-                f"{path.name} is a frame store of version {group.get('schema_version')}, this program reads 1. "
+                f"{path.name} is a frame store of version {group.get('schema_version')}, this program reads "
+                f"{' and '.join(map(str, LAYOUTS))}. "
                 f"Convert again with this program, or use a newer one."
             )
         cameras = {name: _camera(path / name) for name in group["cameras"]}
@@ -82,6 +95,7 @@ class FrameStore:
             episode_ids=tuple(group["episode_ids"]),
             episode_ends=tuple(group["episode_ends"]),
             rate_hz=int(group["rate_hz"]),
+            rig=group.get("rig", {}),
         )
 
     def span(self, episode_id: str) -> tuple[int, int]:
@@ -129,7 +143,7 @@ class FrameStore:
         dtype = np.dtype(meta["data_type"]).newbyteorder("<")
         parts = []
         for number in range(start // chunk[0], -(-stop // chunk[0])):
-            path = (folder / "c" / str(number)).joinpath(*["0"] * (len(chunk) - 1))
+            path = folder / chunk_name(number, len(chunk), _separator(meta))
             rows = np.memmap(path, dtype=dtype, mode="r", shape=tuple(chunk))
             first = number * chunk[0]
             parts.append(np.asarray(rows[max(start, first) - first : min(stop, first + chunk[0]) - first]))
@@ -140,7 +154,7 @@ class FrameStore:
         shard = self._shards.get(key)
         if shard is None:
             array = self._array(camera)
-            shard = _open_shard(array.path / "c" / str(number) / "0" / "0" / "0", array.shard_frames)
+            shard = _open_shard(array.shard_path(number), array.shard_frames)
             self._shards[key] = shard
             if len(self._shards) > _OPEN_SHARDS:
                 os.close(self._shards.popitem(last=False)[1].handle)
@@ -155,10 +169,10 @@ class FrameStore:
 
     def __getstate__(self) -> tuple[Any, ...]:
         cameras = (self.cameras, self.depth_cameras)
-        return (self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz)
+        return (self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz, self.rig)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz = state
+        self.path, cameras, self.columns, self.episode_ids, self.episode_ends, self.rate_hz, self.rig = state
         self.cameras, self.depth_cameras = cameras
         self._shards, self._starts = OrderedDict(), {}
 
@@ -175,9 +189,14 @@ def _camera(path: Path) -> CameraArray:
         channel_order=meta["attributes"]["channel_order"],
         orientation=meta["attributes"]["orientation"],
         source_bytes=meta["attributes"]["source_bytes"],
+        separator=_separator(meta),
         dtype=meta["data_type"],
         depth_unit_m=meta["attributes"].get("depth_unit_m"),
     )
+
+
+def _separator(meta: dict[str, Any]) -> str:
+    return str(meta["chunk_key_encoding"]["configuration"]["separator"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -194,10 +213,14 @@ def _open_shard(path: Path, shard_frames: int) -> _Shard:
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise ArtifactError(f"the frame store lacks {'/'.join(path.parts[-6:])}. Pull or convert it again.") from None
+        raise ArtifactError(
+            f"the frame store lacks {path.relative_to(path.parents[2])}. Pull or convert it again."
+        ) from None
     num_bytes = shard_frames * 16
     tail = os.pread(handle, num_bytes + 4, max(0, os.fstat(handle).st_size - num_bytes - 4))
     if len(tail) != num_bytes + 4 or google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         os.close(handle)
-        raise ArtifactError(f"shard {'/'.join(path.parts[-6:])} is damaged (its index does not add up). Convert again.")
+        raise ArtifactError(
+            f"shard {path.relative_to(path.parents[2])} is damaged (its index does not add up). Convert again."
+        )
     return _Shard(handle=handle, index=np.frombuffer(tail[:-4], dtype="<u8").reshape(shard_frames, 2))

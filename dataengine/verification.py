@@ -23,6 +23,7 @@ from dataengine.proofs.findings import CheckRow, Finding, damaged, damages, guar
 from dataengine.proofs.metadata import episode_metadata, picture_findings, rig_findings
 from dataengine.proofs.records import content_findings, file_findings
 from dataengine.rig_files import load_rig
+from dataengine.sinks.kept import rig_of_store
 from dataengine.sinks.lerobot_v3 import SYNC, skew_of
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
@@ -188,7 +189,7 @@ class _Target:
             episodes = EpisodeSet.open(workspace, ref)
         record = episodes.record if episodes is not None else workspace.record("frames", ref)
         ids = episodes.ids() if episodes is not None else store.episode_ids if store is not None else ()
-        rig = episodes.rig if episodes is not None else Rig.model_validate(record.recipe["rig"])
+        rig = episodes.rig if episodes is not None else rig_of_store(FrameStore.open(frames), record)
         return cls(
             ref=ref,
             record=record,

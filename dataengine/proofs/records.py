@@ -59,15 +59,13 @@ def content_findings(folder: Path, record: Record) -> Iterator[Finding]:
         if key in record.counts and record.counts[key] != num
     ]
     yield finding("record.json counts what is there", faults, record.kind)
-    if record.kind == "frames" and record.recipe.get("extends"):
-        return  # made with the rig of the version it extends, which its own recipe does not hold
     expected = _fingerprint(kept)
     odd = [f"is {record.fingerprint[:12]}, the contents give {expected[:12]}"] if expected != record.fingerprint else []
     yield finding("fingerprint is that of the contents", odd, record.kind)
 
 
 def _fingerprint(kept: KeptArtifact) -> str:
-    recipe: dict[str, Any] = dict(kept.record.recipe)
+    recipe: dict[str, Any] = kept.record.recipe | {"rig": kept.rig.model_dump(mode="json")}
     if kept.record.kind == "frames":
         return zarr_frames.fingerprint(kept.parts, recipe)
     words = recipe.get("encoding") or {}

@@ -14,6 +14,7 @@ from dataengine.quality.recordings import ArtifactRecordings, Recordings
 from dataengine.quality.rows import QualityReport, QualityRow
 from dataengine.quality.set_checks import dropped_rows, duplicate_rows, length_rows
 from dataengine.quality.usual import Usual, usual
+from dataengine.sinks.kept import rig_of_store
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected
 from schemas.refs import Ref
@@ -71,7 +72,7 @@ def open_recordings(workspace: Workspace, ref: Ref) -> ArtifactRecordings:
     frames = workspace.path("frames", ref)
     store = FrameStore.open(frames) if (frames / "record.json").is_file() else None
     if store is not None and not (workspace.path("episodes", ref) / "record.json").is_file():
-        rig = Rig.model_validate(workspace.record("frames", ref).recipe["rig"])
+        rig = rig_of_store(store, workspace.record("frames", ref))
         return ArtifactRecordings(rig=rig, episodes=None, store=store)
     episodes = EpisodeSet.open(workspace, ref)
     return ArtifactRecordings(rig=episodes.rig, episodes=episodes, store=store)

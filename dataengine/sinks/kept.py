@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dataengine.frame_store import FrameStore
 from dataengine.sinks.parts import KeptFrames, KeptRows, KeptVideo, Origin, Part
 from dataengine.sinks.staging import StagedEpisode
 from dataengine.workspace import read_record
@@ -173,8 +174,6 @@ def _task_indices(path: Path) -> dict[str, int]:
 
 def kept_store(path: Path) -> KeptArtifact:
     """The episodes of the frame store in `path`. Raises ArtifactError where it does not say what is needed."""
-    from dataengine.frame_store import FrameStore
-
     record, store = read_record(path), FrameStore.open(path)
     contents = _read_contents(path / CONTENTS, record)
     if tuple(content.staged.episode_id for content in contents) != store.episode_ids:
@@ -184,8 +183,12 @@ def kept_store(path: Path) -> KeptArtifact:
         names = tuple((key, key) for key in (*content.staged.columns, *content.staged.stamps_ns))
         lies = KeptFrames(store=path, first=end - content.staged.num_frames, names=names)
         parts.append(_part(content, frames=lies))
-    rig = Rig.model_validate(record.recipe["rig"])
-    return KeptArtifact(path=path, record=record, rig=rig, parts=tuple(parts))
+    return KeptArtifact(path=path, record=record, rig=rig_of_store(store, record), parts=tuple(parts))
+
+
+def rig_of_store(store: FrameStore, record: Record) -> Rig:
+    """What its numbers mean. The recipe of a store that extends another one holds the rig of what was added."""
+    return Rig.model_validate(store.rig or record.recipe["rig"])
 
 
 def _part(

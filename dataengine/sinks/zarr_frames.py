@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.frame_store import COLUMN_ROWS, SHARD_FRAMES, FrameStore
+from dataengine.frame_store import COLUMN_ROWS, LAYOUTS, SHARD_FRAMES, FrameStore, chunk_name
 from dataengine.sinks.camera_features import camera_array
 from dataengine.sinks.frame_shards import Stretch, write_shard
 from dataengine.sinks.kept import CONTENTS, write_contents
@@ -28,7 +28,8 @@ from schemas.errors import ArtifactError
 from schemas.records import sha256_of
 from schemas.rigs import Rig
 
-LAYOUT = 1
+LAYOUT = LAYOUTS[-1]
+_SEPARATOR = "."
 _COPIES = 4  # shards written at once: copying waits for the disk more than for a core
 
 
@@ -68,6 +69,7 @@ def commit(root: Path, episodes: Sequence[StagedEpisode | Part], rig: Rig, recip
         shard.result()
     attributes = {
         "schema_version": LAYOUT,
+        "rig": recipe["rig"],  # of a version that extends another one, not that of its own recipe
         "rate_hz": rig.rate_hz,
         "cameras": cameras,
         "columns": columns,
@@ -96,7 +98,7 @@ def _write_camera(
         source = _same_shard(parts, ends, rows)
         path = _shard_path(folder, number)
         if source is not None:
-            link_or_copy(_shard_path(source / key, number), path)
+            link_or_copy(_shard_of(source, key, number), path)
         else:
             yield pool.submit(_write_rows, path, parts, blobs, ends, rows)
 
@@ -151,7 +153,13 @@ class _Blobs:
 
 
 def _shard_path(folder: Path, number: int) -> Path:
-    return folder / "c" / str(number) / "0" / "0" / "0"
+    return folder / chunk_name(number, 4, _SEPARATOR)
+
+
+def _shard_of(store: Path, key: str, number: int) -> Path:
+    """A shard of an older version, whose names may be another layout's."""
+    opened = _open_store(store)
+    return (opened.cameras.get(key) or opened.depth_cameras[key]).shard_path(number)
 
 
 def _same_shard(parts: Sequence[Part], ends: NDArray[np.int64], rows: range) -> Path | None:
@@ -228,8 +236,7 @@ class _ColumnWriter:
 
     def _flush(self) -> None:
         self._rows[self._filled :] = 0
-        path = (self._folder / "c" / str(self._number)).joinpath(*["0"] * (len(self._chunk) - 1))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._folder / chunk_name(self._number, len(self._chunk), _SEPARATOR)
         path.write_bytes(self._rows.tobytes())
         self._filled, self._number = 0, self._number + 1
 
@@ -257,7 +264,7 @@ def _write_array(
             "shape": shape,
             "data_type": dtype,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": _SEPARATOR}},
             "fill_value": False if dtype == "bool" else 0.0 if dtype.startswith("float") else 0,
             "codecs": codecs,
             "attributes": attributes,

@@ -1,6 +1,7 @@
 """A version that extends another one: its shards are linked, everything else is as if all was converted at once."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import raw_files
 from dataengine.convert import ConvertReport, VideoEncoding, convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.frame_store import FrameStore
+from dataengine.proofs.records import content_findings
 from dataengine.sinks import parts
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, RefError, RejectedError, RigError
@@ -83,10 +85,10 @@ def test_shards_of_the_first_version_are_the_same_files(made: Workspace) -> None
         assert old.items() <= new.items()  # same names, same inodes
         assert len(new) == 2 * len(old)  # one new file for each kind of shard
     one, two = made.path("frames", ONE), made.path("frames", TWO)
-    full = {name: inode for name, inode in inodes(one, "c/0/0/0/0").items() if "columns" not in name}
+    full = {name: inode for name, inode in inodes(one, "c.0.0.0.0").items() if "columns" not in name}
     assert len(full) == 2
-    assert full.items() <= inodes(two, "c/0/0/0/0").items()
-    assert not set(inodes(one, "c/1/0/0/0").values()) & set(inodes(two, "c/1/0/0/0").values())  # the partial ones
+    assert full.items() <= inodes(two, "c.0.0.0.0").items()
+    assert not set(inodes(one, "c.1.0.0.0").values()) & set(inodes(two, "c.1.0.0.0").values())  # the partial ones
 
 
 def test_every_row_and_picture_is_that_of_one_conversion(made: Workspace) -> None:
@@ -206,3 +208,42 @@ def test_without_links_shards_are_copied(
     for name, inode in inodes(one, "*.mp4").items():
         assert (copied / name).stat().st_ino != inode
         assert (copied / name).read_bytes() == (one / name).read_bytes()
+
+
+def test_an_extended_frame_store_has_the_identity_that_its_contents_give(made: Workspace) -> None:
+    path = made.path("frames", TWO)
+    findings = {row.check: row.ok for row in content_findings(path, made.record("frames", TWO))}
+    assert findings["fingerprint is that of the contents"]
+    other = made.record("frames", TWO).model_copy(update={"fingerprint": "0" * 64})
+    assert not all(row.ok for row in content_findings(path, other))
+
+
+def as_layout_1(store: Path) -> None:
+    """What this program wrote before: every chunk in folders of its own, and no rig beside the arrays."""
+    for path in store.rglob("zarr.json"):
+        meta = json.loads(path.read_text())
+        if meta["node_type"] == "array":
+            meta["chunk_key_encoding"]["configuration"]["separator"] = "/"
+            for chunk in path.parent.glob("c.*"):
+                target = path.parent.joinpath(*chunk.name.split("."))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                chunk.rename(target)
+        elif meta["attributes"]:
+            del meta["attributes"]["rig"]
+            meta["attributes"]["schema_version"] = 1
+        path.write_text(json.dumps(meta))
+
+
+def test_a_frame_store_of_the_previous_layout_is_read_and_extended(place: Path, tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path / "workspace")
+    shutil.copytree(place / "workspace/frames/tiny@1", workspace.path("frames", ONE))
+    as_layout_1(workspace.path("frames", ONE))
+    run(place / "more", workspace, TWO, extends=ONE, sink="zarr")
+    old, new = workspace.path("frames", ONE), workspace.path("frames", TWO)
+    linked = (old / "cam_low/c/0/0/0/0", new / "cam_low/c.0.0.0.0")
+    assert linked[0].stat().st_ino == linked[1].stat().st_ino
+    stores, whole = [FrameStore.open(old), FrameStore.open(new)], FrameStore.open(place / "workspace/frames/whole@1")
+    for row in range(sum(LENGTHS)):
+        for store in stores[row >= sum(LENGTHS[:2]) :]:
+            assert store.jpeg("cam_low", row) == whole.jpeg("cam_low", row)
+    assert np.array_equal(stores[0].column("action", 5, 400), whole.column("action", 5, 400))

@@ -86,7 +86,7 @@ def test_swapped_pictures_are_found(copied: Path) -> None:
     store = FrameStore.open(path)
     jpegs = [store.jpeg("cam_low", row) for row in range(30)]
     jpegs[4], jpegs[5] = jpegs[5], jpegs[4]
-    write_shard(path / "cam_low/c/0/0/0/0", jpegs)
+    write_shard(path / "cam_low/c.0.0.0.0", jpegs)
     assert failed(run(copied)) == {("JPEGs are byte-identical", "cam_low")}
 
 
@@ -102,7 +102,7 @@ def test_swapped_videos_are_found(copied: Path) -> None:
 
 
 def test_a_changed_column_of_the_frame_store_is_found(copied: Path) -> None:
-    path = copied / "workspace/frames/tiny@1/columns/observation.state/c/0/0"
+    path = copied / "workspace/frames/tiny@1/columns/observation.state/c.0.0"
     content = bytearray(path.read_bytes())
     content[14 * 4 * 20] ^= 1  # row 20
     path.write_bytes(content)
@@ -266,7 +266,7 @@ def test_pictures_of_a_smaller_frame_store_are_held_against_a_bare_encoder(built
     store = FrameStore.open(workspace.path("frames", REF))
     jpegs = [store.jpeg("cam_low", row) for row in range(30)]
     jpegs[7] = encode_jpeg(store.frame("cam_low", 7), quality=40, subsampling="420")
-    write_shard(workspace.path("frames", REF) / "cam_low/c/0/0/0/0", jpegs)
+    write_shard(workspace.path("frames", REF) / "cam_low/c.0.0.0.0", jpegs)
     again = verify(source_path=built / "raw", ref=REF, workspace=workspace)
     assert failed(again) == {(check, "cam_low")}
 
