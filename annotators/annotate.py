@@ -6,11 +6,11 @@ same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched
-from typing import Any
+from typing import Any, Literal
 
 from annotators.annotate_report import AnnotateReport, Tally
 from annotators.calls import CallStore, RawAnswer
@@ -23,8 +23,9 @@ from annotators.perception import BoardReadings, model_name
 from annotators.traces import build_trace
 from annotators.verifiers import applicable, verify
 from annotators.vlm.answers import schema_hash
-from annotators.vlm.backends import BackendConfig, Endpoint, Perception, Replay
+from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
 from annotators.vlm.endpoint import EndpointClient
+from annotators.vlm.local import LocalClient
 from annotators.vlm.protocol import Request, Speaker
 from annotators.vlm.questions import CALLS_PER_EPISODE, questions, understand
 from annotators.vlm.replay import ReplayClient
@@ -71,7 +72,7 @@ def annotate(
     opened = EpisodeSet.open(workspace, episodes)
     wanted = [opened.row(name).episode_id for name in (opened.ids() if episode_ids is None else episode_ids)]
     camera = task.camera(opened.cameras)
-    inner = _client(backend) if "trace" in task.file.fields else None
+    inner = _client(backend, workers, ray_address) if "trace" in task.file.fields else None
     voice = _Voice(
         family=task,
         backend=backend,
@@ -94,7 +95,10 @@ def annotate(
     if dry_run or not pending:
         return report(tally, run_id=None, calls_made=0, calls_cached=0)
     run_id = ledger.start_run(kind="annotate", recipe=voice.recipe(opened))
-    with CallStore.open(workspace.calls_url) if inner else nullcontext() as store:
+    with (
+        CallStore.open(workspace.calls_url) if inner else nullcontext() as store,
+        closing(inner) if isinstance(inner, LocalClient) else nullcontext(),
+    ):
         client = StoredClient(inner, store) if inner and store else None
         observed = _observe_all(opened, camera, inner is not None, pending, workers, ray_address)
         for batch in batched(observed, _BATCH):
@@ -125,7 +129,7 @@ class _Voice:
         if self.speaker is None:
             return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
         return Provenance(
-            backend="endpoint" if isinstance(self.backend, Endpoint) else "replay",
+            backend=_kind(self.backend),
             model=self.speaker.label,
             prompt_hash=self.family.prompt_hash,
             schema_hash=schema_hash(),
@@ -170,10 +174,26 @@ def _pending(
     return [name for name in wanted if spoken.get(name, set()) < set(names)]
 
 
-def _client(backend: BackendConfig) -> EndpointClient | ReplayClient | None:
+def _kind(backend: BackendConfig) -> Literal["endpoint", "local", "replay", "perception"]:
+    match backend:
+        case Endpoint():
+            return "endpoint"
+        case Local():
+            return "local"
+        case Replay():
+            return "replay"
+        case Perception():
+            return "perception"
+
+
+def _client(
+    backend: BackendConfig, workers: int | None, ray_address: str | None
+) -> EndpointClient | LocalClient | ReplayClient | None:
     match backend:
         case Endpoint():
             return EndpointClient(backend)
+        case Local():
+            return LocalClient(backend, workers=workers, ray_address=ray_address)
         case Replay():
             return ReplayClient(backend)
         case Perception():

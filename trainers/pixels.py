@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from schemas.errors import TrainError
 
 # Qwen2-VL was trained with CLIP's channel statistics.
-_MEAN_C = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
-_STD_C = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+MEAN_C = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+STD_C = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
 
 def patch_grid(width: int, height: int, *, patch_size: int, merge_size: int) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def patchify(
     for image in images:
         rows, columns = patch_grid(image.shape[1], image.shape[0], patch_size=patch_size, merge_size=merge_size)
         fitted_HWC = _fit(image, columns * patch_size, rows * patch_size)
-        x_HWC = (fitted_HWC.astype(np.float32) / 255 - _MEAN_C) / _STD_C
+        x_HWC = (fitted_HWC.astype(np.float32) / 255 - MEAN_C) / STD_C
         x = x_HWC.reshape(
             rows // merge_size, merge_size, patch_size, columns // merge_size, merge_size, patch_size, 3
         ).transpose(0, 3, 1, 4, 6, 2, 5)  # cell row, cell column, row in cell, column in cell, C, P, P

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from annotators.vlm.endpoint import Endpoint
+from annotators.vlm.local import Local
 from annotators.vlm.replay import Replay
 
-__all__ = ["BackendConfig", "Endpoint", "Perception", "Replay"]
+__all__ = ["BackendConfig", "Endpoint", "Local", "Perception", "Replay"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,4 +14,4 @@ class Perception:
     """The built-in offline backend: character recognition and geometry, no model is asked."""
 
 
-type BackendConfig = Perception | Endpoint | Replay
+type BackendConfig = Perception | Endpoint | Local | Replay

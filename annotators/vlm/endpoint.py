@@ -145,7 +145,7 @@ def _send(server: "OpenAI", request: Request) -> str:
         "messages": [{"role": turn.role, "content": [_part(part) for part in turn.parts]} for turn in request.turns],
         "temperature": request.speaker.decode.temperature,
         "max_tokens": request.speaker.decode.max_tokens,
-        "seed": request.speaker.decode.seed,
+        "seed": request.speaker.decode.seed + request.rollout,  # asked again on purpose: another draw
         "response_format": {
             "type": "json_schema",
             "json_schema": {"name": request.schema_name, "schema": request.schema, "strict": True},

@@ -44,7 +44,7 @@ type RequestPart = TextPart | ImagePart
 class Turn:
     """One message of a request."""
 
-    role: Literal["system", "user"]
+    role: Literal["system", "user", "assistant"]
     parts: tuple[RequestPart, ...]
 
 

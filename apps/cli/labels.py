@@ -8,12 +8,14 @@ import typer
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, LedgerUrl, RayAddress, Workers, WorkspaceDir
 from apps.cli.output import show_json, show_record
 from apps.cli.progress import progress
+from apps.cli.vlm import BatchSize, DeviceWord, model_folder
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
 from schemas.refs import Ref
 
 if TYPE_CHECKING:
     from annotators.vlm.backends import BackendConfig
+    from annotators.vlm.chat_model import Device
 
 
 def annotate(
@@ -21,13 +23,24 @@ def annotate(
     family: Annotated[
         str, typer.Option("--family", help="Task family: what is asked, and which programs check it.")
     ] = "math-matching",
-    backend: Annotated[Literal["perception", "endpoint", "replay"], typer.Option("--backend")] = "perception",
+    backend: Annotated[
+        Literal["perception", "endpoint", "replay"] | None,
+        typer.Option("--backend", help="Who reads the scene. Default: perception, which needs no model."),
+    ] = None,
+    vlm: Annotated[
+        str | None,
+        typer.Option(
+            "--vlm", help="Ask a local model instead: nano (shipped), or local:DIR, a Hugging Face directory."
+        ),
+    ] = None,
     url: Annotated[
         list[str] | None,
         typer.Option("--url", help="OpenAI-compatible endpoint; repeat for several. For --backend endpoint."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model name at the endpoint.")] = None,
     answers: Annotated[Path | None, typer.Option("--answers", help="Recorded answers. For --backend replay.")] = None,
+    batch_size: BatchSize = 8,
+    device: DeviceWord = "auto",
     episode: Annotated[
         list[str] | None, typer.Option("--episode", help="Only this episode_id; repeat for several.")
     ] = None,
@@ -45,10 +58,10 @@ def annotate(
     from annotators.annotate import annotate as run
     from annotators.ledger import Ledger
 
+    config = _backend(backend, url or [], model, answers) if vlm is None else _local(vlm, backend, device, batch_size)
     place = Workspace.at(workspace)
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
-    config = _backend(backend, url or [], model, answers)
     with Ledger.open(ledger or place.ledger_url) as book, progress("annotate") as on_progress:
         report = run(
             episodes=ref,
@@ -68,7 +81,16 @@ def annotate(
     typer.echo(report.summary())
 
 
-def _backend(kind: str, urls: list[str], model: str | None, answers: Path | None) -> "BackendConfig":
+def _local(vlm: str, backend: str | None, device: "Device", batch_size: int) -> "BackendConfig":
+    """The backend that `--vlm` chooses."""
+    from annotators.vlm.backends import Local
+
+    if backend is not None:
+        raise UsageError(f"--vlm {vlm} and --backend {backend} both say who is asked. Give one of them.")
+    return Local(path=model_folder(vlm), device=device, batch_size=batch_size)
+
+
+def _backend(kind: str | None, urls: list[str], model: str | None, answers: Path | None) -> "BackendConfig":
     """The backend that the words on the command line choose."""
     from annotators.vlm.backends import Endpoint, Perception, Replay
 

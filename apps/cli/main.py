@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import conversion, corpus, data, editing, labels, path, robot, shelf, transfer
+from apps.cli import conversion, corpus, data, editing, labels, path, robot, shelf, transfer, vlm
 
 
 class InOrder(TyperGroup):
@@ -41,6 +41,7 @@ app.add_typer(corpus.mix_app, name="mix")
 app.command()(robot.train)
 app.command()(robot.evaluate)
 app.command()(robot.serve)
+app.command()(vlm.serve_vlm)
 app.command()(robot.rollout)
 app.command()(transfer.push)
 app.command()(transfer.pull)

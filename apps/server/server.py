@@ -90,7 +90,7 @@ class PolicyServer:
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
-        if self._token is not None and not _token_matches(self._token, request.headers.get("Authorization", "")):
+        if self._token is not None and not token_matches(self._token, request.headers.get("Authorization", "")):
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "Send the token as 'Authorization: Api-Key TOKEN'.\n"
             )
@@ -193,7 +193,7 @@ def running_server(
         thread.join()
 
 
-def check_exposure(host: str, token: str | None) -> None:
+def check_exposure(host: str, token: str | None, *, harm: str = "move the robot") -> None:
     """Raises UsageError for a host that others can reach without a token, and for a token that can be guessed."""
     if token is not None and len(token) < 16:
         raise UsageError(f"the token has {len(token)} characters. Give at least 16, e.g. from `openssl rand -hex 16`.")
@@ -203,12 +203,13 @@ def check_exposure(host: str, token: str | None) -> None:
         loopback = False
     if not loopback and token is None:
         raise UsageError(
-            f"host '{host}' can be reached from other machines and would let anyone move the robot. "
+            f"host '{host}' can be reached from other machines and would let anyone {harm}. "
             "Give a --token, or stay on 127.0.0.1."
         )
 
 
-def _token_matches(token: str, header: str) -> bool:
+def token_matches(token: str, header: str) -> bool:
+    """Whether an Authorization header carries the token, compared in constant time."""
     scheme, _, given = header.partition(" ")
     known = scheme.lower() in ("api-key", "bearer")
     return hmac.compare_digest(token.encode(), given.strip().encode("utf-8", "surrogateescape")) and known

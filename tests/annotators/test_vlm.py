@@ -59,6 +59,13 @@ def test_the_request_carries_words_picture_schema_and_decode_parameters() -> Non
     assert base64.b64decode(url.removeprefix("data:image/png;base64,")) == b"\x89PNG one"
 
 
+def test_a_question_asked_again_on_purpose_is_drawn_again() -> None:
+    """A server that obeys the seed would else repeat its answer under another key."""
+    with serving(lambda body, number: said(OK)) as server:
+        ask(server.url, question(), question(rollout=2))
+    assert sorted(body["seed"] for body in server.bodies) == [0, 2]
+
+
 def test_429_and_500_are_tried_again_until_an_answer_comes() -> None:
     script = [BUSY, Reply({"error": "x"}, status=500), Reply(b"gateway", status=503), said(OK)]
     with serving(lambda body, number: script[number]) as server:

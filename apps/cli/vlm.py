@@ -1,0 +1,53 @@
+"""`serve-vlm`, and the words that choose a model directory."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DeviceWord = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where a local model runs. auto: a GPU if there is.")
+]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Questions a local model answers together; memory grows with it.")
+]
+
+
+def model_folder(word: str) -> Path:
+    """The directory behind `nano`, `local:DIR` or DIR. Raises BackendError when `nano` is not in this installation."""
+    if word == "nano":
+        from annotators.vlm.local import nano_model_dir
+
+        return nano_model_dir()
+    return Path(word.removeprefix("local:")).expanduser()
+
+
+def serve_vlm(
+    model: Annotated[
+        str, typer.Argument(help="nano, or a local Hugging Face directory of a vision-language chat model.")
+    ],
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port")] = 8001,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="DATAENGINE_TOKEN", help="Required for any host but loopback.")
+    ] = None,
+    device: DeviceWord = "auto",
+    batch_size: BatchSize = 8,
+) -> None:
+    """Put a local vision-language model behind an OpenAI-compatible endpoint, its answers held to JSON schemas.
+
+    Example: dataengine serve-vlm models/Qwen2-VL-2B-Instruct --port 8001
+    """
+    from apps.server.vlm_server import serve_vlm as run
+
+    counts = run(
+        model_folder(model),
+        host=host,
+        port=port,
+        token=token,
+        device=device,
+        batch_size=batch_size,
+        on_ready=lambda name, ready: typer.echo(f"{name} listens on http://{host}:{ready}/v1 (stop with Ctrl-C)"),
+    )
+    typer.echo(", ".join(f"{value} {name}" for name, value in asdict(counts).items()))
