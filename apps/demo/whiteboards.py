@@ -14,8 +14,9 @@ WHITEBOARD_SIZE = (320, 240)
 
 def write_whiteboards(out: Path, *, num_rows: int, seed: int) -> Path:
     """Write `num_rows` pictures, then `conversations.json`, to `out`; returns the JSON. Keeps one that is there."""
-    from apps.sim.game import STYLES, equations, keyed_rng
-    from apps.sim.handwriting import write
+    from apps.sim.game import STYLES, equations
+    from dataengine.rendered.handwriting import write
+    from dataengine.rendered.keyed import keyed_rng
 
     listing = out / "conversations.json"
     if listing.exists() and len(json.loads(listing.read_text())) == num_rows:

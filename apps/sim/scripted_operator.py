@@ -12,9 +12,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.sim.game import keyed_rng
 from apps.sim.tabletop import ARMS, CARD_HALF_M, CONTROL_HZ, JOINTS, LEDGE_CENTRE_M, LEDGE_TOP_M
 from apps.sim.world import World, home_action
+from dataengine.rendered.keyed import keyed_rng
 
 # Who is at the controls, and how fast they like to go (1 = 30 cm/s at most on the mean of a move).
 OPERATORS = {"careful": (0.85, 0.98), "steady": (0.95, 1.10), "brisk": (1.08, 1.25)}

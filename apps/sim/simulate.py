@@ -174,7 +174,7 @@ def _run(jobs: list[_Job], *, workers: int) -> Iterator[tuple[int, str | None]]:
         return
     # Spawned, not forked: a graphics context does not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=start_worker) as pool:
         futures = {pool.submit(_record, job): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -198,7 +198,7 @@ def _record(job: _Job) -> str | None:
     return None
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Draws on one thread, and ends with its parent: a worker whose parent was killed would wait for ever."""
     # Mesa's software renderer would start a thread per core in every worker, which costs more than it gains.
     os.environ.setdefault("LP_NUM_THREADS", "0")

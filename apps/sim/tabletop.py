@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from apps.sim.game import Card, Scene, keyed_rng
-from apps.sim.handwriting import write
+from apps.sim.game import Card, Scene
+from dataengine.rendered.handwriting import write
+from dataengine.rendered.keyed import keyed_rng
 
 ARMS = ("left", "right")
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_pitch", "wrist_roll")

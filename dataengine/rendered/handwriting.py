@@ -38,6 +38,14 @@ PENS: dict[str, Pen] = {
     "slanted_pen": Pen(stroke=0.095, slant=0.15, aspect=0.60, wobble=0.018, flagged_one=False, open_four=False),
     "wide_pen": Pen(stroke=0.100, slant=-0.04, aspect=0.72, wobble=0.020),
     "thick_pen": Pen(stroke=0.135, slant=0.07, aspect=0.64, wobble=0.014, barred_seven=True),
+    "hand_fine": Pen(stroke=0.075, slant=0.06, aspect=0.66, wobble=0.020, barred_seven=True, flagged_one=False),
+    "hand_upright": Pen(stroke=0.110, slant=-0.02, aspect=0.58, wobble=0.018, open_four=False),
+    "hand_narrow": Pen(stroke=0.085, slant=0.10, aspect=0.50, wobble=0.016, barred_seven=True),
+    "hand_broad": Pen(stroke=0.120, slant=0.02, aspect=0.66, wobble=0.022, flagged_one=False, open_four=False),
+    "hand_hasty": Pen(stroke=0.100, slant=0.10, aspect=0.64, wobble=0.028),
+    "hand_stiff": Pen(stroke=0.125, slant=0.00, aspect=0.56, wobble=0.010, barred_seven=True, open_four=False),
+    "hand_backward": Pen(stroke=0.090, slant=-0.10, aspect=0.60, wobble=0.018, flagged_one=False),
+    "hand_round_slant": Pen(stroke=0.110, slant=0.20, aspect=0.66, wobble=0.016, barred_seven=True),
 }
 
 Stroke = tuple[tuple[float, float], ...]
@@ -137,6 +145,8 @@ _GLYPHS: dict[str, tuple[Stroke, ...]] = {
     "+": (((0.05, 0.55), (0.95, 0.55)), ((0.5, 0.22), (0.5, 0.88))),
     "-": (((0.08, 0.55), (0.92, 0.55)),),
     "x": (((0.12, 0.3), (0.88, 0.92)), ((0.86, 0.3), (0.14, 0.92))),
+    "(": (((0.72, -0.04), (0.36, 0.2), (0.26, 0.5), (0.36, 0.82), (0.72, 1.04)),),
+    ")": (((0.28, -0.04), (0.64, 0.2), (0.74, 0.5), (0.64, 0.82), (0.28, 1.04)),),
     "=": (((0.06, 0.4), (0.94, 0.4)), ((0.06, 0.7), (0.94, 0.7))),
     "?": (((0.1, 0.22), (0.35, 0.0), (0.8, 0.08), (0.86, 0.32), (0.5, 0.5), (0.48, 0.7)), ((0.48, 0.94), (0.48, 0.97))),
 }
@@ -146,7 +156,7 @@ def write(text: str, *, style: str, size: tuple[int, int], height: float, rng: n
     """A white RGB sheet of `size` (width, height) with `text` centred; `height` is the share of it a digit takes."""
     width_px, height_px = size[0] * _OVERSAMPLE, size[1] * _OVERSAMPLE
     sheet = Image.new("RGB", (width_px, height_px), (250, 250, 248))
-    glyphs = [_glyph(char, style=style, height_px=height * height_px, rng=rng) for char in text]
+    glyphs = [draw_glyph(char, style=style, height_px=height * height_px, rng=rng) for char in text]
     gap_px = 0.16 * height * height_px
     total_px = sum(glyph.width for glyph in glyphs) + gap_px * (len(glyphs) - 1)
     shrink = min(1.0, 0.9 * width_px / total_px)
@@ -159,7 +169,7 @@ def write(text: str, *, style: str, size: tuple[int, int], height: float, rng: n
     return sheet.resize(size, Image.Resampling.LANCZOS)
 
 
-def _glyph(char: str, *, style: str, height_px: float, rng: np.random.Generator) -> Image.Image:
+def draw_glyph(char: str, *, style: str, height_px: float, rng: np.random.Generator) -> Image.Image:
     """An ink mask, cropped in x to the glyph; its height leaves room above and below for a turned glyph."""
     pen = PENS.get(style)
     mask = _typeface_mask(char, style, height_px) if pen is None else _pen_mask(char, pen, height_px, rng)

@@ -1,0 +1,52 @@
+"""Questions about pictures as a LLaVA-style folder: `images/*` and `conversations.json`."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataengine.artifacts import write_atomic
+from dataengine.rendered.items import Item, Skill
+
+LISTING = "conversations.json"
+
+
+def write_llava(out: Path, items: Iterable[Item]) -> Path:
+    """Write every picture, then the listing; returns the listing.
+
+    A folder with its listing is whole: one that was interrupted has none.
+    """
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for item in items:
+        name = f"images/{item.row_id}.png"
+        _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.picture[..., ::-1]))
+        (out / name).write_bytes(encoded.tobytes())
+        rows.append(
+            llava_row(
+                item.row_id,
+                image=name,
+                skill=item.skill,
+                question=item.question,
+                answer=item.answer,
+                point_px=item.point_px,
+            )
+        )
+    return write_listing(out, rows)
+
+
+def llava_row(
+    row_id: str, *, image: str, skill: Skill, question: str, answer: str, point_px: tuple[float, float] | None
+) -> dict[str, object]:
+    """One row of the listing; `skill` and `point_px` stand beside what LLaVA's layout asks for."""
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": row_id, "image": image, "skill": skill, "point_px": point_px, "conversations": turns}
+
+
+def write_listing(out: Path, rows: Iterable[dict[str, object]]) -> Path:
+    """Write the listing that makes a folder of pictures whole."""
+    listing = out / LISTING
+    write_atomic(listing, json.dumps(list(rows), indent=1).encode())
+    return listing

@@ -1,0 +1,97 @@
+"""Several questions about one picture: what a skill's picture shows besides, asked as the other skills ask it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.rendered import questions
+from dataengine.rendered.equations import Equation, Split
+from dataengine.rendered.items import FULL, Difficulty, Glyph, Skill
+from dataengine.rendered.keyed import keyed_rng
+from dataengine.rendered.render import Drawn, draw_item
+from dataengine.rendered.table import DrawnTable
+from dataengine.rendered.views import CloseUp, TableView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about a picture, and the one right answer."""
+
+    skill: Skill
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exercise:
+    """A picture and several questions about it; the first is the one that `render_item` asks."""
+
+    picture: NDArray[np.uint8]
+    glyphs: tuple[Glyph, ...]
+    questions: tuple[Question, ...]
+
+
+def render_exercise(
+    *, split: Split, seed: int, row: int, skill: Skill, most: int, difficulty: Difficulty = FULL
+) -> Exercise:
+    """The picture of `render_item` with at most `most` questions: a pure function of its arguments."""
+    drawn = draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty)
+    item, rng = drawn.item, keyed_rng("related", split, seed, row, skill)
+    asked = [Question(skill=item.skill, question=item.question, answer=item.answer)]
+    others = [other for other in _others(drawn, rng) if other.skill != item.skill]
+    order = rng.permutation(len(others))[: most - 1]
+    return Exercise(
+        picture=item.picture, glyphs=item.glyphs, questions=(*asked, *(others[int(place)] for place in order))
+    )
+
+
+def _others(drawn: Drawn, rng: np.random.Generator) -> Iterator[Question]:
+    """Everything else that can be seen and asked."""
+    view = drawn.plan.view
+    equation = None if view.board is None else view.board.equation
+    match view:
+        case CloseUp():
+            if equation is not None:
+                yield from _reading(equation, rng)
+        case TableView():
+            assert drawn.table is not None
+            if equation is not None and drawn.table.board_seen:
+                yield from _reading(equation, rng)
+            yield from _cards(view, drawn.table, equation, rng)
+            yield from _things(view, drawn.table, rng)
+            if not view.cards or all(pose.holds is None for pose in view.arms):
+                yield _ask("gripper", questions.held(None, None), rng)
+
+
+def _reading(equation: Equation, rng: np.random.Generator) -> Iterator[Question]:
+    yield _ask("transcribe", questions.transcribed(equation), rng)
+    yield _ask("solve", questions.solved(equation), rng)
+
+
+def _cards(
+    view: TableView, table: DrawnTable, equation: Equation | None, rng: np.random.Generator
+) -> Iterator[Question]:
+    for place, card in enumerate(view.cards):
+        if table.card_seen[place]:
+            yield _ask("point", questions.pointed(table.card_px[place]), rng, number=card.number)
+    if not all(table.card_seen) or any(pose.holds is not None for pose in view.arms):
+        return
+    numbers = [card.number for card in view.cards]
+    yield _ask("cards", questions.listed(numbers), rng)
+    yield _ask("count", questions.counted(len(numbers)), rng)
+    if equation is not None and table.board_seen and len(numbers) == 3 and equation.answer in numbers:
+        yield _ask("choice", questions.chosen(equation, numbers), rng)
+        yield _ask("trace", questions.traced(equation, numbers), rng)
+
+
+def _things(view: TableView, table: DrawnTable, rng: np.random.Generator) -> Iterator[Question]:
+    if not table.things_seen:
+        return
+    for thing in view.things:
+        yield _ask("colour", f"The {thing.kind} is {thing.colour}.", rng, thing=thing.kind)
+
+
+def _ask(skill: Skill, answer: str, rng: np.random.Generator, **words: object) -> Question:
+    return Question(skill=skill, question=questions.phrase(skill, rng, **words), answer=answer)

@@ -1,0 +1,36 @@
+"""Whose handwriting a picture shows: which styles may be trained on, and which are kept to ask about.
+
+The first of each split are the tabletop game's own. A family of typefaces stays on one side: bold does not make a
+typeface unseen.
+"""
+
+from dataengine.rendered.equations import Split
+
+GAME_STYLES: dict[Split, tuple[str, ...]] = {
+    "train": ("round_pen", "quick_pen", "tall_pen", "DejaVuSans", "cmss10", "DejaVuSans-Bold"),
+    "held-out": ("slanted_pen", "wide_pen", "thick_pen", "STIXGeneral", "cmtt10", "DejaVuSerif"),
+}
+STYLES: dict[Split, tuple[str, ...]] = {
+    "train": (
+        *GAME_STYLES["train"],
+        "hand_fine",
+        "hand_upright",
+        "hand_narrow",
+        "hand_broad",
+        "hand_hasty",
+        "hand_stiff",
+        "hand_backward",
+        "hand_round_slant",
+        "DejaVuSans-Oblique",
+        "DejaVuSansMono",
+        "DejaVuSansMono-Bold",
+        "cmr10",
+        "cmb10",
+    ),
+    "held-out": (*GAME_STYLES["held-out"], "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSerif-Italic"),
+}
+
+
+def styles(split: Split, share: float) -> tuple[str, ...]:
+    """The first `share` of a split's styles, at least one."""
+    return STYLES[split][: max(1, round(share * len(STYLES[split])))]

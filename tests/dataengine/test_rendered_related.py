@@ -1,0 +1,64 @@
+"""Several questions about one picture agree with each other, and with the one that the picture was drawn for."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dataengine.rendered import SKILLS, Skill, render_item
+from dataengine.rendered.related import Exercise, render_exercise
+
+ROWS = range(6)
+
+
+def exercise(skill: Skill, row: int, most: int = 9) -> Exercise:
+    return render_exercise(split="train", seed=3, row=row, skill=skill, most=most)
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_the_picture_and_the_first_question_are_those_of_the_item(skill: Skill) -> None:
+    item = render_item(split="train", seed=3, row=1, skill=skill)
+    made = exercise(skill, 1)
+    assert np.array_equal(made.picture, item.picture)
+    assert made.glyphs == item.glyphs
+    first = made.questions[0]
+    assert (first.skill, first.question, first.answer) == (skill, item.question, item.answer)
+
+
+def test_the_same_arguments_give_the_same_questions_and_never_more_than_asked_for() -> None:
+    assert exercise("trace", 2).questions == exercise("trace", 2).questions
+    assert len(exercise("trace", 2, most=3).questions) == 3
+    assert len(exercise("trace", 2, most=1).questions) == 1
+
+
+@pytest.mark.parametrize("skill", ["trace", "choice", "cards", "point", "solve"])
+def test_all_answers_about_one_picture_tell_one_story(skill: Skill) -> None:
+    """Read from the words alone: what is solved is what was read, what is picked lies there and is the result."""
+    for row in ROWS:
+        said = {question.skill: question.answer for question in exercise(skill, row).questions}
+        read = re.fullmatch(r"The board reads (.+)\.", said.get("transcribe", ""))
+        solved = re.fullmatch(r"(.+)=(\d+)\.", said.get("solve", ""))
+        if read and solved:
+            assert read[1] == solved[1]
+            assert eval(read[1].replace("x", "*")) == int(solved[2])
+        lying = re.findall(r"(\d+)(?: \((\w+)\))?[,.]", said.get("cards", ""))
+        if count := re.search(r"\d+", said.get("count", "")):
+            assert not lying or len(lying) == int(count[0])
+        if picked := re.fullmatch(r"I pick (\d+) from the (\w+)\.", said.get("choice", "")):
+            assert not lying or picked.groups() in lying
+            assert not solved or picked[1] == solved[2]
+            assert said.get("trace", picked[0]).endswith(picked[0])
+
+
+def test_company_comes_from_other_skills_and_points_at_cards_that_lie_there() -> None:
+    for row in ROWS:
+        made = exercise("cards", row)
+        assert [question.skill for question in made.questions].count("cards") == 1
+        lying = set(re.findall(r"\d+", made.questions[0].answer))
+        for question in made.questions:
+            if question.skill == "point":
+                [number] = re.findall(r"\d+", question.question)
+                assert number in lying
+                x_px, y_px = map(int, re.findall(r"\d+", question.answer))
+                near = [g.char for g in made.glyphs if abs(g.x_px - x_px) < 16 and abs(g.y_px - y_px) < 12]
+                assert set(number) <= set(near)
