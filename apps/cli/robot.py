@@ -10,14 +10,23 @@ from apps.cli.options import DEFAULT_WORKSPACE, AsJson, RayAddress, WorkspaceDir
 from apps.cli.output import show_json, show_record
 from apps.cli.progress import progress
 from dataengine.workspace import Workspace
+from schemas.errors import UsageError, did_you_mean
 from schemas.refs import Ref
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, chatvla2_2b.")],
-    mix: Annotated[str, typer.Option("--mix", help="NAME@VERSION of the mix.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, chatvla2_2b, nano_vlm.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
-    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Total steps of both stages.")] = None,
+    mix: Annotated[
+        str | None, typer.Option("--mix", help="NAME@VERSION of the mix; nano_vlm renders its own lessons.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=2, help="Total steps of all stages.")] = None,
+    frames: Annotated[
+        int, typer.Option("--frames", min=0, help="Simulator frames among the lessons of nano_vlm; 0 for none.")
+    ] = 6000,
+    exams: Annotated[
+        int, typer.Option("--exams", min=1, help="Held-out questions a skill that nano_vlm is asked at the end.")
+    ] = 200,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
     ] = None,
@@ -25,13 +34,32 @@ def train(
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the mixture-of-experts VLA in two stages; the same command goes on after a kill.
+    """Train the mixture-of-experts VLA in two stages, or the small VLM; the same command goes on after a kill.
 
     Example: dataengine train nano --mix corpus@1 --to policy@1
     """
+    from apps.vlm import train_small
     from trainers.loop import train as run
+    from trainers.recipes import RECIPES
     from trainers.recipes import recipe as find_recipe
+    from trainers.vlm.recipe import VLM_RECIPES
 
+    if recipe in VLM_RECIPES:
+        if mix is not None or weights is not None:
+            raise UsageError(
+                f"recipe {recipe} renders its own lessons and starts from nothing. Leave --mix and --weights out."
+            )
+        record, page = train_small(
+            recipe, to=Ref.parse(to), workspace=Workspace.at(workspace), steps=steps, frames=frames, exams=exams
+        )
+        show_record(record, as_json=as_json)
+        if not as_json:
+            typer.echo(f"skills, curves and samples: {page}")
+        return
+    if recipe not in RECIPES:
+        raise UsageError(f"no recipe '{recipe}'. {did_you_mean(recipe, [*RECIPES, *VLM_RECIPES])}")
+    if mix is None:
+        raise UsageError(f"recipe {recipe} learns from a mix. Name it: --mix NAME@VERSION.")
     config = find_recipe(recipe, weights=weights)
     with progress("train", unit="steps") as on_progress:
         record = run(

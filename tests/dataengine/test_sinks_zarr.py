@@ -137,7 +137,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, workspace: Workspace) -> None:
     content = bytearray(shard.read_bytes())
     content[-40] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(ArtifactError, match="cam_high/c.0.0.0.0 is damaged"):
+    with pytest.raises(ArtifactError, match=r"cam_high/c\.0\.0\.0\.0 is damaged"):
         FrameStore.open(workspace.path("frames", REF)).frame("cam_high", 0)
 
 

@@ -1,0 +1,50 @@
+"""The small VLM from nothing to a page: simulator frames with questions, training, and what it learned."""
+
+from pathlib import Path
+
+from apps.cli.progress import progress
+from dataengine.rendered import Split
+from dataengine.workspace import Workspace
+from schemas.records import Record
+from schemas.refs import Ref
+
+_FRAMES_PER_EXAM = 3  # of each skill: not every frame lets every question be asked
+_WORKERS = 2
+
+
+def train_small(
+    recipe: str, *, to: Ref, workspace: Workspace, steps: int | None, frames: int, exams: int
+) -> tuple[Record, Path]:
+    """Returns the checkpoint's record and the page about it."""
+    from apps.report.vlm_page import write_vlm_page
+    from trainers.vlm.recipe import vlm_recipe
+    from trainers.vlm.train import FrameFolders, train_small_vlm
+
+    config = vlm_recipe(recipe)
+    folders = None
+    if frames:
+        folders = FrameFolders(
+            train=_frames(workspace, "train", frames, config.seed),
+            held_out=_frames(workspace, "held-out", _FRAMES_PER_EXAM * exams, config.seed),
+        )
+    with progress("train", unit="steps") as on_progress:
+        record = train_small_vlm(
+            config=config,
+            to=to,
+            workspace=workspace,
+            frames=folders,
+            steps=steps,
+            exams_per_skill=exams,
+            on_progress=on_progress,
+        )
+    return record, write_vlm_page(workspace, to)
+
+
+def _frames(workspace: Workspace, split: Split, num_frames: int, seed: int) -> Path:
+    """A folder of simulator frames; one that is whole is kept."""
+    from apps.sim.questions import write_questions
+
+    out = workspace.root / "raw" / f"frames-{split}-{num_frames}-{seed}"
+    if not (out / "conversations.json").is_file():
+        write_questions(out, split=split, num_frames=num_frames, seed=seed, workers=_WORKERS)
+    return out

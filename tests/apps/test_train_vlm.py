@@ -1,0 +1,66 @@
+"""`train nano_vlm` from nothing to a model directory, its scores and a page; and its wrong turns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.report.vlm_page import write_vlm_page
+from dataengine.rendered import SKILLS
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+from trainers.vlm_directory import load_vlm_directory
+
+ROOT = Path(__file__).resolve().parents[2]
+REF = Ref("vlm", "1")
+WORDS = ("train", "nano_vlm", "--to", str(REF), "--steps", "3", "--frames", "8", "--exams", "1")
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "apps", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("vlm")
+    done = run(*WORDS, "--workspace", str(root))
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_one_command_makes_a_directory_that_loads_and_a_page(place: Path) -> None:
+    folder = place / f"checkpoints/{REF}"
+    loaded = load_vlm_directory(folder)
+    assert 1_000_000 < sum(weight.numel() for weight in loaded.vlm.parameters()) < 8_000_000
+    assert (folder / "model.safetensors").stat().st_size < 16_000_000
+    scores = json.loads((folder / "scores.json").read_text())
+    assert [row["skill"] for row in scores["rendered"]] == list(SKILLS)
+    assert scores["simulated"]
+    page = (place / f"{REF}.html").read_text()
+    assert page.count("<img ") == 1 + 3 * len(SKILLS)  # the curves, and three samples a skill
+    for sample in json.loads((folder / "samples.json").read_text()):
+        assert sample["question"].replace("'", "&#x27;") in page
+
+
+def test_the_same_words_again_are_already_there(place: Path) -> None:
+    before = (place / f"checkpoints/{REF}/record.json").read_bytes()
+    assert run(*WORDS, "--workspace", str(place)).returncode == 0
+    assert (place / f"checkpoints/{REF}/record.json").read_bytes() == before
+    assert write_vlm_page(Workspace.at(place), REF).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("nano_vlm", "--mix", "a@1"), "renders its own lessons"),
+        (("nano",), "learns from a mix. Name it: --mix NAME@VERSION."),
+        (("nano_vml", "--mix", "a@1"), "nano_vlm"),
+    ],
+)
+def test_wrong_words_are_one_sentence(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    done = run("train", *words, "--to", "x@1", "--workspace", str(tmp_path))
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

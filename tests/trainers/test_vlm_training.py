@@ -1,0 +1,185 @@
+"""The small VLM's training: shared pictures change nothing, a killed run ends in the same bits, lessons are learned."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataengine.rendered import EASY, FULL
+from schemas.chat import render_chat
+from schemas.errors import TrainError
+from trainers.recipes import VlmSize
+from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.vlm.lessons import Lesson, LessonCollator, messages_of
+from trainers.vlm.model import LearningVlm
+from trainers.vlm.recipe import Phase, VlmConfig, nano_vlm, shortened, vlm_recipe
+from trainers.vlm.rendered_lessons import RenderedLessons, rendered_exams
+from trainers.vlm.run import train_vlm
+from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
+
+SIZE = VlmSize(
+    width=64,
+    depth=2,
+    heads=4,
+    key_heads=2,
+    mlp_width=128,
+    vocabulary=1024,
+    rope_theta=100.0,
+    rope_sections=(2, 3, 3),
+    vision_width=32,
+    vision_depth=2,
+    vision_heads=2,
+    vision_mlp_ratio=2,
+    patch_size=20,
+    frames_per_patch=1,
+    init_std=0.05,
+)
+PHASE = Phase(
+    name="read",
+    steps=6,
+    skills=(("trace", 1.0), ("cards", 1.0), ("count", 1.0)),
+    start=EASY,
+    end=FULL,
+    text_weight=1.0,
+    glyph_weight=0.5,
+)
+
+
+def config(**parts: object) -> VlmConfig:
+    tiny = replace(nano_vlm(), vlm=SIZE, phases=(PHASE,), pictures_per_step=4, questions_per_picture=3, warmup_steps=2)
+    return replace(tiny, **parts)  # type: ignore[arg-type]  # the fields of VlmConfig
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> LocalTokenizer:
+    return nano_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def lessons() -> list[Lesson]:
+    return RenderedLessons(config=config()).step(PHASE, 3, 3)
+
+
+def test_a_question_in_company_is_scored_as_it_is_alone(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    """And as Hugging Face's own forward scores the plain chat, which is how everybody else will run the model."""
+    model = LearningVlm(SIZE, tokenizer, seed=0).eval()
+    collate = LessonCollator(SIZE, tokenizer)
+    lesson = next(lesson for lesson in lessons if len(lesson.asked) >= 2)
+    with torch.no_grad():
+        together = collate([lesson])
+        shared = model.scores(together)[0]
+        for number, asked in enumerate(lesson.asked, 1):
+            alone = collate([Lesson(picture=lesson.picture, asked=(asked,), glyphs=None)])
+            chat = render_chat(messages_of(asked), tokenizer, [48])
+            assert alone.ids_BT[0].tolist() == chat.ids
+            plain = model.vlm(
+                input_ids=alone.ids_BT,
+                pixel_values=alone.patches_P,
+                image_grid_thw=alone.grids,
+                mm_token_type_ids=(alone.ids_BT == model.vlm.config.image_token_id).int(),
+            ).logits[0]
+            branch = shared[together.branch_BT[0] == number]
+            assert torch.allclose(branch, plain[alone.num_prefix :], atol=2e-4)
+            assert torch.allclose(model.scores(alone)[0], plain, atol=2e-4)
+
+
+def test_every_glyph_is_a_class_in_the_patch_where_it_stands(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    """Found again from the patches' own order: marking the picture where a glyph stands lights up its patch alone."""
+    collate = LessonCollator(SIZE, tokenizer)
+    lesson = next(lesson for lesson in lessons if lesson.glyphs)
+    char, x_px, y_px = lesson.glyphs[0]  # type: ignore[index]  # of a rendered picture
+    cells = collate([replace(lesson, glyphs=((char, x_px, y_px),))]).glyphs_BG[0].reshape(-1, 4)
+    [patch] = (cells > 0).any(dim=1).nonzero().flatten().tolist()
+    black, dot = np.zeros_like(lesson.picture), np.zeros_like(lesson.picture)
+    dot[int(y_px), int(x_px)] = 255
+    before, after = (collate([replace(lesson, picture=picture)]).patches_P for picture in (black, dot))
+    assert (before != after).any(dim=1).nonzero().flatten().tolist() == [patch]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
+    recipe = config(checkpoint_every=2)
+    lessons = RenderedLessons(config=recipe)
+    torch.set_num_threads(1)
+    whole = train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "whole")
+    train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "cut", stop_after=4)
+    metrics = tmp_path / "cut/metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 4, "los')  # what a kill leaves of a row
+    again = train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "cut")
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    rows = [
+        [line.split('"questions_per_s"')[0] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 6
+
+
+def test_another_recipe_does_not_go_on_from_a_draft(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
+    recipe = config()
+    train_vlm(recipe, RenderedLessons(config=recipe), tokenizer, staging=tmp_path, stop_after=1)
+    other = config(learning_rate=1.0)
+    with pytest.raises(TrainError, match=r"has another recipe .* Finish it as it was begun, or delete it"):
+        train_vlm(other, RenderedLessons(config=other), tokenizer, staging=tmp_path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Same:
+    """One step's lessons for ever."""
+
+    lessons: tuple[Lesson, ...]
+    fingerprint: str = "same"
+
+    def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]:
+        return list(self.lessons)
+
+
+def test_what_is_taught_is_said_and_scored_as_right(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
+    """Two pictures learned by heart; the exam's verdict is what speaking word by word gives."""
+    taught = tuple(
+        Lesson(picture=exam.lesson.picture, asked=exam.lesson.asked, glyphs=None) for exam in rendered_exams("point", 2)
+    )
+    recipe = config(phases=(replace(PHASE, steps=120),), learning_rate=3e-3, checkpoint_every=500)
+    model = train_vlm(recipe, Same(lessons=taught), tokenizer, staging=tmp_path)
+    assert answers(model, tokenizer, taught, max_tokens=16) == [lesson.asked[0].answer for lesson in taught]
+    exams = [
+        Exam(skill="point", lesson=taught[0], point_px=(0.0, 0.0)),  # right word for word, wherever the point is
+        Exam(
+            skill="point",
+            lesson=replace(taught[0], asked=(replace(taught[0].asked[0], answer="(1, 2)"),)),
+            point_px=_point(taught[0], 5),
+        ),
+        Exam(
+            skill="point",
+            lesson=replace(taught[0], asked=(replace(taught[0].asked[0], answer="(1, 2)"),)),
+            point_px=_point(taught[0], 9),
+        ),
+    ]
+    assert [right for _, right in examine(model, tokenizer, exams)] == [True, True, False]
+    [score] = by_skill(examine(model, tokenizer, exams))
+    assert (score.num, score.num_right) == (3, 2)
+
+
+def _point(lesson: Lesson, off_px: float) -> tuple[float, float]:
+    x, y = lesson.asked[0].answer.strip("()").split(", ")
+    return int(x) + off_px, float(y)
+
+
+def test_the_interval_is_wilsons() -> None:
+    low, high = SkillScore(skill="any", num=100, num_right=97).interval
+    assert (round(low, 4), round(high, 4)) == (0.9155, 0.9897)  # Agresti and Coull 1998, formula 2
+    assert SkillScore(skill="any", num=20, num_right=20).interval[1] == 1.0
+
+
+def test_difficulty_rises_over_a_phase_and_recipes_survive_json() -> None:
+    recipe = vlm_recipe("nano_vlm")
+    assert VlmConfig.from_json(recipe.to_json()) == recipe
+    phase = recipe.phases[0]
+    assert (phase.difficulty(0), phase.difficulty(phase.steps - 1)) == (phase.start, phase.end)
+    short = shortened(recipe, 30)
+    assert 28 <= short.num_steps <= 32
+    assert [part.name for part in short.phases] == [part.name for part in recipe.phases]
+    with pytest.raises(TrainError, match="nano_vlm"):
+        vlm_recipe("nano_vml")

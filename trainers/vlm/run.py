@@ -1,0 +1,190 @@
+"""One run of the small VLM: a plain function from a recipe to a folder of weights, resumable to the bit.
+
+Everything random is keyed by (seed, step); the next batch is drawn while the current one is learned from.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dataengine.artifacts import write_atomic
+from schemas.errors import TrainError
+from trainers.tokenizer import LocalTokenizer
+from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
+from trainers.vlm.model import LearningVlm
+from trainers.vlm.recipe import Phase, VlmConfig
+
+METRICS_FILE = "metrics.jsonl"
+_MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
+
+
+class Lessons(Protocol):
+    """Where pictures with questions come from; a pure function of the step."""
+
+    @property
+    def fingerprint(self) -> str: ...
+    def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VlmStep:
+    """One line of `metrics.jsonl`."""
+
+    step: int
+    phase: str
+    loss: float
+    text_loss: float
+    glyph_loss: float
+    text_right: float  # share of answer tokens
+    glyphs_right: float  # share of characters in the pictures
+    learning_rate: float
+    questions_per_s: float
+
+
+def learning_rate(config: VlmConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to the final rate."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    way = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
+    low, high = config.final_learning_rate, config.learning_rate
+    return low + (high - low) * (1 + math.cos(math.pi * min(1.0, way))) / 2
+
+
+def train_vlm(
+    config: VlmConfig,
+    lessons: Lessons,
+    tokenizer: LocalTokenizer,
+    *,
+    staging: Path,
+    stop_after: int | None = None,
+    on_step: Callable[[VlmStep], None] | None = None,
+) -> LearningVlm:
+    """Train to the end of the curriculum (or to step `stop_after`); goes on from what `staging` holds.
+
+    Raises TrainError when a loss is not finite, or `staging` belongs to another recipe or other lessons.
+    """
+    staging.mkdir(parents=True, exist_ok=True)
+    identity = {"recipe": config.fingerprint, "lessons": lessons.fingerprint, "tokenizer": tokenizer.fingerprint}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = LearningVlm(config.vlm, tokenizer, config.seed).to(device).train()
+    optimizer = _optimizer(model, config)
+    done = _resume(staging, identity, model, optimizer)
+    _trim(staging / METRICS_FILE, done)
+    end = config.num_steps if stop_after is None else min(stop_after, config.num_steps)
+    with (staging / METRICS_FILE).open("a", encoding="utf-8") as metrics:
+        for step, batch in _batches(config, lessons, LessonCollator(config.vlm, tokenizer), done, end):
+            row = _learn(config, model, optimizer, step, batch, device)
+            metrics.write(json.dumps(asdict(row)) + "\n")
+            if on_step is not None:
+                on_step(row)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == end:
+                metrics.flush()
+                _keep(staging, identity, model, optimizer, step + 1)
+    return model.eval()
+
+
+def _optimizer(model: LearningVlm, config: VlmConfig) -> torch.optim.AdamW:
+    """Norms and biases are not decayed."""
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def _batches(
+    config: VlmConfig, lessons: Lessons, collate: LessonCollator, start: int, end: int
+) -> Iterator[tuple[int, LessonBatch]]:
+    def load(step: int) -> LessonBatch:
+        phase, phase_step = config.phase_at(step)
+        return collate(lessons.step(phase, phase_step, step))
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="lessons") as pool:
+        ahead = pool.submit(load, start) if start < end else None
+        for step in range(start, end):
+            assert ahead is not None
+            batch = ahead.result()
+            ahead = pool.submit(load, step + 1) if step + 1 < end else None
+            yield step, batch
+
+
+def _learn(
+    config: VlmConfig,
+    model: LearningVlm,
+    optimizer: torch.optim.AdamW,
+    step: int,
+    batch: LessonBatch,
+    device: torch.device,
+) -> VlmStep:
+    start = time.perf_counter()
+    phase, _ = config.phase_at(step)
+    rate = learning_rate(config, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    losses = model(batch.to(device), text_weight=phase.text_weight, glyph_weight=phase.glyph_weight)
+    if not bool(torch.isfinite(losses.total)):
+        raise TrainError(f"the loss of step {step} is not finite. Lower the learning rate and train again.")
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+    optimizer.step()
+    return VlmStep(
+        step=step,
+        phase=phase.name,
+        loss=float(losses.total.detach()),
+        text_loss=float(losses.text.detach()),
+        glyph_loss=float(losses.glyphs.detach()),
+        text_right=losses.text_right,
+        glyphs_right=losses.glyphs_right,
+        learning_rate=rate,
+        questions_per_s=batch.num_questions / (time.perf_counter() - start),
+    )
+
+
+def _keep(staging: Path, identity: dict[str, str], model: LearningVlm, optimizer: torch.optim.AdamW, step: int) -> None:
+    """The state after `step` steps, in a folder of its own; the newest one that is whole counts."""
+    folder = staging / f"step_{step:06d}"
+    folder.mkdir(exist_ok=True)
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
+    save_file(tensors, folder / _MODEL)
+    torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
+    write_atomic(folder / _STATE, json.dumps({**identity, "step": step}).encode())
+    for old in sorted(staging.glob("step_*"))[:-2]:
+        for path in (old / _STATE, old / _MODEL, old / _OPTIMIZER):  # the mark that it is whole goes first
+            path.unlink(missing_ok=True)
+        old.rmdir()
+
+
+def _resume(staging: Path, identity: dict[str, str], model: LearningVlm, optimizer: torch.optim.AdamW) -> int:
+    kept = [folder for folder in sorted(staging.glob("step_*")) if (folder / _STATE).is_file()]
+    if not kept:
+        return 0
+    state = json.loads((kept[-1] / _STATE).read_text())
+    for name, value in identity.items():
+        if state[name] != value:
+            raise TrainError(
+                f"the unfinished training in '{staging.name}' has another {name} ({state[name][:12]}, now "
+                f"{value[:12]}). Finish it as it was begun, or delete it."
+            )
+    tensors = load_file(kept[-1] / _MODEL)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[name])
+    optimizer.load_state_dict(torch.load(kept[-1] / _OPTIMIZER, weights_only=True))
+    return int(state["step"])
+
+
+def _trim(path: Path, step: int) -> None:
+    """Forget rows of steps that will be done again."""
+    if path.exists():
+        lines = [
+            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
+        ]
+        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,127 @@
+"""`train nano_vlm`: from the recipe to `checkpoints/NAME@V`, a model directory with its scores and its curves."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dataengine.artifacts import Draft, begin, write_atomic
+from dataengine.rendered import SKILLS, content_hash
+from dataengine.workspace import Workspace
+from schemas.records import InputRef, Record, sha256_of
+from schemas.refs import Ref
+from trainers.checkpoint import weights_fingerprint
+from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.vlm.model import LearningVlm
+from trainers.vlm.recipe import VlmConfig, shortened
+from trainers.vlm.rendered_lessons import Frames, RenderedLessons, rendered_exams
+from trainers.vlm.run import METRICS_FILE, VlmStep, train_vlm
+from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
+from trainers.vlm_directory import save_vlm_directory
+
+SCORES_FILE, SAMPLES_FILE, RECIPE_FILE = "scores.json", "samples.json", "recipe.json"
+EXAMS_PER_SKILL = 200
+_SAMPLES_PER_SKILL = 3
+_LONGEST_ANSWER = 64  # tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameFolders:
+    """Simulator frames with questions: those to learn from, and those to be asked about afterwards."""
+
+    train: Path
+    held_out: Path
+
+
+def train_small_vlm(
+    *,
+    config: VlmConfig,
+    to: Ref,
+    workspace: Workspace,
+    frames: FrameFolders | None = None,
+    steps: int | None = None,
+    exams_per_skill: int = EXAMS_PER_SKILL,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Record:
+    """Train the recipe; the same call goes on after a kill, and returns the record when it is already done.
+
+    The held-out questions are frozen and hashed before the first step. Without `frames` there are rendered pictures
+    alone. Raises TrainError, ArtifactError.
+    """
+    config = config if steps is None else shortened(config, steps)
+    learned = None if frames is None else Frames.open(frames.train)
+    asked = None if frames is None else Frames.open(frames.held_out)
+    inputs = [
+        InputRef(kind="raw", ref=name, fingerprint=found.fingerprint)
+        for name, found in (("frames", learned), ("held-out frames", asked))
+        if found is not None
+    ]
+    recipe = {
+        "vlm": config.to_json(),
+        "exams": {"per_skill": exams_per_skill, "rendered": content_hash(SKILLS, exams_per_skill)},
+    }
+    draft = begin(workspace, "checkpoints", to, recipe=recipe, inputs=inputs)
+    if isinstance(draft, Record):
+        return draft
+    with draft:
+        tokenizer = nano_tokenizer()
+        model = train_vlm(
+            config,
+            RenderedLessons(config=config, frames=learned),
+            tokenizer,
+            staging=draft.staging,
+            on_step=None if on_progress is None else lambda row: _tell(on_progress, row, config),
+        )
+        return _publish(draft, config, model, tokenizer, asked, exams_per_skill)
+
+
+def _tell(on_progress: Callable[[int, int], None], row: VlmStep, config: VlmConfig) -> None:
+    on_progress(row.step + 1, config.num_steps)
+
+
+def _publish(
+    draft: Draft,
+    config: VlmConfig,
+    model: LearningVlm,
+    tokenizer: LocalTokenizer,
+    asked: Frames | None,
+    exams_per_skill: int,
+) -> Record:
+    scores = {"rendered": score(model, tokenizer, [e for s in SKILLS for e in rendered_exams(s, exams_per_skill)])}
+    if asked is not None:
+        scores["simulated"] = score(model, tokenizer, asked.exams(exams_per_skill))
+    listed = {source: [_row(row) for row in rows] for source, rows in scores.items()}
+    save_vlm_directory(draft.path, model.vlm, tokenizer, config.vlm, dtype="bfloat16")
+    write_atomic(draft.path / SCORES_FILE, json.dumps(listed, indent=1).encode())
+    write_atomic(draft.path / SAMPLES_FILE, json.dumps(_samples(model, tokenizer), indent=1).encode())
+    write_atomic(draft.path / RECIPE_FILE, json.dumps(config.to_json(), indent=1).encode())
+    (draft.path / METRICS_FILE).write_bytes((draft.staging / METRICS_FILE).read_bytes())
+    weights = weights_fingerprint({name: value.detach() for name, value in model.vlm.named_parameters()})
+    counts: dict[str, int | float] = {
+        "num_steps": config.num_steps,
+        "num_parameters": sum(weight.numel() for weight in model.vlm.parameters()),
+    }
+    counts |= {f"{source}/{row.skill}": round(row.share, 4) for source, rows in scores.items() for row in rows}
+    return draft.publish(fingerprint=sha256_of({"weights": weights, "recipe": config.to_json()}), counts=counts)
+
+
+def score(model: LearningVlm, tokenizer: LocalTokenizer, exams: list[Exam]) -> list[SkillScore]:
+    """Right answers skill by skill."""
+    return by_skill(examine(model, tokenizer, exams))
+
+
+def _samples(model: LearningVlm, tokenizer: LocalTokenizer) -> list[dict[str, Any]]:
+    """What it says to the first held-out questions of each skill; `row` finds the picture again."""
+    rows = [(skill, row) for skill in SKILLS for row in range(_SAMPLES_PER_SKILL)]
+    exams = [rendered_exams(skill, _SAMPLES_PER_SKILL)[row] for skill, row in rows]
+    said = answers(model, tokenizer, [exam.lesson for exam in exams], max_tokens=_LONGEST_ANSWER)
+    return [
+        {"skill": skill, "row": row, "question": exam.asked.question, "answer": exam.asked.answer, "said": words}
+        for (skill, row), exam, words in zip(rows, exams, said, strict=True)
+    ]
+
+
+def _row(row: SkillScore) -> dict[str, Any]:
+    low, high = row.interval
+    return asdict(row) | {"share": row.share, "low": low, "high": high}
