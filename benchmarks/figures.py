@@ -5,10 +5,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,14 +33,26 @@ class Figure:
         return None if self.peer is None or self.peer == 0 else self.ours / self.peer
 
 
-def report(name: str, measure: Callable[[bool], list[Figure]], description: str | None) -> None:
-    """Parse the flags, measure, print, and keep a full result beside its command and machine."""
+def report(
+    name: str,
+    measure: Callable[[bool], list[Figure]] | Mapping[str, Callable[[bool], list[Figure]]],
+    description: str | None,
+) -> None:
+    """Parse the flags, measure, print, and keep a full result beside its command and machine.
+
+    Of several groups, `--only GROUP` measures one anew and leaves the others as they were kept.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="a one-minute smoke of the same code")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, last")
+    if isinstance(measure, Mapping):
+        parser.add_argument("--only", choices=list(measure), help="measure one group of figures alone")
     flags = parser.parse_args()
-    figures = measure(flags.quick)
-    rows = [{**asdict(figure), "ratio": figure.ratio} for figure in figures]
+    only = getattr(flags, "only", None)
+    groups = measure if isinstance(measure, Mapping) else {"all": measure}
+    figures = [figure for group in ([only] if only else groups) for figure in groups[group](flags.quick)]
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    rows = [{**asdict(figure), "ratio": figure.ratio, "date": date} for figure in figures]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     for figure in figures:
         ratio = "" if figure.ratio is None else f"  ratio {figure.ratio:.2f}"
@@ -48,14 +61,17 @@ def report(name: str, measure: Callable[[bool], list[Figure]], description: str 
         print(f"{figure.figure}: {figure.ours:.3g} {figure.unit}{peer}{ratio}{reach}  {figure.note}".rstrip())
     print(f"machine: {machine}; repeats: {max((figure.repeats for figure in figures), default=0)}")
     if not flags.quick:
-        RESULTS.mkdir(exist_ok=True)
-        kept = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine,
-            "command": f"python -m benchmarks.{name}",
-            "figures": rows,
-        }
-        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        _keep(RESULTS / f"{name}.json", name, machine, rows, whole=only is None)
     if flags.json:
         print(json.dumps(rows))
     sys.stdout.flush()
+
+
+def _keep(path: Path, name: str, machine: str, rows: list[dict[str, Any]], *, whole: bool) -> None:
+    """Write the result; rows of other groups stay, each with the date of its own run."""
+    kept = [] if whole or not path.is_file() else json.loads(path.read_text())["figures"]
+    fresh = {row["figure"]: row for row in rows}
+    merged = [fresh.pop(row["figure"], row) for row in kept] + list(fresh.values())
+    path.parent.mkdir(exist_ok=True)
+    result = {"machine": machine, "command": f"python -m benchmarks.{name}", "figures": merged}
+    path.write_text(json.dumps(result, indent=1) + "\n")

@@ -261,14 +261,17 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {"nano": nano, "chatvla2_2b": ch
 
 
 def recipe(name: str, *, weights: Path | None = None) -> TrainConfig:
-    """The recipe of this name, starting from a local Qwen2-VL directory where it needs one.
+    """The recipe of this name, its VLM started from a local dense Qwen2-VL directory where one is named.
 
-    Raises TrainError that names the nearest recipe, or says that weights are missing or not wanted.
+    A recipe that does not need one takes shape and tokenizer from the directory. Raises TrainError that names the
+    nearest recipe, or says what is wrong with the directory.
     """
     make = RECIPES.get(name)
     if make is None:
         raise TrainError(f"no recipe '{name}'. {did_you_mean(name, RECIPES)}")
     config = make()
     if weights is not None and not config.needs_weights:
-        raise TrainError(f"recipe {name} makes its own weights, got '{weights.name}'. Leave --weights out.")
+        from trainers.vlm_directory import read_size
+
+        config = replace(config, vlm=read_size(weights), tokenizer="weights")
     return replace(config, weights=weights)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from schemas.chat import IMAGE_TOKEN
 from schemas.errors import TrainError
@@ -119,7 +119,23 @@ def load_vlm_directory(folder: Path) -> VlmDirectory:
 
 def size_of(vlm: Qwen2VLForConditionalGeneration) -> VlmSize:
     """The shape of a Qwen2-VL, read from its config."""
-    text, vision = vlm.config.text_config, vlm.config.vision_config
+    return _size(vlm.config)
+
+
+def read_size(folder: Path) -> VlmSize:
+    """The shape of the Qwen2-VL in a directory. Raises TrainError where there is none."""
+    try:
+        config = Qwen2VLConfig.from_pretrained(folder, local_files_only=True)
+        return _size(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainError(
+            f"'{folder.name}' holds no config of a Qwen2-VL ({first[:120]}). Name a model directory (--weights DIR)."
+        ) from None
+
+
+def _size(config: Qwen2VLConfig) -> VlmSize:
+    text, vision = config.text_config, config.vision_config
     return VlmSize(
         width=text.hidden_size,
         depth=text.num_hidden_layers,

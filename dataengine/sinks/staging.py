@@ -1,9 +1,9 @@
-"""What a staged episode is on disk: one marker file, `<hash of its name>.json`, that names a folder of pictures and,
-beside that, a file of columns.
+"""What a staged episode is on disk: one marker file, `<hash of its name>.staged`, that holds its columns and names a
+folder of pictures beside it.
 
-A marker is written last and replaced in one step, and neither is ever renamed, reused or removed: a worker that
-outlives a killed run can add its own and point the marker at them, but never pull one away from under a reader. It
-holds everything a commit needs, so that no pixel and no table crosses the object store.
+A marker is written last and replaced in one step, and a folder is never renamed, reused or removed: a worker that
+outlives a killed run can add its own and put its own marker there, but never pull pictures away from under a reader.
+A marker holds everything a commit needs, so that no pixel and no table crosses the object store.
 """
 
 import hashlib
@@ -17,11 +17,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError
 
-from dataengine.sinks.staged_columns import Columns, columns_path, read_columns
+from dataengine.sinks.staged_columns import Columns, read_columns, read_head
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.stats import Stats
 from schemas.episodes import StreamSkew
+from schemas.errors import ArtifactError
 
+MARKER = ".staged"
 NO_STAMP = -1  # in a stamp column of an episode that has no stamps of its own
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,7 +176,7 @@ def boot_id() -> str | None:
 
 def marker_of(root: Path, name: str) -> Path:
     """Where the marker of the source's episode `name` is; names may hold slashes, files may not."""
-    return root / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
+    return root / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}{MARKER}"
 
 
 def load_staged(root: Path, name: str) -> StagedEpisode | None:
@@ -191,7 +193,7 @@ def why_absent(root: Path, name: str) -> str | None:
 
 def _load(root: Path, name: str) -> StagedEpisode | str:
     try:
-        staged = StagedEpisode.model_validate_json(marker_of(root, name).read_bytes())
+        staged = StagedEpisode.model_validate_json(read_head(marker_of(root, name)))
     except FileNotFoundError:
         return "its staged files are gone"
     except ValidationError:
@@ -199,7 +201,7 @@ def _load(root: Path, name: str) -> StagedEpisode | str:
     if staged.boot is not None and staged.boot != boot_id():
         return "the machine was restarted before it was safe on the disk"
     folder = root / staged.folder
-    if not columns_path(folder).is_file() or (staged.cameras and not folder.is_dir()):
+    if staged.cameras and not folder.is_dir():
         return "its staged files are gone"
     cameras: dict[str, StagedCamera] = {}
     for key, camera in staged.cameras.items():
@@ -230,4 +232,13 @@ def load_columns(staged: StagedEpisode) -> tuple[Columns, dict[str, Stats]]:
         key: (np.dtype(dtype).newbyteorder("<"), (rows, dims)) for key, (dtype, dims) in staged.column_types.items()
     }
     stamps = {key: (np.dtype("<i8"), (rows,)) for key in staged.stamps_ns}
-    return read_columns(columns_path(staged.folder), {**shapes, **stamps})
+    again = f"{staged.name} was staged again by another run. Run the same command again."
+    try:
+        head, columns, stats = read_columns(marker_of(staged.folder.parent, staged.name), {**shapes, **stamps})
+    except (ValueError, TypeError):
+        raise ArtifactError(again) from None
+    if staged.folder.name.encode() not in head:  # by now that of a worker that outlived a killed run: the same, or not
+        other = StagedEpisode.model_validate_json(head)
+        if (other.columns, other.stamps_ns) != (staged.columns, staged.stamps_ns):
+            raise ArtifactError(again)
+    return columns, stats

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dataengine.artifacts import write_atomic
 from dataengine.checks import check_episode
 from dataengine.sinks.camera_staging import stage_cameras
-from dataengine.sinks.staged_columns import columns_path, write_columns
+from dataengine.sinks.staged_columns import pack, read_head, with_head
 from dataengine.sinks.staging import StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of
 from dataengine.sinks.video_encoding import quiet_codecs
 from schemas.episodes import Episode
@@ -48,9 +48,8 @@ def stage_episode(episode: Episode, name: str, rig: Rig, jobs: tuple[StageJob, .
             staged = load_staged(job.root, name)
             if staged is None or staged.folder != folder:
                 shutil.rmtree(folder, ignore_errors=True)
-                for path in (columns_path(folder), _next_marker(folder)):
-                    with suppress(OSError):
-                        path.unlink()
+                with suppress(OSError):
+                    _next_marker(folder).unlink()
         if fault:
             raise ArtifactError(
                 f"the draft can not be written while {name} is staged ({fault}). Mend that and run the same command "
@@ -76,8 +75,9 @@ def _still_holds(job: StageJob, episode: Episode, name: str, stamp: str) -> bool
     if staged.stamp != stamp:
         if any(camera.frames and camera.frames.source for camera in staged.cameras.values()):
             return False  # its pictures lie in the raw file, maybe at other places by now
-        kept = StagedEpisode.model_validate_json(marker_of(job.root, name).read_bytes())
-        write_atomic(marker_of(job.root, name), kept.model_copy(update={"stamp": stamp}).model_dump_json().encode())
+        marker = marker_of(job.root, name)
+        kept = StagedEpisode.model_validate_json(read_head(marker)).model_copy(update={"stamp": stamp})
+        write_atomic(marker, with_head(marker.read_bytes(), kept.model_dump_json().encode()))
     return True
 
 
@@ -90,7 +90,6 @@ def _write_staged(episode: Episode, name: str, folders: dict[StageJob, Path], st
     )
     for job, folder in folders.items():
         is_quick = not was_encoded and job.boot is not None and job.boot == boot_id()
-        write_columns(columns_path(folder), {**columns, **stamps})
         staged = StagedEpisode(
             name=name,
             folder=Path(folder.name),
@@ -105,13 +104,14 @@ def _write_staged(episode: Episode, name: str, folders: dict[StageJob, Path], st
             boot=job.boot if is_quick else None,
             cameras={key: row.model_copy(update=_without_other_sink(job)) for key, row in cameras.items()},
         )
-        marker, content = marker_of(job.root, name), staged.model_dump_json().encode()
+        marker = marker_of(job.root, name)
+        content = pack(staged.model_dump_json().encode(), {**columns, **stamps})
         if is_quick:
             _next_marker(folder).write_bytes(content)
             _next_marker(folder).replace(marker)
         else:
             pictures = [*folder.iterdir(), folder] if episode.cameras else []
-            for path in [columns_path(folder), *pictures, job.root]:
+            for path in [*pictures, job.root]:
                 _sync(path)  # the marker must not survive a power cut that its files do not
             write_atomic(marker, content)
 

@@ -41,7 +41,7 @@ def fingerprints(report: ConvertReport) -> list[str]:
 
 def markers(workspace: Workspace, kind: str) -> list[Path]:
     """One file for each whole staged episode."""
-    return sorted(workspace.root.glob(f"{kind}/.*.draft/.staging/*/*.json"))
+    return sorted(workspace.root.glob(f"{kind}/.*.draft/.staging/*/*.staged"))
 
 
 def test_both_sinks_make_two_artifacts_and_the_same_command_again_does_nothing(

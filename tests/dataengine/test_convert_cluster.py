@@ -31,7 +31,7 @@ cluster.wait_for_nodes()
 killed = []
 
 def staged():
-    return len(list(root.glob("frames/.*.draft/.staging/*/*.json")))
+    return len(list(root.glob("frames/.*.draft/.staging/*/*.staged")))
 
 def kill():
     while staged() < 3:

@@ -38,7 +38,7 @@ def fingerprints(root: Path) -> tuple[str, str]:
 
 
 def staged(root: Path) -> int:
-    return len(list(root.glob("*/.*.draft/.staging/*/*.json")))
+    return len(list(root.glob("*/.*.draft/.staging/*/*.staged")))
 
 
 def assert_one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> None:

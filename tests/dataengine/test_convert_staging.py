@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import raw_files
 from test_convert import REF, fingerprints, markers, run, write_raw
@@ -16,9 +17,9 @@ from dataengine.artifacts import begin
 from dataengine.convert import convert
 from dataengine.executor import for_each_episode
 from dataengine.rig_files import load_rig
-from dataengine.sinks.packets import stat_of
-from dataengine.sinks.staged_columns import columns_path
-from dataengine.sinks.staging import StageFrames, StageVideos, load_staged
+from dataengine.sinks.mp4_tables import stat_of
+from dataengine.sinks.staged_columns import read_head, with_head
+from dataengine.sinks.staging import StageFrames, StageVideos, load_columns, load_staged, marker_of
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import open_source
@@ -126,16 +127,18 @@ def test_a_copied_video_that_vanishes_while_converting_is_a_sentence(
     assert convert(source_path=raw, to=REF, workspace=workspace, rig=None).num_episodes == 2
 
 
+def change_head(marker: Path, pattern: str, words: str) -> None:
+    head = re.sub(pattern, words, read_head(marker).decode())
+    marker.write_bytes(with_head(marker.read_bytes(), head.encode()))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda marker: marker.unlink(), "its staged files are gone"),
         (lambda marker: [shutil.rmtree(path) for path in marker.parent.iterdir() if path.is_dir()], "are gone"),
-        (lambda marker: marker.write_text(marker.read_text().replace('"meta"', '"more"')), "by another version"),
-        (
-            lambda marker: marker.write_text(re.sub('"stamp":"[^"]*"', '"stamp":"old"', marker.read_text())),
-            "another run",
-        ),
+        (lambda marker: change_head(marker, '"meta"', '"more"'), "by another version"),
+        (lambda marker: change_head(marker, '"stamp":"[^"]*"', '"stamp":"old"'), "another run"),
     ],
     ids=["no marker", "no folder", "written by another version", "other raw files"],
 )
@@ -162,7 +165,7 @@ def test_a_marker_of_another_version_is_staged_again(tmp_path: Path, workspace: 
     with pytest.raises(RejectedError):
         run(raw, workspace)
     marker = markers(workspace, "episodes")[0]
-    marker.write_text(marker.read_text().replace('"num_frames"', '"frames"', 1))
+    marker.write_bytes(marker.read_bytes().replace(b'"num_frames"', b'"all_frames"', 1))
     report = run(raw, workspace, max_rejected=0.5)
     assert report.num_episodes == 3
 
@@ -191,7 +194,7 @@ def test_two_workers_with_the_same_episode_never_leave_a_moment_without_it(tmp_p
             stage_episode(episode, f"take_{take}", source.rig, (job,), stamp=word)
             staged = load_staged(job.root, f"take_{take}")
             assert staged is not None
-            assert columns_path(staged.folder).is_file()
+            assert load_columns(staged)[0].keys() == {*episode.columns}
             assert len(list(staged.folder.iterdir())) == 2  # where the JPEGs of two cameras lie
         return take
 
@@ -211,6 +214,24 @@ def test_a_worker_whose_draft_was_removed_ends_and_does_not_bring_it_back(tmp_pa
     with pytest.raises(ArtifactError, match=r"episode_0.hdf5 is staged \(it was removed\).*run the same command again"):
         assert not isinstance(dict(for_each_episode(stage, source.names(), workers=1))["episode_0.hdf5"], Rejected)
     assert not job.root.exists()
+
+
+def test_columns_of_another_attempt_are_used_only_where_they_are_the_same(tmp_path: Path) -> None:
+    """A worker that outlived a killed run puts its marker in place of the one that was loaded."""
+    raw = write_raw(tmp_path / "raw", num_episodes=2)
+    source, job = open_source(raw, load_rig("aloha_sim")), staging_job(tmp_path, "frames")
+    one, other = source.read("episode_0.hdf5"), source.read("episode_1.hdf5")
+    stage_episode(one, "take", source.rig, (job,), stamp="")
+    staged = load_staged(job.root, "take")
+    assert staged is not None
+    marker = marker_of(job.root, "take")
+    marker.unlink()
+    stage_episode(one, "take", source.rig, (job,), stamp="later")
+    assert np.array_equal(load_columns(staged)[0]["action"], one.columns["action"])
+    marker.unlink()
+    stage_episode(other, "take", source.rig, (job,), stamp="")
+    with pytest.raises(ArtifactError, match=r"take was staged again by another run\. Run the same command again"):
+        load_columns(staged)
 
 
 def test_a_worker_left_over_from_another_recipe_can_not_mix_in(tmp_path: Path, workspace: Workspace) -> None:

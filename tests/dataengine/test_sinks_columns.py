@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dataengine.sinks.auto_columns import AutoColumns, auto_totals
-from dataengine.sinks.staged_columns import read_columns, write_columns
+from dataengine.sinks.staged_columns import pack, read_columns, read_head, with_head
 from dataengine.sinks.totals import Totals
 from dataengine.stats import QUANTILES, Stats, column_stats
 
@@ -36,8 +36,11 @@ def test_staged_columns_come_back_bit_for_bit_with_their_statistics(tmp_path: Pa
         "stamp_ns.clock": np.sort(RANDOM.integers(0, 1 << 60, 7)),
     }
     shapes = {key: (column.dtype, column.shape) for key, column in columns.items()}
-    write_columns(tmp_path / "columns", columns)
-    found, stats = read_columns(tmp_path / "columns", shapes)
+    (tmp_path / "columns").write_bytes(pack(b"head", columns))
+    assert read_head(tmp_path / "columns") == b"head"
+    (tmp_path / "columns").write_bytes(with_head((tmp_path / "columns").read_bytes(), b"another head"))
+    head, found, stats = read_columns(tmp_path / "columns", shapes)
+    assert head == read_head(tmp_path / "columns") == b"another head"
     assert list(found) == list(stats) == list(columns)
     for key, column in columns.items():
         assert found[key].dtype == column.dtype
@@ -47,7 +50,7 @@ def test_staged_columns_come_back_bit_for_bit_with_their_statistics(tmp_path: Pa
 
 @pytest.mark.parametrize("change", [-8, 8])
 def test_a_staged_file_of_another_length_is_not_read(tmp_path: Path, change: int) -> None:
-    write_columns(tmp_path / "columns", {"a": np.zeros((10, 2), np.float32)})
+    (tmp_path / "columns").write_bytes(pack(b"{}", {"a": np.zeros((10, 2), np.float32)}))
     content = (tmp_path / "columns").read_bytes()
     (tmp_path / "columns").write_bytes(content[:change] if change < 0 else content + bytes(change))
     with pytest.raises((ValueError, TypeError)):

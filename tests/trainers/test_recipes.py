@@ -24,7 +24,7 @@ def test_a_saved_recipe_reads_back_equal(name: str) -> None:
 def test_where_the_weights_lie_is_not_part_of_what_a_run_is() -> None:
     here, there = (recipe("chatvla2_2b", weights=Path(place)) for place in ("here", "there"))
     assert here.to_json() == there.to_json()
-    with pytest.raises(TrainError, match="Leave --weights out"):
+    with pytest.raises(TrainError, match=r"'here' holds no config of a Qwen2-VL .* Name a model directory"):
         recipe("nano", weights=Path("here"))
 
 

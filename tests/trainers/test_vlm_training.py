@@ -10,14 +10,18 @@ import torch
 from dataengine.rendered import EASY, FULL
 from schemas.chat import render_chat
 from schemas.errors import TrainError
-from trainers.recipes import VlmSize
-from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.models.action_expert import ActionShape
+from trainers.models.vla import build_vla
+from trainers.recipes import VlmSize, recipe
+from trainers.tokenizer import LocalTokenizer, nano_tokenizer, tokenizer_of
 from trainers.vlm.lessons import Lesson, LessonCollator, messages_of
-from trainers.vlm.model import LearningVlm
+from trainers.vlm.model import LearningVlm, PackedVlm
 from trainers.vlm.recipe import Phase, VlmConfig, nano_vlm, shortened, vlm_recipe
 from trainers.vlm.rendered_lessons import RenderedLessons, rendered_exams
+from trainers.vlm.retention import retention
 from trainers.vlm.run import train_vlm
 from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
+from trainers.vlm_directory import save_vlm_directory
 
 SIZE = VlmSize(
     width=64,
@@ -99,14 +103,14 @@ def test_every_glyph_is_a_class_in_the_patch_where_it_stands(lessons: list[Lesso
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
-    recipe = config(checkpoint_every=2)
-    lessons = RenderedLessons(config=recipe)
+    run = config(checkpoint_every=2)
+    lessons = RenderedLessons(config=run)
     torch.set_num_threads(1)
-    whole = train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "whole")
-    train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "cut", stop_after=4)
+    whole = train_vlm(run, lessons, tokenizer, staging=tmp_path / "whole")
+    train_vlm(run, lessons, tokenizer, staging=tmp_path / "cut", stop_after=4)
     metrics = tmp_path / "cut/metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 4, "los')  # what a kill leaves of a row
-    again = train_vlm(recipe, lessons, tokenizer, staging=tmp_path / "cut")
+    again = train_vlm(run, lessons, tokenizer, staging=tmp_path / "cut")
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
     rows = [
@@ -118,8 +122,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, tokenizer: LocalT
 
 
 def test_another_recipe_does_not_go_on_from_a_draft(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
-    recipe = config()
-    train_vlm(recipe, RenderedLessons(config=recipe), tokenizer, staging=tmp_path, stop_after=1)
+    run = config()
+    train_vlm(run, RenderedLessons(config=run), tokenizer, staging=tmp_path, stop_after=1)
     other = config(learning_rate=1.0)
     with pytest.raises(TrainError, match=r"has another recipe .* Finish it as it was begun, or delete it"):
         train_vlm(other, RenderedLessons(config=other), tokenizer, staging=tmp_path)
@@ -141,8 +145,8 @@ def test_what_is_taught_is_said_and_scored_as_right(tmp_path: Path, tokenizer: L
     taught = tuple(
         Lesson(picture=exam.lesson.picture, asked=exam.lesson.asked, glyphs=None) for exam in rendered_exams("point", 2)
     )
-    recipe = config(phases=(replace(PHASE, steps=120),), learning_rate=3e-3, checkpoint_every=500)
-    model = train_vlm(recipe, Same(lessons=taught), tokenizer, staging=tmp_path)
+    run = config(phases=(replace(PHASE, steps=120),), learning_rate=3e-3, checkpoint_every=500)
+    model = train_vlm(run, Same(lessons=taught), tokenizer, staging=tmp_path)
     assert answers(model, tokenizer, taught, max_tokens=16) == [lesson.asked[0].answer for lesson in taught]
     exams = [
         Exam(skill="point", lesson=taught[0], point_px=(0.0, 0.0)),  # right word for word, wherever the point is
@@ -183,3 +187,42 @@ def test_difficulty_rises_over_a_phase_and_recipes_survive_json() -> None:
     assert [part.name for part in short.phases] == [part.name for part in recipe.phases]
     with pytest.raises(TrainError, match="nano_vlm"):
         vlm_recipe("nano_vml")
+
+
+def test_the_vla_starts_from_the_vlm_as_it_is_and_keeps_its_tokenizer(
+    tmp_path: Path, lessons: list[Lesson], tokenizer: LocalTokenizer
+) -> None:
+    """Upcycled to eight experts it says at step 0 what the dense model says, to one percent of its scores."""
+    dense = LearningVlm(SIZE, tokenizer, seed=0).eval()
+    save_vlm_directory(tmp_path, dense.vlm, tokenizer, SIZE)
+    started = recipe("nano", weights=tmp_path)
+    assert started.vlm == SIZE
+    assert tokenizer_of(started).fingerprint == tokenizer.fingerprint
+    vla = build_vla(started, ActionShape(steps=2, action_width=2, state_width=2), tokenizer).eval()
+    assert len(vla.moe_layers) == SIZE.depth
+    batch = LessonCollator(SIZE, tokenizer)(lessons)
+    with torch.no_grad():
+        before, after = dense.scores(batch), PackedVlm(vla.vlm, SIZE).scores(batch)
+    assert (before - after).norm() < 0.01 * before.norm()
+    assert not torch.equal(before, after)  # equal experts would give the router nothing to learn from
+
+
+def test_retention_is_paired_and_its_interval_holds_the_change(
+    lessons: list[Lesson], tokenizer: LocalTokenizer
+) -> None:
+    """A model beside itself forgets nothing; beside one that answers nothing it forgets all that it knew."""
+    base, other = (LearningVlm(SIZE, tokenizer, seed=seed).eval() for seed in (0, 1))
+    exams = []
+    for number, lesson in enumerate(lessons):
+        asked = lesson.asked[0]
+        said = answers(base, tokenizer, [lesson], max_tokens=3)[0] if number % 2 else asked.answer
+        exams.append(
+            Exam(skill="known" if number % 2 else "new", lesson=replace(lesson, asked=(replace(asked, answer=said),)))
+        )
+    for row in retention(base, base, tokenizer, exams):
+        assert (row.change, row.low, row.high) == (0.0, 0.0, 0.0)
+    for row in retention(base, other, tokenizer, exams):
+        assert row.change == (row.right - row.base_right) / row.num
+        assert row.low <= row.change <= row.high
+    with pytest.raises(TrainError, match="no questions"):
+        retention(base, other, tokenizer, [])

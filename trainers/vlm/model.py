@@ -30,65 +30,21 @@ class LessonLosses:
     glyphs_right: float
 
 
-class LearningVlm(nn.Module):
-    """A Qwen2-VL and its glyph head."""
+class PackedVlm(nn.Module):
+    """Any Qwen2-VL, dense or with routed experts, asked several questions about one picture at once."""
 
-    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
+    def __init__(self, vlm: Qwen2VLForConditionalGeneration, size: VlmSize) -> None:
         super().__init__()
+        self.vlm = vlm
         self.size = size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(seed, "vlm"))
-            self.vlm = Qwen2VLForConditionalGeneration(vlm_config(size, tokenizer))
-            self.glyph_head = nn.Linear(size.vision_width, CELLS_PER_PATCH**2 * (len(GLYPHS) + 1))
-        self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
-        self.class_weights_C: Tensor
-        self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
-
-    def forward(self, batch: LessonBatch, *, text_weight: float, glyph_weight: float) -> LessonLosses:
-        """All losses of one batch; with `text_weight` 0 only the vision tower works."""
-        seen = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids)
-        glyphs, glyphs_right = self._glyph_loss(seen.last_hidden_state, batch)
-        text, text_right = torch.zeros_like(glyphs), 0.0
-        if text_weight:
-            text, text_right = self._text_loss(seen.pooler_output, batch)
-        return LessonLosses(
-            total=text_weight * text + glyph_weight * glyphs,
-            text=text,
-            glyphs=glyphs,
-            text_right=text_right,
-            glyphs_right=glyphs_right,
-        )
-
-    def _glyph_loss(self, patches_PD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
-        num_classes = len(GLYPHS) + 1
-        score_GC = self.glyph_head(patches_PD).reshape(-1, num_classes)
-        want_G = batch.glyphs_BG.reshape(-1)
-        known_G = want_G != IGNORE
-        if not bool(known_G.any()):
-            return score_GC.sum() * 0, 0.0
-        loss = functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
-        with torch.no_grad():
-            written_G = want_G > 0
-            right = (
-                float((score_GC[written_G].argmax(-1) == want_G[written_G]).float().mean()) if written_G.any() else 0
-            )
-        return loss, right
-
-    def _text_loss(self, image_PD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
-        h_BTD = self._hidden(image_PD, batch)
-        want_BT = batch.labels_BT[:, 1:]
-        known_BT = want_BT != IGNORE
-        score = self.vlm.lm_head(h_BTD[:, :-1][known_BT])
-        want = want_BT[known_BT]
-        return functional.cross_entropy(score, want), float((score.detach().argmax(-1) == want).float().mean())
 
     def scores(self, batch: LessonBatch) -> Tensor:
         """(B, T, V): of every next token."""
         image_PD = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids).pooler_output
-        scores: Tensor = self.vlm.lm_head(self._hidden(image_PD, batch))
+        scores: Tensor = self.vlm.lm_head(self.hidden(image_PD, batch))
         return scores
 
-    def _hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
+    def hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
         """(B, T, D): the language model's last hidden states."""
         x_BTD: Tensor = self.vlm.get_input_embeddings()(batch.ids_BT)
         place_BT1 = (batch.ids_BT == self.vlm.config.image_token_id).unsqueeze(-1)
@@ -112,6 +68,56 @@ class LearningVlm(nn.Module):
         positions = (start + batch.offset_BT).expand(3, -1, -1).clone()
         positions[:, :, :num] = prefix_31N
         return positions
+
+
+class LearningVlm(PackedVlm):
+    """A dense Qwen2-VL from a seed, and its glyph head."""
+
+    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(seed, "vlm"))
+            super().__init__(Qwen2VLForConditionalGeneration(vlm_config(size, tokenizer)), size)
+            self.glyph_head = nn.Linear(size.vision_width, CELLS_PER_PATCH**2 * (len(GLYPHS) + 1))
+        self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
+        self.class_weights_C: Tensor
+        self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
+
+    def forward(self, batch: LessonBatch, *, text_weight: float, glyph_weight: float) -> LessonLosses:
+        """All losses of one batch; with `text_weight` 0 only the vision tower works."""
+        seen = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids)
+        glyphs, glyphs_right = self._glyph_loss(seen.last_hidden_state, batch)
+        text, text_right = torch.zeros_like(glyphs), 0.0
+        if text_weight:
+            text, text_right = self._text_loss(seen.pooler_output, batch)
+        return LessonLosses(
+            total=text_weight * text + glyph_weight * glyphs,
+            text=text,
+            glyphs=glyphs,
+            text_right=text_right,
+            glyphs_right=glyphs_right,
+        )
+
+    def _glyph_loss(self, patches_PD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
+        score_GC = self.glyph_head(patches_PD).reshape(-1, len(GLYPHS) + 1)
+        want_G = batch.glyphs_BG.reshape(-1)
+        known_G = want_G != IGNORE
+        if not bool(known_G.any()):
+            return score_GC.sum() * 0, 0.0
+        loss = functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
+        with torch.no_grad():
+            written_G = want_G > 0
+            right = (
+                float((score_GC[written_G].argmax(-1) == want_G[written_G]).float().mean()) if written_G.any() else 0
+            )
+        return loss, right
+
+    def _text_loss(self, image_PD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
+        h_BTD = self.hidden(image_PD, batch)
+        want_BT = batch.labels_BT[:, 1:]
+        known_BT = want_BT != IGNORE
+        score = self.vlm.lm_head(h_BTD[:, :-1][known_BT])
+        want = want_BT[known_BT]
+        return functional.cross_entropy(score, want), float((score.detach().argmax(-1) == want).float().mean())
 
 
 def _mask(branch_BT: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from schemas.chat import IGNORE
 from trainers.tokenizer import END_OF_TURN, LocalTokenizer
 from trainers.vlm.lessons import Asked, Lesson, LessonCollator
-from trainers.vlm.model import LearningVlm
+from trainers.vlm.model import PackedVlm
 
 POINT_WITHIN_PX = 8.0
 _POINT = re.compile(r"\((\d+), (\d+)\)")
@@ -59,7 +59,7 @@ class SkillScore:
 
 
 @torch.inference_mode()
-def examine(model: LearningVlm, tokenizer: LocalTokenizer, exams: Iterable[Exam]) -> list[tuple[Exam, bool]]:
+def examine(model: PackedVlm, tokenizer: LocalTokenizer, exams: Iterable[Exam]) -> list[tuple[Exam, bool]]:
     """Every exam, and whether its answer was right; in the order given."""
     collate = LessonCollator(model.size, tokenizer)
     device = next(model.parameters()).device
@@ -98,7 +98,7 @@ def by_skill(results: Sequence[tuple[Exam, bool]]) -> list[SkillScore]:
 
 
 @torch.inference_mode()
-def answers(model: LearningVlm, tokenizer: LocalTokenizer, lessons: Sequence[Lesson], *, max_tokens: int) -> list[str]:
+def answers(model: PackedVlm, tokenizer: LocalTokenizer, lessons: Sequence[Lesson], *, max_tokens: int) -> list[str]:
     """What the model says to the first question of each lesson, likeliest token each time."""
     collate = LessonCollator(model.size, tokenizer)
     device = next(model.parameters()).device
