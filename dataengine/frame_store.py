@@ -154,7 +154,7 @@ class FrameStore:
         shard = self._shards.get(key)
         if shard is None:
             array = self._array(camera)
-            shard = _open_shard(array.shard_path(number), array.shard_frames)
+            shard = _open_shard(self.path, array, number)
             self._shards[key] = shard
             if len(self._shards) > _OPEN_SHARDS:
                 os.close(self._shards.popitem(last=False)[1].handle)
@@ -207,20 +207,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _open_shard(path: Path, shard_frames: int) -> _Shard:
+def _open_shard(store: Path, array: CameraArray, number: int) -> _Shard:
     import google_crc32c
 
+    path, shard_frames = array.shard_path(number), array.shard_frames
+    named = path.relative_to(store.parent)
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise ArtifactError(
-            f"the frame store lacks {path.relative_to(path.parents[2])}. Pull or convert it again."
-        ) from None
+        raise ArtifactError(f"the frame store lacks {named}. Pull or convert it again.") from None
     num_bytes = shard_frames * 16
     tail = os.pread(handle, num_bytes + 4, max(0, os.fstat(handle).st_size - num_bytes - 4))
     if len(tail) != num_bytes + 4 or google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         os.close(handle)
-        raise ArtifactError(
-            f"shard {path.relative_to(path.parents[2])} is damaged (its index does not add up). Convert again."
-        )
+        raise ArtifactError(f"shard {named} is damaged (its index does not add up). Convert again.")
     return _Shard(handle=handle, index=np.frombuffer(tail[:-4], dtype="<u8").reshape(shard_frames, 2))

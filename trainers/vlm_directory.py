@@ -135,6 +135,10 @@ def read_size(folder: Path) -> VlmSize:
 
 
 def _size(config: Qwen2VLConfig) -> VlmSize:
+    if not config.tie_word_embeddings:  # its output table would be dropped on saving, and tied over on loading
+        raise TrainError(
+            "this Qwen2-VL has an output table of its own. Name one that shares it with its words, as Qwen2-VL-2B does."
+        )
     text, vision = config.text_config, config.vision_config
     return VlmSize(
         width=text.hidden_size,

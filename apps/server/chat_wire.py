@@ -4,7 +4,6 @@ What is not offered is refused by name: an option that were silently ignored wou
 """
 
 import base64
-import binascii
 import re
 import secrets
 import time
@@ -173,7 +172,7 @@ def _picture(url: str, where: str) -> ImagePart:
         )
     try:
         data = base64.b64decode(found.group(2), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; letters beyond ASCII raise it bare
         raise WrongRequest(f"{where}: the picture's base64 is damaged. Encode it again.", param=where) from None
     return ImagePart(data, "image/png" if found.group(1) == "image/png" else "image/jpeg")
 

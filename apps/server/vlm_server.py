@@ -108,8 +108,9 @@ class VlmServer:
         self._max_bytes = max_body_bytes
         try:
             self._socket = socket.create_server((host, port))
-        except OSError as error:
-            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}). Choose another --port.") from None
+        except (OSError, OverflowError) as error:
+            told = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
+            raise UsageError(f"cannot listen on {host}:{port} ({told}). Choose another --port.") from None
         self.port: int = self._socket.getsockname()[1]
         app = Starlette(
             routes=[

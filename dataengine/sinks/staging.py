@@ -239,6 +239,7 @@ def load_columns(staged: StagedEpisode) -> tuple[Columns, dict[str, Stats]]:
         raise ArtifactError(again) from None
     if staged.folder.name.encode() not in head:  # by now that of a worker that outlived a killed run: the same, or not
         other = StagedEpisode.model_validate_json(head)
-        if (other.columns, other.stamps_ns) != (staged.columns, staged.stamps_ns):
+        # Their order is that of the bytes.
+        if [*other.columns.items(), *other.stamps_ns.items()] != [*staged.columns.items(), *staged.stamps_ns.items()]:
             raise ArtifactError(again)
     return columns, stats

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dataengine.artifacts import write_atomic
 from dataengine.checks import check_episode
 from dataengine.sinks.camera_staging import stage_cameras
-from dataengine.sinks.staged_columns import pack, read_head, with_head
+from dataengine.sinks.staged_columns import head_of, pack, with_head
 from dataengine.sinks.staging import StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of
 from dataengine.sinks.video_encoding import quiet_codecs
 from schemas.episodes import Episode
@@ -76,8 +76,9 @@ def _still_holds(job: StageJob, episode: Episode, name: str, stamp: str) -> bool
         if any(camera.frames and camera.frames.source for camera in staged.cameras.values()):
             return False  # its pictures lie in the raw file, maybe at other places by now
         marker = marker_of(job.root, name)
-        kept = StagedEpisode.model_validate_json(read_head(marker)).model_copy(update={"stamp": stamp})
-        write_atomic(marker, with_head(marker.read_bytes(), kept.model_dump_json().encode()))
+        content = marker.read_bytes()  # once: another worker may put its own there, whose columns go with its head
+        kept = StagedEpisode.model_validate_json(head_of(content)).model_copy(update={"stamp": stamp})
+        write_atomic(marker, with_head(content, kept.model_dump_json().encode()))
     return True
 
 

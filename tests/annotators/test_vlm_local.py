@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,6 +307,10 @@ def test_a_worker_that_is_gone_leaves_errors_and_ends_the_run(in_actors: LocalCl
     ray = init_ray()
     for actor in in_actors._actors:
         ray.kill(actor)
+        with pytest.raises(ray.exceptions.RayActorError):  # Ray kills when it gets round to it
+            for _ in range(600):
+                ray.get(actor.load.remote())
+                time.sleep(0.1)
     outcomes = []
     with pytest.raises(BackendError, match="every worker with 'tiny-vlm' died"):
         for _, answer in in_actors.ask(asked):

@@ -155,6 +155,7 @@ def with_picture(address: str) -> dict[str, Any]:
         (with_picture("file:///etc/passwd"), 400, "fetches nothing"),
         (with_picture("data:image/svg+xml;base64,AAAA"), 400, "only pictures inside the request"),
         (with_picture("data:image/png;base64,@@@"), 400, "base64 is damaged"),
+        (with_picture("data:image/png;base64,AAé="), 400, "base64 is damaged"),
         (with_picture("data:image/png;base64,AAAA"), 400, "can not be read as PNG or JPEG"),
         (with_content({"type": "video_url", "video_url": {"url": "x"}}), 400, "messages.0.content"),
         (body(max_tokens=100_000), 400, "the model takes 32768"),
@@ -221,6 +222,8 @@ def test_another_host_needs_a_token_and_a_token_is_asked_of_everyone(model: Chat
 def test_a_port_that_is_taken_is_one_sentence(server: VlmServer, model: ChatModel) -> None:
     with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:\d+ .*Choose another --port"):
         VlmServer(model, revision="", port=server.port)
+    with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:70000 \(ports go up to 65535\)"):
+        VlmServer(model, revision="", port=70_000)
 
 
 def test_questions_that_wait_are_answered_together_and_as_if_alone(model: ChatModel) -> None:

@@ -234,6 +234,17 @@ def as_layout_1(store: Path) -> None:
         path.write_text(json.dumps(meta))
 
 
+def test_an_extended_store_of_the_previous_layout_is_not_called_damaged(made: Workspace, tmp_path: Path) -> None:
+    """It holds the rig of what was added alone, which may differ from the one that its identity was made with."""
+    store, record = tmp_path / "tiny@2", made.record("frames", TWO)
+    shutil.copytree(made.path("frames", TWO), store)
+    as_layout_1(store)
+    rig = {**record.recipe["rig"], "notes": "another"} if "notes" in record.recipe["rig"] else record.recipe["rig"]
+    old = record.model_copy(update={"recipe": {**record.recipe, "rig": rig, "layout": 1}})
+    (store / "record.json").write_text(old.model_dump_json())
+    assert all(row.ok for row in content_findings(store, old))
+
+
 def test_a_frame_store_of_the_previous_layout_is_read_and_extended(place: Path, tmp_path: Path) -> None:
     workspace = Workspace.at(tmp_path / "workspace")
     shutil.copytree(place / "workspace/frames/tiny@1", workspace.path("frames", ONE))

@@ -48,6 +48,12 @@ def test_staged_columns_come_back_bit_for_bit_with_their_statistics(tmp_path: Pa
         assert_same(stats[key], column_stats(column))
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40, b'{"name": "of another version"}'])
+def test_a_file_that_is_no_staged_one_has_no_head(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "columns").write_bytes(content)
+    assert read_head(tmp_path / "columns") == b""
+
+
 @pytest.mark.parametrize("change", [-8, 8])
 def test_a_staged_file_of_another_length_is_not_read(tmp_path: Path, change: int) -> None:
     (tmp_path / "columns").write_bytes(pack(b"{}", {"a": np.zeros((10, 2), np.float32)}))

@@ -1,5 +1,6 @@
 """A saved model directory, read by transformers: the same ids, the same pixels, the same weights as in training."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trainers.models.vla import FlatPatchEmbed, build_vla, vlm_config
 from trainers.pixels import patchify
 from trainers.recipes import VlmSize, nano
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer
-from trainers.vlm_directory import load_vlm_directory, save_vlm_directory
+from trainers.vlm_directory import load_vlm_directory, read_size, save_vlm_directory
 
 SIZE: VlmSize = replace(tiny().vlm, frames_per_patch=2)
 
@@ -182,6 +183,14 @@ def test_a_directory_that_is_none_or_lacks_weights_says_so(folder: Path, tmp_pat
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(TrainError, match="can not be read as Qwen2-VL"):
         load_vlm_directory(tmp_path)
+
+
+def test_a_model_with_an_output_table_of_its_own_is_refused(folder: Path, tmp_path: Path) -> None:
+    """As Qwen2-VL-7B: its table would be lost without a word."""
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    with pytest.raises(TrainError, match="an output table of its own"):
+        read_size(tmp_path)
 
 
 def test_the_tokenizer_survives_the_round_trip_byte_for_byte(folder: Path) -> None:

@@ -166,6 +166,15 @@ def test_what_is_taught_is_said_and_scored_as_right(tmp_path: Path, tokenizer: L
     assert (score.num, score.num_right) == (3, 2)
 
 
+def test_an_answer_that_holds_the_picture_placeholder_is_words_like_any_other(tokenizer: LocalTokenizer) -> None:
+    """What a model that has learned little may say: scoring it must not end the run."""
+    model = LearningVlm(SIZE, tokenizer, seed=0).eval()
+    placeholder = torch.tensor([tokenizer.id_of("<|image_pad|>")])
+    model.vlm.lm_head.register_forward_hook(lambda module, given, score: score.index_fill(-1, placeholder, 1e3))
+    lesson = rendered_exams("count", 1)[0].lesson
+    assert answers(model, tokenizer, [lesson], max_tokens=3) == [""]
+
+
 def _point(lesson: Lesson, off_px: float) -> tuple[float, float]:
     x, y = lesson.asked[0].answer.strip("()").split(", ")
     return int(x) + off_px, float(y)

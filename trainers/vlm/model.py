@@ -47,7 +47,8 @@ class PackedVlm(nn.Module):
     def hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
         """(B, T, D): the language model's last hidden states."""
         x_BTD: Tensor = self.vlm.get_input_embeddings()(batch.ids_BT)
-        place_BT1 = (batch.ids_BT == self.vlm.config.image_token_id).unsqueeze(-1)
+        # Only in the picture's part: an untrained model may say the placeholder as a word of its answer.
+        place_BT1 = ((batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)).unsqueeze(-1)
         hidden: Tensor = self.vlm.model.language_model(
             inputs_embeds=x_BTD.masked_scatter(place_BT1, image_PD.to(x_BTD.dtype)),
             position_ids=self._positions(batch),
