@@ -330,11 +330,15 @@ def _file_row(path: Path, root: Path) -> FileRow:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a power cut."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:  # a full disk must not stay full of what could not be written
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _RESULT_FILE, _REFUSAL_FILE, _METRICS_FILE = "result.json", "refusal.txt", "metrics.jsonl"
 _POLL_S = 0.5
+_NOT_WEIGHTS = ("record.json", "recipe.json", "scores.json", "samples.json")  # what our own training leaves beside them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +197,7 @@ def _weights_fingerprint(folder: Path) -> str:
         raise TrainError(f"'{folder.name}' is no directory. Name the folder of a local Qwen2-VL (--weights DIR).")
     rows = []
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json"):
+        if path.suffix in (".safetensors", ".json") and path.name not in _NOT_WEIGHTS:
             with path.open("rb") as file:
                 rows.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
     return sha256_of(rows)

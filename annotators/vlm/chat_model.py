@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 _SCHEME = 1  # a change in how answers are drawn is a change of every revision
 _READ = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model"})  # what the answers depend on
+# What this project's own training leaves beside a model; none of it changes an answer.
+_OURS = frozenset({"record.json", "recipe.json", "scores.json", "samples.json"})
 _MOST_PIXELS = 1 << 24  # 4096 x 4096; a picture that unpacks to more is a mistake or an attack
 
 
@@ -199,7 +201,9 @@ def check_folder(folder: Path) -> None:
 
 def fingerprint(folder: Path) -> str:
     """Hash over every file the answers depend on: weights, config, tokenizer, templates; names count, places do not."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in _READ and path.name not in _OURS and path.is_file()
+    )
     return sha256_of({"scheme": _SCHEME, "files": [[path.name, hash_files([path])] for path in files]})
 
 

@@ -111,7 +111,13 @@ class LocalClient:
         # worker that dies (out of memory) is started again and asked again.
         remote = ray.remote(num_cpus=0, num_gpus=min(1, num_gpus), max_restarts=2, max_task_retries=2)(Worker)
         actors = [remote.remote(self.config, num_threads=os.cpu_count()) for _ in range(max(1, num_gpus))]
-        problems = [problem for problem in ray.get([actor.load.remote() for actor in actors]) if problem]
+        try:
+            problems = [problem for problem in ray.get([actor.load.remote() for actor in actors]) if problem]
+        except ray.exceptions.RayActorError as error:
+            problems = [
+                f"a worker died while it loaded '{self.speaker.model}' ({' '.join(str(error).split())[:200]}). Use a "
+                "smaller model, or free memory."
+            ]
         if problems:
             for actor in actors:
                 ray.kill(actor)

@@ -22,9 +22,7 @@ def build(
     spec: Annotated[Path, typer.Argument(help="YAML file: sources and weights.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the mix to make.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are counted.")] = "nano",
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
@@ -68,9 +66,7 @@ def sample(
     position: Position = 0,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("sample.html"),
     recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are shown.")] = "nano",
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Write one draw, exactly as the model gets it, as a self-contained page.

@@ -30,7 +30,8 @@ def annotate(
     vlm: Annotated[
         str | None,
         typer.Option(
-            "--vlm", help="Ask a local model instead: nano (shipped), or local:DIR, a Hugging Face directory."
+            "--vlm",
+            help="Ask a local model instead: local:DIR, a Hugging Face directory, or nano where one is installed.",
         ),
     ] = None,
     url: Annotated[

@@ -27,9 +27,7 @@ def train(
     exams: Annotated[
         int, typer.Option("--exams", min=1, help="Held-out questions a skill that nano_vlm is asked at the end.")
     ] = 200,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="Folder of Qwen2-VL weights. For recipes that start from them.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ray_address: RayAddress = None,
     as_json: AsJson = False,

@@ -32,6 +32,7 @@ DEFAULT_PORT = 8001  # beside the policy server's 8000
 MAX_BODY_BYTES = 32 * 1024 * 1024  # a dozen camera frames as PNG
 _MOST_WAITING = 64  # questions; more are told to come back
 _MOST_CONNECTIONS = 256
+_LAST_WORDS_S = 20  # for answers under way, once the server is told to stop
 
 
 @dataclass(slots=True)
@@ -77,8 +78,15 @@ class Desk:
             if not batch:
                 continue
             self._counts.batches += 1
-            for (_, future), answer in zip(batch, self._model.answer([prompt for prompt, _ in batch]), strict=True):
+            for (_, future), answer in zip(batch, self._answers([prompt for prompt, _ in batch]), strict=True):
                 future.set_result(answer)
+
+    def _answers(self, prompts: list[Prompt]) -> list[Answer | NoAnswer]:
+        try:
+            return self._model.answer(prompts)
+        except BaseException as error:  # a panic inside a library is no Exception; nobody may wait for ever
+            log.exception("the model failed")
+            return [NoAnswer(reason=f"the model failed ({type(error).__name__})", asked_wrongly=False)] * len(prompts)
 
 
 class VlmServer:
@@ -119,7 +127,13 @@ class VlmServer:
             ],
             exception_handlers={WrongRequest: self._wrong, HTTPException: self._no_such, Exception: self._broken},
         )
-        config = uvicorn.Config(app, log_level="warning", lifespan="off", limit_concurrency=_MOST_CONNECTIONS)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            lifespan="off",
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_LAST_WORDS_S,
+        )
         self._server = _Server(config)
 
     async def run(self) -> None:

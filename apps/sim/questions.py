@@ -192,14 +192,14 @@ def ask(world: World, rng: np.random.Generator) -> list[Asked]:
     elif held is None and all(seen):
         # A hand that hides a card may or may not hold it.
         add("gripper", questions.held(None, None))
-    question, answer = _absent(numbers, rng)
+    question, answer = _absent(numbers if all(seen) else None, rng)
     found.append(Asked(skill="refusal", question=question, answer=answer))
     return found
 
 
-def _absent(numbers: list[int], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about a card or a thing that is not there."""
-    if rng.random() < 0.5:
+def _absent(numbers: list[int] | None, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about a card or a thing that is not there; about a thing where some card's number is hidden."""
+    if rng.random() < 0.5 and numbers is not None:
         missing = [number for number in range(GAME_MAX_ANSWER + 1) if number not in numbers]
         number = int(rng.choice(missing))
         return questions.phrase("point", rng, number=number), f"There is no card {number}."

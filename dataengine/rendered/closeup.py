@@ -14,6 +14,7 @@ _WALLS: tuple[Rgb, ...] = ((189, 163, 134), (206, 205, 198), (150, 158, 166), (2
 _FRAMES: tuple[Rgb, ...] = ((90, 95, 106), (176, 178, 182), (70, 56, 44), (40, 42, 46))
 _INKS: tuple[Rgb, ...] = (INK, INK, INK, (28, 28, 32), (150, 28, 36), (20, 88, 52), (30, 60, 150))
 _PAPER: Rgb = (250, 250, 248)
+_GLYPH_REACH_PX = 52  # from the middle of the tallest character to its ends
 
 
 def draw_close_up(
@@ -51,7 +52,7 @@ def intrude(picture: Picture, glyphs: list[Glyph], rng: np.random.Generator) -> 
         start = np.array([rng.uniform(0, width), height + 30.0])
         end = np.array([rng.uniform(0, width), height - rng.uniform(10, 90)])
         thick_px = int(rng.integers(16, 30))
-        if all(_distance_px(glyph, start, end) > thick_px / 2 + 16 for glyph in glyphs):
+        if all(_distance_px(glyph, start, end) > thick_px / 2 + _GLYPH_REACH_PX for glyph in glyphs):
             colour: Rgb = ((196, 198, 205), (58, 60, 68))[int(rng.integers(2))]
             for width_px, gain in ((thick_px, 0.72), (round(0.7 * thick_px), 1.0)):
                 cv2.line(picture, _pixel(start), _pixel(end), shaded(colour, gain), width_px, cv2.LINE_AA)

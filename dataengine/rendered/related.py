@@ -61,7 +61,8 @@ def _others(drawn: Drawn, rng: np.random.Generator) -> Iterator[Question]:
                 yield from _reading(equation, rng)
             yield from _cards(view, drawn.table, equation, rng)
             yield from _things(view, drawn.table, rng)
-            if not view.cards or all(pose.holds is None for pose in view.arms):
+            if all(drawn.table.card_seen) and all(pose.holds is None for pose in view.arms):
+                # a hand that hides a card may or may not hold it
                 yield _ask("gripper", questions.held(None, None), rng)
 
 

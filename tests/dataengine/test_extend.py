@@ -239,7 +239,7 @@ def test_an_extended_store_of_the_previous_layout_is_not_called_damaged(made: Wo
     store, record = tmp_path / "tiny@2", made.record("frames", TWO)
     shutil.copytree(made.path("frames", TWO), store)
     as_layout_1(store)
-    rig = {**record.recipe["rig"], "notes": "another"} if "notes" in record.recipe["rig"] else record.recipe["rig"]
+    rig = {**record.recipe["rig"], "name": "another"}
     old = record.model_copy(update={"recipe": {**record.recipe, "rig": rig, "layout": 1}})
     (store / "record.json").write_text(old.model_dump_json())
     assert all(row.ok for row in content_findings(store, old))

@@ -140,13 +140,26 @@ class Same:
         return list(self.lessons)
 
 
-def test_what_is_taught_is_said_and_scored_as_right(tmp_path: Path, tokenizer: LocalTokenizer) -> None:
-    """Two pictures learned by heart; the exam's verdict is what speaking word by word gives."""
-    taught = tuple(
+@pytest.fixture(scope="module")
+def taught() -> tuple[Lesson, ...]:
+    return tuple(
         Lesson(picture=exam.lesson.picture, asked=exam.lesson.asked, glyphs=None) for exam in rendered_exams("point", 2)
     )
+
+
+@pytest.fixture(scope="module")
+def model(
+    taught: tuple[Lesson, ...], tokenizer: LocalTokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> LearningVlm:
+    """It knows two answers by heart."""
     run = config(phases=(replace(PHASE, steps=120),), learning_rate=3e-3, checkpoint_every=500)
-    model = train_vlm(run, Same(lessons=taught), tokenizer, staging=tmp_path)
+    return train_vlm(run, Same(lessons=taught), tokenizer, staging=tmp_path_factory.mktemp("taught"))
+
+
+def test_what_is_taught_is_said_and_scored_as_right(
+    model: LearningVlm, taught: tuple[Lesson, ...], tokenizer: LocalTokenizer
+) -> None:
+    """The exam's verdict is what speaking word by word gives."""
     assert answers(model, tokenizer, taught, max_tokens=16) == [lesson.asked[0].answer for lesson in taught]
     exams = [
         Exam(skill="point", lesson=taught[0], point_px=(0.0, 0.0)),  # right word for word, wherever the point is
@@ -216,22 +229,19 @@ def test_the_vla_starts_from_the_vlm_as_it_is_and_keeps_its_tokenizer(
     assert not torch.equal(before, after)  # equal experts would give the router nothing to learn from
 
 
-def test_retention_is_paired_and_its_interval_holds_the_change(
-    lessons: list[Lesson], tokenizer: LocalTokenizer
+def test_retention_tells_what_was_forgotten_pair_by_pair(
+    model: LearningVlm, taught: tuple[Lesson, ...], tokenizer: LocalTokenizer
 ) -> None:
-    """A model beside itself forgets nothing; beside one that answers nothing it forgets all that it knew."""
-    base, other = (LearningVlm(SIZE, tokenizer, seed=seed).eval() for seed in (0, 1))
-    exams = []
-    for number, lesson in enumerate(lessons):
-        asked = lesson.asked[0]
-        said = answers(base, tokenizer, [lesson], max_tokens=3)[0] if number % 2 else asked.answer
-        exams.append(
-            Exam(skill="known" if number % 2 else "new", lesson=replace(lesson, asked=(replace(asked, answer=said),)))
-        )
-    for row in retention(base, base, tokenizer, exams):
-        assert (row.change, row.low, row.high) == (0.0, 0.0, 0.0)
-    for row in retention(base, other, tokenizer, exams):
-        assert row.change == (row.right - row.base_right) / row.num
-        assert row.low <= row.change <= row.high
+    """Beside itself it forgot nothing; a model that never learned them forgot all that was known, half of the other."""
+    fresh = LearningVlm(SIZE, tokenizer, seed=1).eval()
+    wrong = [replace(lesson, asked=(replace(lesson.asked[0], answer="(1, 2)"),)) for lesson in taught]
+    exams = [Exam(skill="known", lesson=lesson) for lesson in taught]
+    exams += [Exam(skill="half", lesson=lesson) for lesson in (taught[0], wrong[0], taught[1], wrong[1])]
+    assert {(row.change, row.low, row.high) for row in retention(model, model, tokenizer, exams)} == {(0.0, 0.0, 0.0)}
+    known, half = retention(model, fresh, tokenizer, exams)
+    assert (known.num, known.base_right, known.right) == (2, 2, 0)
+    assert (known.change, known.low, known.high) == (-1.0, -1.0, -1.0)
+    assert (half.num, half.base_right, half.right, half.change) == (4, 2, 0, -0.5)
+    assert half.low < -0.5 < half.high
     with pytest.raises(TrainError, match="no questions"):
-        retention(base, other, tokenizer, [])
+        retention(model, fresh, tokenizer, [])

@@ -1,5 +1,6 @@
 """Lessons rendered on the fly, some of them replaced by simulator frames where a folder of those is at hand."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,16 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.mix.pixels import decode_picture
-from dataengine.rendered import Skill, held_out
+from dataengine.rendered import SKILLS, Skill, held_out
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.related import render_exercise
+from dataengine.sources.content import hash_files
 from schemas.errors import TrainError
 from schemas.records import sha256_of
-from trainers.vlm.lessons import Asked, Lesson
+from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, Asked, Lesson
 from trainers.vlm.recipe import Phase, VlmConfig
 from trainers.vlm.score import Exam
 
 _LISTING = "conversations.json"
+_HASHED_ROWS = 4  # of each skill, at full difficulty: a change of the renderer shows in some of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +46,13 @@ class Frames:
 
     @property
     def fingerprint(self) -> str:
-        """Of the words; pictures are named by content-free names, and made from the same seed as the words."""
-        return sha256_of([[name, [[s, a.question, a.answer] for s, a, _ in rows]] for name, rows in self.pictures])
+        """Of the words and of the picture files."""
+        return sha256_of(
+            [
+                [[s, a.question, a.answer, point] for s, a, point in rows] + [hash_files([self.folder / name])]
+                for name, rows in self.pictures
+            ]
+        )
 
     def lesson(self, number: int, skills: frozenset[str], most: int, rng: np.random.Generator) -> Lesson | None:
         """A picture with questions of some skills; None where it has none of them."""
@@ -81,8 +89,14 @@ class RenderedLessons:
 
     @property
     def fingerprint(self) -> str:
-        """Of what is not in the recipe."""
-        return "rendered" if self.frames is None else self.frames.fingerprint
+        """Of what is not in the recipe: what the renderer draws and asks, by some of each skill, and the frames."""
+        digest = hashlib.sha256(f"{GLYPHS} {CELLS_PER_PATCH}".encode())
+        for skill in SKILLS:
+            for row in range(_HASHED_ROWS):
+                made = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
+                digest.update(made.picture)
+                digest.update(repr((made.questions, made.glyphs)).encode())
+        return sha256_of([digest.hexdigest(), self.frames.fingerprint if self.frames else None])
 
     def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]:
         """The pictures of one step."""

@@ -1,4 +1,5 @@
-"""One run of the small VLM: a plain function from a recipe to a folder of weights, resumable to the bit.
+"""One run of the small VLM: a plain function from a recipe to weights, resumable to the bit on one machine with one
+thread count.
 
 Everything random is keyed by (seed, step); the next batch is drawn while the current one is learned from.
 """

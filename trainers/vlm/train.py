@@ -59,6 +59,8 @@ def train_small_vlm(
     ]
     recipe = {
         "vlm": config.to_json(),
+        "tokenizer": nano_tokenizer().fingerprint,
+        "lessons": RenderedLessons(config=config, frames=learned).fingerprint,
         "exams": {"per_skill": exams_per_skill, "rendered": content_hash(SKILLS, exams_per_skill)},
     }
     draft = begin(workspace, "checkpoints", to, recipe=recipe, inputs=inputs)
