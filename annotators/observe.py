@@ -84,7 +84,7 @@ class Observer:
         readings: BoardReadings | None = None
         crops: dict[str, bytes] = {}
         if self._wants_crops:
-            crops = _crops(frame_at(start), frame_at(again), layout, board_again)
+            crops = model_crops(frame_at(start), frame_at(again), layout, board_again)
         elif layout.board and board_again:
             readings = reader.board(*board_crops(frame_at(start), frame_at(again), layout.board, board_again))
         cards = tuple(self._card(reader, frame_at(start), layout, index) for index in range(len(layout.cards)))
@@ -150,7 +150,7 @@ def _second_look(
     return start, layout.board
 
 
-def _crops(first: Pixels, second: Pixels, layout: Layout, board_again: Paper | None) -> dict[str, bytes]:
+def model_crops(first: Pixels, second: Pixels, layout: Layout, board_again: Paper | None) -> dict[str, bytes]:
     """PNG bytes of what a model is shown; the whole frame for the cards where geometry found none.
 
     Without a board that was located nobody is asked about it: a whole frame shows the cards as well, and a reading

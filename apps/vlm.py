@@ -9,6 +9,7 @@ from schemas.records import Record
 from schemas.refs import Ref
 
 _FRAMES_PER_EXAM = 3  # of each skill: not every frame lets every question be asked
+_CROPPED_TABLES = 0.5  # rendered tables that are cut up, per simulator frame
 _WORKERS = 2
 
 
@@ -18,21 +19,25 @@ def train_small(
     """Returns the checkpoint's record and the page about it."""
     from apps.report.vlm_page import write_vlm_page
     from trainers.vlm.recipe import vlm_recipe
-    from trainers.vlm.train import FrameFolders, train_small_vlm
+    from trainers.vlm.train import Folders, train_small_vlm
 
     config = vlm_recipe(recipe)
     folders = None
     if frames:
-        folders = FrameFolders(
-            train=_frames(workspace, "train", frames, config.seed),
-            held_out=_frames(workspace, "held-out", _FRAMES_PER_EXAM * exams, config.seed),
+        learned = _frames(workspace, "train", frames, config.seed)
+        asked = _frames(workspace, "held-out", _FRAMES_PER_EXAM * exams, config.seed)
+        folders = Folders(
+            frames=learned,
+            held_out_frames=asked,
+            crops=_crops(workspace, "train", learned, config.seed),
+            held_out_crops=_crops(workspace, "held-out", asked, config.seed),
         )
     with progress("train", unit="steps") as on_progress:
         record = train_small_vlm(
             config=config,
             to=to,
             workspace=workspace,
-            frames=folders,
+            folders=folders,
             steps=steps,
             exams_per_skill=exams,
             on_progress=on_progress,
@@ -47,4 +52,16 @@ def _frames(workspace: Workspace, split: Split, num_frames: int, seed: int) -> P
     out = workspace.root / "raw" / f"frames-{split}-{num_frames}-{seed}"
     if not (out / "conversations.json").is_file():
         write_questions(out, split=split, num_frames=num_frames, seed=seed, workers=_WORKERS)
+    return out
+
+
+def _crops(workspace: Workspace, split: Split, frames: Path, seed: int) -> Path:
+    """A folder of crops with the prompts of `annotate`; one that is whole is kept."""
+    from apps.vlm_crops import write_crops
+
+    out = workspace.root / "raw" / frames.name.replace("frames-", "crops-")
+    if not (out / "conversations.json").is_file():
+        num_frames = len(list((frames / "images").iterdir()))
+        num_rendered = round(_CROPPED_TABLES * num_frames)
+        write_crops(out, frames=frames, split=split, num_rendered=num_rendered, seed=seed, workers=_WORKERS)
     return out

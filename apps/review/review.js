@@ -68,7 +68,8 @@
     if (!box) { playing = null; return; }
     if (!screen) return;
     if (!playing || playing.key !== box.dataset.key) { show(0, 0); return; }
-    if (!screen.paused && screen.currentTime >= playing.end - 0.5 / playing.fps) {
+    // As soon as the last frame begins: a busy machine's next look may come too late, when the neighbour's is on screen.
+    if (!screen.paused && !screen.seeking && frameNow(playing, screen) >= playing.frames - 1) {
       screen.pause();
       seek(playing.frames - 1);
     }

@@ -13,7 +13,7 @@ from vlm_server import Reply, said, serving
 from annotators.annotate import annotate
 from annotators.calls import CallStore
 from annotators.ledger import Ledger
-from annotators.observe import Failed, Observation, Observer, _crops
+from annotators.observe import Failed, Observation, Observer, model_crops
 from annotators.papers import find_papers, lay_out
 from annotators.vlm.backends import Endpoint, Perception, Replay
 from annotators.vlm.protocol import Speaker
@@ -184,12 +184,12 @@ def test_where_no_board_is_seen_no_crop_of_it_is_made(home: Path) -> None:
     frame = opened.frame(opened.ids()[0], "cam_high", 0).copy()
     layout = lay_out(find_papers(frame))
     assert layout.board is not None
-    assert set(_crops(frame, frame, layout, layout.board)) == {"cards", "board_first", "board_second"}
+    assert set(model_crops(frame, frame, layout, layout.board)) == {"cards", "board_first", "board_second"}
     x0, y0, x1, y1 = layout.board.box(frame.shape, 0.1)
     frame[y0:y1, x0:x1] = 40
     hidden = lay_out(find_papers(frame))
     assert hidden.board is None
-    assert set(_crops(frame, frame, hidden, None)) == {"cards"}
+    assert set(model_crops(frame, frame, hidden, None)) == {"cards"}
 
 
 def test_ray_workers_say_the_same_as_one_process(home: Path, ledger: Ledger, tmp_path: Path) -> None:

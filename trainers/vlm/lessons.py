@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.chat import IGNORE, Image, Message, Text, render_chat
-from trainers.pixels import image_tokens, patchify
+from trainers.pixels import image_tokens, patch_grid, patchify
 from trainers.recipes import VlmSize
 from trainers.tokenizer import END_OF_TEXT, LocalTokenizer
 
@@ -30,14 +30,15 @@ CELLS_PER_PATCH = 2  # a side: two digits of a card may stand in one patch
 class Asked:
     """One question about a picture, and its answer."""
 
-    question: str
+    question: str  # may be empty where the instructions say what to do
     answer: str
+    instructions: str = ""  # of the system; part of what all questions about a picture share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lesson:
-    """A picture, what is written in it, and what is asked about it. `glyphs` are (character, x, y) in pixels, or None
-    where nobody knows them."""
+    """A picture, what is written in it, and what is asked about it, under one system's instructions. `glyphs` are
+    (character, x, y) in pixels, or None where nobody knows them."""
 
     picture: NDArray[np.uint8]
     asked: tuple[Asked, ...]
@@ -46,7 +47,7 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonBatch:
-    """What the model eats. All pictures have one size."""
+    """What the model eats. All pictures have one size and the same instructions."""
 
     ids_BT: Tensor
     labels_BT: Tensor
@@ -91,7 +92,7 @@ class LessonCollator:
 
     def opened(self, lesson: Lesson) -> list[int]:
         """Ids of the chat of the first question, up to where its answer begins."""
-        turns = messages_of(lesson.asked[0])[:1]
+        turns = messages_of(lesson.asked[0])[:-1]
         return render_chat(turns, self._tokenizer, [self._num_image(lesson)], open_turn=True).ids
 
     def speaking(self, rows: Sequence[tuple[Lesson, list[int]]]) -> LessonBatch:
@@ -99,6 +100,12 @@ class LessonCollator:
         end = self._tokenizer.id_of(_PICTURE_END)
         chats = [[(tuple(ids), (IGNORE,) * len(ids), ids.index(end) + 1)] for _, ids in rows]
         return self._batch([lesson for lesson, _ in rows], chats)
+
+    def shape(self, lesson: Lesson) -> tuple[object, ...]:
+        """Lessons of one shape fit into one batch."""
+        height, width = lesson.picture.shape[:2]
+        grid = patch_grid(width, height, patch_size=self._size.patch_size, merge_size=self._size.merge_size)
+        return (*grid, lesson.asked[0].instructions)
 
     def _num_image(self, lesson: Lesson) -> int:
         height, width = lesson.picture.shape[:2]
@@ -157,8 +164,10 @@ class LessonCollator:
 
 
 def messages_of(asked: Asked) -> tuple[Message, ...]:
-    """The chat: the picture, the question, the answer that is learned."""
-    return (
-        Message(role="user", parts=(Image("picture"), Text(asked.question))),
+    """The chat: the instructions if any, the picture, the question, the answer that is learned."""
+    question = (Text(asked.question),) if asked.question else ()
+    turns = (
+        Message(role="user", parts=(Image("picture"), *question)),
         Message(role="assistant", parts=(Text(asked.answer),), supervised=True),
     )
+    return (Message(role="system", parts=(Text(asked.instructions),)), *turns) if asked.instructions else turns

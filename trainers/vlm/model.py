@@ -104,7 +104,7 @@ class LearningVlm(PackedVlm):
         known_G = want_G != IGNORE
         if not bool(known_G.any()):
             return score_GC.sum() * 0, 0.0
-        loss = functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
+        loss = functional.cross_entropy(score_GC[known_G].float(), want_G[known_G], weight=self.class_weights_C)
         with torch.no_grad():
             written_G = want_G > 0
             right = (
@@ -118,7 +118,7 @@ class LearningVlm(PackedVlm):
         known_BT = want_BT != IGNORE
         score = self.vlm.lm_head(h_BTD[:, :-1][known_BT])
         want = want_BT[known_BT]
-        return functional.cross_entropy(score, want), float((score.detach().argmax(-1) == want).float().mean())
+        return functional.cross_entropy(score.float(), want), float((score.detach().argmax(-1) == want).float().mean())
 
 
 def _mask(branch_BT: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ are ramped up.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,10 +28,11 @@ class Phase:
     text_weight: float  # 0: words are not even computed
     glyph_weight: float  # of the loss that says which character stands in which part of a patch
     frames_share: float = 0.0  # of pictures that are simulator frames, once there are some
+    crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1:
-            raise TrainError(f"phase {self.name} needs steps, skills and a share of frames in 0..1.")
+        if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1 or not 0 <= self.crops_share < 1:
+            raise TrainError(f"phase {self.name} needs steps, skills and shares of frames and crops in 0..1.")
 
     def difficulty(self, step: int) -> Difficulty:
         """At a step counted from the phase's start."""
@@ -49,10 +50,12 @@ class VlmConfig:
     phases: tuple[Phase, ...]
     pictures_per_step: int
     questions_per_picture: int
+    sums_per_picture: int  # branches that practise arithmetic and need no picture; cheap, and boards alone are too few
     learning_rate: float
     final_learning_rate: float
     warmup_steps: int
     seed: int = 0
+    precision: Literal["bfloat16", "float32"] = "bfloat16"  # of the matrix products; the weights are float32
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -122,16 +125,16 @@ def nano_vlm() -> VlmConfig:
         phases=(
             Phase(
                 name="letters",
-                steps=500,
+                steps=1000,  # cheap: no words are computed
                 skills=reading,
                 start=easy,
-                end=middle,
+                end=full,
                 text_weight=0.0,
                 glyph_weight=1.0,
             ),
             Phase(
                 name="reading",
-                steps=1500,
+                steps=1200,
                 skills=reading,
                 start=easy,
                 end=middle,
@@ -141,17 +144,19 @@ def nano_vlm() -> VlmConfig:
             ),
             Phase(
                 name="all skills",
-                steps=4000,
+                steps=3200,
                 skills=tuple((skill, 1.0) for skill in SKILLS),
                 start=middle,
                 end=full,
                 text_weight=1.0,
                 glyph_weight=0.2,
                 frames_share=0.4,
+                crops_share=0.12,
             ),
         ),
         pictures_per_step=32,
         questions_per_picture=4,
+        sums_per_picture=3,
         learning_rate=1.5e-3,
         final_learning_rate=1e-4,
         warmup_steps=100,

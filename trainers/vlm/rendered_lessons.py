@@ -1,17 +1,21 @@
-"""Lessons rendered on the fly, some of them replaced by simulator frames where a folder of those is at hand."""
+"""Lessons rendered on the fly, some of them replaced by simulator frames, and some steps by crops of boards and cards
+with the prompts that `annotate` sends, where folders of those are at hand."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from dataengine.mix.pixels import decode_picture
-from dataengine.rendered import SKILLS, Skill, held_out
+from dataengine.rendered import SKILLS, Skill, held_out, questions
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.related import render_exercise
+from dataengine.rendered.sums import draw_sum
 from dataengine.sources.content import hash_files
 from schemas.errors import TrainError
 from schemas.records import sha256_of
@@ -20,12 +24,16 @@ from trainers.vlm.recipe import Phase, VlmConfig
 from trainers.vlm.score import Exam
 
 _LISTING = "conversations.json"
+_HASHED_SUMS = 100
 _HASHED_ROWS = 4  # of each skill, at full difficulty: a change of the renderer shows in some of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
-    """A folder of simulator frames with questions, as `write_questions` leaves it: several rows share a picture."""
+    """A folder of pictures with questions in LLaVA's layout; several rows share a picture, and may share a system turn.
+
+    Simulator frames as `apps.sim.questions` writes them, or crops as `apps.vlm_crops` does.
+    """
 
     folder: Path
     pictures: tuple[tuple[str, tuple[tuple[str, Asked, tuple[float, float] | None], ...]], ...]
@@ -35,12 +43,13 @@ class Frames:
         """Read the listing. Raises TrainError where there is none."""
         path = folder / _LISTING
         if not path.is_file():
-            raise TrainError(f"'{folder}' holds no {_LISTING}. Write simulator frames with questions there first.")
+            raise TrainError(f"'{folder}' holds no {_LISTING}. Write pictures with questions there first.")
         found: dict[str, list[tuple[str, Asked, tuple[float, float] | None]]] = {}
         for row in json.loads(path.read_text(encoding="utf-8")):
-            question, answer = (turn["value"].replace("<image>", "").strip() for turn in row["conversations"])
+            said = {turn["from"]: turn["value"] for turn in row["conversations"]}
+            question, instructions = said["human"].replace("<image>", "").strip(), said.get("system", "")
             point = row.get("point_px")
-            asked = Asked(question=question, answer=answer)
+            asked = Asked(question=question, answer=said["gpt"], instructions=instructions)
             found.setdefault(row["image"], []).append((row["skill"], asked, tuple(point) if point else None))
         return cls(folder=folder, pictures=tuple((name, tuple(rows)) for name, rows in found.items()))
 
@@ -49,7 +58,8 @@ class Frames:
         """Of the words and of the picture files."""
         return sha256_of(
             [
-                [[s, a.question, a.answer, point] for s, a, point in rows] + [hash_files([self.folder / name])]
+                [[s, a.question, a.answer, a.instructions, point] for s, a, point in rows]
+                + [hash_files([self.folder / name])]
                 for name, rows in self.pictures
             ]
         )
@@ -81,11 +91,41 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Crops:
+    """The pictures of a folder sorted into groups that fit into one batch: one size, one system turn."""
+
+    frames: Frames
+    groups: tuple[tuple[tuple[int, int], tuple[int, ...]], ...]  # (width, height) and places in `frames.pictures`
+
+    @classmethod
+    def of(cls, frames: Frames, *, cell_px: int) -> "Crops":
+        """Sizes are rounded to cells of a picture token, as the model rounds them."""
+        found: dict[tuple[str, int, int], list[int]] = {}
+        for number, (name, rows) in enumerate(frames.pictures):
+            with Image.open(frames.folder / name) as opened:
+                width, height = (max(1, round(side / cell_px)) * cell_px for side in opened.size)
+            found.setdefault((rows[0][1].instructions, width, height), []).append(number)
+        return cls(frames=frames, groups=tuple(((w, h), tuple(places)) for (_, w, h), places in found.items()))
+
+    def step(self, num: int, rng: np.random.Generator) -> list[Lesson]:
+        """Pictures of one group; large groups come more often."""
+        sizes = np.array([len(places) for _, places in self.groups])
+        (width, height), places = self.groups[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
+        lessons = []
+        for place in rng.choice(places, num, replace=len(places) < num):
+            name, rows = self.frames.pictures[int(place)]
+            whole = Image.fromarray(self.frames.picture(name)).resize((width, height), Image.Resampling.BICUBIC)
+            lessons.append(Lesson(picture=np.asarray(whole), asked=(rows[0][1],), glyphs=None))
+        return lessons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedLessons:
     """The lessons of a recipe; a pure function of the recipe's seed and the step."""
 
     config: VlmConfig
     frames: Frames | None = None
+    crops: Crops | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -96,19 +136,31 @@ class RenderedLessons:
                 made = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
                 digest.update(made.picture)
                 digest.update(repr((made.questions, made.glyphs)).encode())
-        return sha256_of([digest.hexdigest(), self.frames.fingerprint if self.frames else None])
+        rng = keyed_rng("hashed sums", self.config.seed)
+        digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
+        folders = [self.frames, self.crops.frames if self.crops else None]
+        return sha256_of([digest.hexdigest(), *(folder.fingerprint if folder else None for folder in folders)])
 
     def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]:
         """The pictures of one step."""
         rng = keyed_rng("lessons", self.config.seed, step)
+        if self.crops is not None and self.crops.groups and rng.random() < phase.crops_share:
+            # Prompts are long: half as many pictures take the time of an ordinary step.
+            return self.crops.step(max(1, self.config.pictures_per_step // 2), rng)
         skills = [skill for skill, _ in phase.skills]
         weights = np.array([weight for _, weight in phase.skills])
         chosen = rng.choice(len(skills), self.config.pictures_per_step, p=weights / weights.sum())
         lessons = []
         for place, number in enumerate(chosen):
             lesson = self._frame(phase, rng) if rng.random() < phase.frames_share else None
-            lessons.append(lesson or self._rendered(phase, phase_step, step, place, skills[int(number)]))
+            lesson = lesson or self._rendered(phase, phase_step, step, place, skills[int(number)])
+            lessons.append(replace(lesson, asked=(*lesson.asked, *self._sums(phase, rng))))
         return lessons
+
+    def _sums(self, phase: Phase, rng: np.random.Generator) -> Iterator[Asked]:
+        for _ in range(self.config.sums_per_picture if phase.text_weight else 0):
+            drawn = draw_sum(split="train", rng=rng)
+            yield Asked(question=f"Work out {drawn.text}.", answer=questions.solved(drawn))
 
     def _frame(self, phase: Phase, rng: np.random.Generator) -> Lesson | None:
         if self.frames is None:

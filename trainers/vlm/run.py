@@ -129,7 +129,8 @@ def _learn(
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    losses = model(batch.to(device), text_weight=phase.text_weight, glyph_weight=phase.glyph_weight)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        losses = model(batch.to(device), text_weight=phase.text_weight, glyph_weight=phase.glyph_weight)
     if not bool(torch.isfinite(losses.total)):
         raise TrainError(f"the loss of step {step} is not finite. Lower the learning rate and train again.")
     optimizer.zero_grad(set_to_none=True)

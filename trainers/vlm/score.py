@@ -6,8 +6,9 @@ is what speaking greedily would give. A point counts within 8 pixels, and is spo
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import batched
 
 import torch
 
@@ -64,16 +65,16 @@ def examine(model: PackedVlm, tokenizer: LocalTokenizer, exams: Iterable[Exam]) 
     collate = LessonCollator(model.size, tokenizer)
     device = next(model.parameters()).device
     rows = list(exams)
-    right: list[bool] = []
+    right = [False] * len(rows)
     was_training = model.training
     model.eval()
-    for start in range(0, len(rows), _AT_ONCE):
-        some = rows[start : start + _AT_ONCE]
-        batch = collate([exam.lesson for exam in some]).to(device)
+    for places in _alike(rows, collate):
+        batch = collate([rows[place].lesson for place in places]).to(device)
         score = model.scores(batch)
         want_BT = batch.labels_BT[:, 1:]
         wrong_BT = (score[:, :-1].argmax(-1) != want_BT) & (want_BT != IGNORE)
-        right += (~wrong_BT.any(dim=1)).tolist()
+        for place, is_wrong in zip(places, wrong_BT.any(dim=1).tolist(), strict=True):
+            right[place] = not is_wrong
     pointing = [number for number, exam in enumerate(rows) if exam.point_px is not None and not right[number]]
     for start in range(0, len(pointing), _AT_ONCE):
         some_places = pointing[start : start + _AT_ONCE]
@@ -82,6 +83,16 @@ def examine(model: PackedVlm, tokenizer: LocalTokenizer, exams: Iterable[Exam]) 
             right[number] = _is_near(words, rows[number].point_px)
     model.train(was_training)
     return list(zip(rows, right, strict=True))
+
+
+def _alike(rows: Sequence[Exam], collate: LessonCollator) -> Iterator[list[int]]:
+    """Places of exams that fit into one batch."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for place, exam in enumerate(rows):
+        groups.setdefault(collate.shape(exam.lesson), []).append(place)
+    for places in groups.values():
+        for some in batched(places, _AT_ONCE):
+            yield list(some)
 
 
 def by_skill(results: Sequence[tuple[Exam, bool]]) -> list[SkillScore]:

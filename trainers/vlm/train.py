@@ -1,7 +1,7 @@
 """`train nano_vlm`: from the recipe to `checkpoints/NAME@V`, a model directory with its scores and its curves."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from trainers.checkpoint import weights_fingerprint
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer
 from trainers.vlm.model import LearningVlm
 from trainers.vlm.recipe import VlmConfig, shortened
-from trainers.vlm.rendered_lessons import Frames, RenderedLessons, rendered_exams
+from trainers.vlm.rendered_lessons import Crops, Frames, RenderedLessons, rendered_exams
 from trainers.vlm.run import METRICS_FILE, VlmStep, train_vlm
 from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
 from trainers.vlm_directory import save_vlm_directory
@@ -27,11 +27,13 @@ _LONGEST_ANSWER = 64  # tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrameFolders:
-    """Simulator frames with questions: those to learn from, and those to be asked about afterwards."""
+class Folders:
+    """Pictures with questions: simulator frames and crops to learn from, and others to be asked about afterwards."""
 
-    train: Path
-    held_out: Path
+    frames: Path
+    held_out_frames: Path
+    crops: Path
+    held_out_crops: Path
 
 
 def train_small_vlm(
@@ -39,28 +41,33 @@ def train_small_vlm(
     config: VlmConfig,
     to: Ref,
     workspace: Workspace,
-    frames: FrameFolders | None = None,
+    folders: Folders | None = None,
     steps: int | None = None,
     exams_per_skill: int = EXAMS_PER_SKILL,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Record:
     """Train the recipe; the same call goes on after a kill, and returns the record when it is already done.
 
-    The held-out questions are frozen and hashed before the first step. Without `frames` there are rendered pictures
+    The held-out questions are frozen and hashed before the first step. Without `folders` there are rendered pictures
     alone. Raises TrainError, ArtifactError.
     """
     config = config if steps is None else shortened(config, steps)
-    learned = None if frames is None else Frames.open(frames.train)
-    asked = None if frames is None else Frames.open(frames.held_out)
+    opened = {} if folders is None else {name: Frames.open(folder) for name, folder in asdict(folders).items()}
     inputs = [
-        InputRef(kind="raw", ref=name, fingerprint=found.fingerprint)
-        for name, found in (("frames", learned), ("held-out frames", asked))
-        if found is not None
+        InputRef(kind="raw", ref=name.replace("_", "-"), fingerprint=found.fingerprint)
+        for name, found in opened.items()
     ]
+    cell_px = config.vlm.patch_size * config.vlm.merge_size
+    lessons = RenderedLessons(
+        config=config,
+        frames=opened.get("frames"),
+        crops=Crops.of(opened["crops"], cell_px=cell_px) if opened else None,
+    )
+    asked = {"simulated": opened["held_out_frames"], "cropped": opened["held_out_crops"]} if opened else {}
     recipe = {
         "vlm": config.to_json(),
         "tokenizer": nano_tokenizer().fingerprint,
-        "lessons": RenderedLessons(config=config, frames=learned).fingerprint,
+        "lessons": lessons.fingerprint,
         "exams": {"per_skill": exams_per_skill, "rendered": content_hash(SKILLS, exams_per_skill)},
     }
     draft = begin(workspace, "checkpoints", to, recipe=recipe, inputs=inputs)
@@ -70,7 +77,7 @@ def train_small_vlm(
         tokenizer = nano_tokenizer()
         model = train_vlm(
             config,
-            RenderedLessons(config=config, frames=learned),
+            lessons,
             tokenizer,
             staging=draft.staging,
             on_step=None if on_progress is None else lambda row: _tell(on_progress, row, config),
@@ -87,12 +94,11 @@ def _publish(
     config: VlmConfig,
     model: LearningVlm,
     tokenizer: LocalTokenizer,
-    asked: Frames | None,
+    asked: Mapping[str, Frames],
     exams_per_skill: int,
 ) -> Record:
     scores = {"rendered": score(model, tokenizer, [e for s in SKILLS for e in rendered_exams(s, exams_per_skill)])}
-    if asked is not None:
-        scores["simulated"] = score(model, tokenizer, asked.exams(exams_per_skill))
+    scores |= {source: score(model, tokenizer, found.exams(exams_per_skill)) for source, found in asked.items()}
     listed = {source: [_row(row) for row in rows] for source, rows in scores.items()}
     save_vlm_directory(draft.path, model.vlm, tokenizer, config.vlm, dtype="bfloat16")
     write_atomic(draft.path / SCORES_FILE, json.dumps(listed, indent=1).encode())

@@ -1,0 +1,32 @@
+"""Practice in arithmetic without a picture: the board's equations, and larger numbers that the same digits add up to.
+
+Three fifths of the board's sums of one digit are too few to learn adding from; sums up to 99 hold every pair of digits,
+and obey the same rule about what may be trained on.
+"""
+
+import numpy as np
+
+from dataengine.rendered.equations import Equation, Split, draw_equation, split_of
+
+_LARGEST, _MOST = 99, 199
+_LARGER_SHARE = 0.5
+_OPERATORS = ("+", "-", "x")
+_SHARES = (0.4, 0.35, 0.25)
+
+
+def draw_sum(*, split: Split, rng: np.random.Generator) -> Equation:
+    """A board's equation, or one of larger numbers, half of these with a term of one digit."""
+    if rng.random() >= _LARGER_SHARE:
+        return draw_equation(split=split, share=1.0, rng=rng)
+    while True:
+        operator = _OPERATORS[rng.choice(len(_OPERATORS), p=_SHARES)]
+        left, right = (int(number) for number in rng.integers(0, _LARGEST + 1, 2))
+        if rng.random() < 0.5:
+            right = int(rng.integers(0, 10))
+            if operator != "-" and rng.random() < 0.5:
+                left, right = right, left
+        answer = left + right if operator == "+" else left - right if operator == "-" else left * right
+        if 0 <= answer <= _MOST:
+            drawn = Equation(left=left, operator=operator, right=right)
+            if split_of(drawn) == split:
+                return drawn
