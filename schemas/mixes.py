@@ -60,7 +60,17 @@ class HfSource(Share):
     image_key: str = "image"
 
 
-MixSource = Annotated[RobotSource | LlavaSource | HfSource, Field(discriminator="kind")]
+class RenderedSource(Share):
+    """Questions about boards and tables that are drawn while the mix is built: nothing to collect, nothing to store."""
+
+    kind: Literal["rendered"] = "rendered"
+    skills: tuple[str, ...] = ()  # of `dataengine.rendered`; none named: all of them
+    rows_per_skill: PositiveInt
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+type ImageTextSource = LlavaSource | HfSource | RenderedSource
+MixSource = Annotated[RobotSource | LlavaSource | HfSource | RenderedSource, Field(discriminator="kind")]
 
 
 class MixSpec(BaseModel):

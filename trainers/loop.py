@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _RESULT_FILE, _REFUSAL_FILE, _METRICS_FILE = "result.json", "refusal.txt", "metrics.jsonl"
 _POLL_S = 0.5
-_NOT_WEIGHTS = ("record.json", "recipe.json", "scores.json", "samples.json")  # what our own training leaves beside them
+# What our own training leaves beside the weights.
+_NOT_WEIGHTS = ("record.json", "recipe.json", "scores.json", "samples.json", "training.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +52,31 @@ def train(
     recipe: TrainConfig,
     steps: int | None = None,
     ray_address: str | None = None,
+    in_process: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Record:
     """Train a recipe on a mix; the same call goes on after a kill, and returns the record when it is already done.
 
+    `in_process` does without Ray, for runs that are shorter than a worker's start.
     `on_progress` gets (steps done, steps in all). Raises TrainError, MixError or ArtifactError.
     """
     config = recipe if steps is None else with_steps(recipe, steps)
-    from trainers.run import check_mix
+    from trainers.run import check_mix, run_training
 
     opened = Mix.open(workspace, mix)
     check_mix(config, opened)
     inputs = [InputRef(kind="mixes", ref=str(mix), fingerprint=opened.fingerprint)]
     if config.weights is not None:
-        inputs.append(InputRef(kind="raw", ref=config.weights.name, fingerprint=_weights_fingerprint(config.weights)))
+        inputs.append(InputRef(kind="raw", ref=config.weights.name, fingerprint=directory_fingerprint(config.weights)))
     draft = begin(workspace, "checkpoints", to, recipe={"train": config.to_json()}, inputs=inputs)
     if isinstance(draft, Record):
         return draft
     with draft:
-        result = _fit(draft, config, mix, workspace, ray_address, on_progress)
+        if in_process:
+            with _followed(draft.staging / _METRICS_FILE, config.num_steps, on_progress):
+                result = run_training(config, opened, folder=draft.path, staging=draft.staging)
+        else:
+            result = _fit(draft, config, mix, workspace, ray_address, on_progress)
         return draft.publish(
             fingerprint=result.fingerprint,
             counts={
@@ -191,7 +198,7 @@ def _followed(metrics: Path, total: int, on_progress: Callable[[int, int], None]
         thread.join()
 
 
-def _weights_fingerprint(folder: Path) -> str:
+def directory_fingerprint(folder: Path) -> str:
     """Content of a local model directory: the sha256 of each file that weights, config and tokenizer are read from."""
     if not folder.is_dir():
         raise TrainError(f"'{folder.name}' is no directory. Name the folder of a local Qwen2-VL (--weights DIR).")

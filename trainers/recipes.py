@@ -204,6 +204,12 @@ def nano() -> TrainConfig:
     )
 
 
+def nano_dense() -> TrainConfig:
+    """`nano` with one expert, which is the dense model: what routed experts are compared with."""
+    moe = MoeSize(num_experts=1, top_k=1, noise=0.0)
+    return replace(nano(), name="nano_dense", moe=moe)
+
+
 def chatvla2_2b() -> TrainConfig:
     """ChatVLA-2 on Qwen2-VL-2B with a ScaleDP-H action expert; schedule from the paper's appendix B.1.
 
@@ -257,7 +263,7 @@ def chatvla2_2b() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {"nano": nano, "chatvla2_2b": chatvla2_2b}
+RECIPES: dict[str, Callable[[], TrainConfig]] = {"nano": nano, "nano_dense": nano_dense, "chatvla2_2b": chatvla2_2b}
 
 
 def recipe(name: str, *, weights: Path | None = None) -> TrainConfig:

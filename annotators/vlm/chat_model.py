@@ -25,7 +25,7 @@ Device = Literal["auto", "cpu", "cuda"]
 _SCHEME = 1  # a change in how answers are drawn is a change of every revision
 _READ = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model"})  # what the answers depend on
 # What this project's own training leaves beside a model; none of it changes an answer.
-_OURS = frozenset({"record.json", "recipe.json", "scores.json", "samples.json"})
+_OURS = frozenset({"record.json", "recipe.json", "scores.json", "samples.json", "training.json"})
 _MOST_PIXELS = 1 << 24  # 4096 x 4096; a picture that unpacks to more is a mistake or an attack
 
 

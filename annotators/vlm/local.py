@@ -20,17 +20,17 @@ from dataengine.ray_session import init_ray
 from schemas.errors import BackendError
 from schemas.records import canonical_json
 
-_NANO = Path(__file__).resolve().parent.parent / "nano"
+NANO_DIR = Path(__file__).resolve().parent.parent / "nano"
 
 
 def nano_model_dir() -> Path:
     """Where the small model lies that ships with this package. Raises BackendError where it does not."""
-    if not (_NANO / "config.json").is_file():
+    if not (NANO_DIR / "config.json").is_file():
         raise BackendError(
             "this installation holds no nano model. Install a release that ships it, or use --vlm local:PATH with a "
             "model directory of your own."
         )
-    return _NANO
+    return NANO_DIR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

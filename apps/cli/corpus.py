@@ -7,6 +7,7 @@ import typer
 
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, WorkspaceDir
 from apps.cli.output import show_json, show_record
+from apps.cli.vlm import Weights, weights_folder
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
 
@@ -22,7 +23,7 @@ def build(
     spec: Annotated[Path, typer.Argument(help="YAML file: sources and weights.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the mix to make.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are counted.")] = "nano",
-    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
+    weights: Weights = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +37,7 @@ def build(
 
     place = Workspace.at(workspace)
     ref = Ref.parse(to)
-    config = find_recipe(recipe, weights=weights)
+    config = find_recipe(recipe, weights=weights_folder(weights))
     record = build_mix(
         spec_path=spec, to=ref, workspace=place, tokenizer=tokenizer_of(config), image_tokens=config.image_tokens
     )
@@ -66,7 +67,7 @@ def sample(
     position: Position = 0,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("sample.html"),
     recipe: Annotated[str, typer.Option("--recipe", help="Whose tokens are shown.")] = "nano",
-    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
+    weights: Weights = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
 ) -> None:
     """Write one draw, exactly as the model gets it, as a self-contained page.
@@ -78,7 +79,7 @@ def sample(
     from trainers.tokenizer import tokenizer_of
 
     opened = Mix.open(Workspace.at(workspace), Ref.parse(mix))
-    config = find_recipe(recipe, weights=weights)
+    config = find_recipe(recipe, weights=weights_folder(weights))
     out.write_text(sample_html(opened, position, tokenizer_of(config), config.image_tokens))
     typer.echo(f"{out}: draw {position} of {mix}")
 

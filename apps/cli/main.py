@@ -5,17 +5,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import conversion, corpus, data, editing, labels, path, robot, shelf, transfer, vlm
+from apps.cli import conversion, corpus, data, editing, labels, path, robot, scores, shelf, transfer, vlm
+
+_BEFORE = {"mix": "train", "evaluate": "serve"}  # verbs with verbs of their own, which Typer would list last
 
 
 class InOrder(TyperGroup):
-    """Lists the verbs in the order of the path; Typer would list `mix` last, because it has verbs of its own."""
+    """Lists the verbs in the order of the path."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer keeps the type to itself
         """The verbs as a user meets them."""
         names = list(self.commands)
-        names.remove("mix")
-        names.insert(names.index("train"), "mix")
+        for name, next_name in _BEFORE.items():
+            names.remove(name)
+            names.insert(names.index(next_name), name)
         return names
 
 
@@ -39,7 +42,7 @@ app.command()(labels.review)
 app.command()(labels.release)
 app.add_typer(corpus.mix_app, name="mix")
 app.command()(robot.train)
-app.command()(robot.evaluate)
+app.add_typer(scores.evaluate_app, name="evaluate")
 app.command()(robot.serve)
 app.command()(vlm.serve_vlm)
 app.command()(robot.rollout)

@@ -9,13 +9,14 @@ import typer
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, RayAddress, WorkspaceDir
 from apps.cli.output import show_json, show_record
 from apps.cli.progress import progress
+from apps.cli.vlm import Weights, weights_folder
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError, did_you_mean
 from schemas.refs import Ref
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, chatvla2_2b, nano_vlm.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, nano_dense, chatvla2_2b, nano_vlm.")],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
     mix: Annotated[
         str | None, typer.Option("--mix", help="NAME@VERSION of the mix; nano_vlm renders its own lessons.")
@@ -27,7 +28,7 @@ def train(
     exams: Annotated[
         int, typer.Option("--exams", min=1, help="Held-out questions a skill that nano_vlm is asked at the end.")
     ] = 200,
-    weights: Annotated[Path | None, typer.Option("--weights", help="Folder of a dense Qwen2-VL to start from.")] = None,
+    weights: Weights = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ray_address: RayAddress = None,
     as_json: AsJson = False,
@@ -58,7 +59,7 @@ def train(
         raise UsageError(f"no recipe '{recipe}'. {did_you_mean(recipe, [*RECIPES, *VLM_RECIPES])}")
     if mix is None:
         raise UsageError(f"recipe {recipe} learns from a mix. Name it: --mix NAME@VERSION.")
-    config = find_recipe(recipe, weights=weights)
+    config = find_recipe(recipe, weights=weights_folder(weights))
     with progress("train", unit="steps") as on_progress:
         record = run(
             mix=Ref.parse(mix),
@@ -70,35 +71,6 @@ def train(
             on_progress=on_progress,
         )
     show_record(record, as_json=as_json)
-
-
-def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="NAME@VERSION of the checkpoint.")],
-    mix: Annotated[str, typer.Option("--mix", help="NAME@VERSION of the mix whose held-out samples are used.")],
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Held-out samples, drawn from every source.")] = 64,
-    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    as_json: AsJson = False,
-) -> None:
-    """Score a checkpoint on held-out samples of a mix: losses per source, and answers that are right word for word.
-
-    Example: dataengine evaluate policy@1 --mix corpus@1
-    """
-    from dataengine.mix import Mix
-    from trainers.checkpoint import load_trained
-    from trainers.evaluate import evaluate as score
-
-    place = Workspace.at(workspace)
-    trained = load_trained(place.find("checkpoints", Ref.parse(checkpoint)))
-    rows = score(trained, Mix.open(place, Ref.parse(mix)).validation_samples(samples))
-    if as_json:
-        show_json([asdict(row) for row in rows])
-        return
-    for row in rows:
-        action = "" if row.action_loss is None else f", action loss {row.action_loss:.3f}"
-        typer.echo(
-            f"{row.source}: {row.num_samples} held-out samples, text loss {row.text_loss:.3f}{action}; "
-            f"{row.num_exact} of {row.num_answered} answers right word for word"
-        )
 
 
 def serve(

@@ -12,6 +12,12 @@ DeviceWord = Annotated[
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Questions a local model answers together; memory grows with it.")
 ]
+Weights = Annotated[str | None, typer.Option("--weights", help="nano, or a folder of a dense Qwen2-VL, to start from.")]
+
+
+def weights_folder(word: str | None) -> Path | None:
+    """Where a recipe's weights lie; None where it starts from nothing."""
+    return None if word is None else model_folder(word)
 
 
 def model_folder(word: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from apps.cli.progress import progress
-from apps.demo.whiteboards import write_whiteboards
+from apps.demo.retention import measure_retention
 from dataengine.artifacts import write_atomic
 from dataengine.workspace import Workspace
 from schemas.errors import EngineError, UsageError
@@ -28,11 +28,13 @@ sources:
     cameras: [cam_high]
     chunk_steps: 50
     weight: 3
-  - kind: llava
-    name: whiteboards
-    path: whiteboards/conversations.json
+  - kind: rendered
+    name: questions
+    rows_per_skill: {rows_per_skill}
     weight: 1
 """
+ROBOT_ONLY_MIX_FILE = MIX_FILE.partition("  - kind: rendered")[0]
+DRAWS_PER_ROW = 88  # samples of a pass per rendered row of a skill: two passes over each of eleven skills' rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,17 @@ class DemoConfig:
     """How much of everything; the defaults end within 10 minutes on 2 cores."""
 
     num_episodes: int = 24
-    num_whiteboards: int = 160
-    num_steps: int = 240
+    rows_per_skill: int = 24  # of image-text questions
+    num_steps: int = 150
+    num_exams: int = 20  # held-out questions a skill they are asked
     num_trials: int = 20  # of each yardstick
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
+
+    @property
+    def retention_steps(self) -> int:
+        """Of each of the four short runs that show what is forgotten."""
+        return max(2, self.num_steps // 4)
 
     def __post_init__(self) -> None:
         if self.num_trials > self.num_episodes:
@@ -61,7 +69,9 @@ class DemoArtifacts:
     episodes: Ref
     annotations: Ref
     mix: Ref
+    robot_only_mix: Ref
     checkpoint: Ref
+    retention: Ref
     trials: Ref
 
     def chain(self) -> tuple[tuple[Kind, Ref], ...]:
@@ -72,6 +82,7 @@ class DemoArtifacts:
             ("annotations", self.annotations),
             ("mixes", self.mix),
             ("checkpoints", self.checkpoint),
+            ("evaluations", self.retention),
             ("evaluations", self.trials),
         )
 
@@ -80,7 +91,9 @@ MADE = DemoArtifacts(
     episodes=Ref("sim", "1"),
     annotations=Ref("sim-verified", "1"),
     mix=Ref("demo", "1"),
+    robot_only_mix=Ref("demo-robot-only", "1"),
     checkpoint=Ref("nano", "1"),
+    retention=Ref("demo-retention", "1"),
     trials=Ref("demo-trials", "1"),
 )
 
@@ -189,7 +202,7 @@ def _label(workspace: Workspace, clock: Clock) -> None:
     from annotators.annotate import annotate
     from annotators.ledger import Ledger
     from annotators.release import release
-    from annotators.vlm.backends import Perception
+    from annotators.vlm.local import Local, nano_model_dir
 
     with Ledger.open(workspace.ledger_url) as ledger:
         with clock.stage("annotate") as say, progress("annotate") as on_progress:
@@ -197,7 +210,7 @@ def _label(workspace: Workspace, clock: Clock) -> None:
                 episodes=MADE.episodes,
                 workspace=workspace,
                 family="math-matching",
-                backend=Perception(),
+                backend=Local(path=nano_model_dir()),
                 workers=None,
                 ray_address=None,
                 ledger=ledger,
@@ -221,28 +234,26 @@ def _label(workspace: Workspace, clock: Clock) -> None:
 
 
 def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> None:
-    """Released episodes and whiteboards in, a locked mix and a trained checkpoint out."""
+    """Released episodes and rendered questions in, locked mixes and a trained checkpoint out."""
+    from annotators.vlm.local import nano_model_dir
     from dataengine.mix import Mix, build_mix
     from trainers.loop import train
     from trainers.recipes import recipe
     from trainers.tokenizer import tokenizer_of
 
-    nano = recipe("nano")
-    with clock.stage("image-text") as say:
-        listing = write_whiteboards(
-            workspace.root / "raw" / "whiteboards", num_rows=config.num_whiteboards, seed=config.seed
-        )
-        say(f"{config.num_whiteboards} whiteboard questions in {listing}")
+    nano = recipe("nano", weights=nano_model_dir())
     with clock.stage("mix") as say:
-        spec = workspace.root / "raw" / "demo_mix.yaml"
-        write_atomic(spec, MIX_FILE.format(num_samples=4 * config.num_whiteboards * 4).encode())
-        build_mix(
-            spec_path=spec,
-            to=MADE.mix,
-            workspace=workspace,
-            tokenizer=tokenizer_of(nano),
-            image_tokens=nano.image_tokens,
-        )
+        for ref, words in ((MADE.mix, MIX_FILE), (MADE.robot_only_mix, ROBOT_ONLY_MIX_FILE)):
+            spec = workspace.root / "raw" / f"{ref}.yaml"
+            num_samples = DRAWS_PER_ROW * config.rows_per_skill
+            write_atomic(spec, words.format(num_samples=num_samples, rows_per_skill=config.rows_per_skill).encode())
+            build_mix(
+                spec_path=spec,
+                to=ref,
+                workspace=workspace,
+                tokenizer=tokenizer_of(nano),
+                image_tokens=nano.image_tokens,
+            )
         say(Mix.open(workspace, MADE.mix).tree())
     with clock.stage("train") as say, progress("train", unit="steps") as on_progress:
         record = train(
@@ -254,6 +265,10 @@ def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> No
             on_progress=on_progress,
         )
         say(", ".join(f"{name} {value:,.3g}" for name, value in record.counts.items()))
+    with clock.stage("retention") as say, progress("retention", unit="runs") as on_progress:
+        say(
+            measure_retention(workspace, MADE, steps=config.retention_steps, exams=config.num_exams, on_run=on_progress)
+        )
 
 
 def _try(workspace: Workspace, config: DemoConfig, clock: Clock, raw: Path) -> None:

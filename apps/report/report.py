@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from apps.report.page import Html, note, page, picture, section, table, trace, verbatim
 from apps.report.pictures import curves, filmstrip
+from apps.report.retention_section import retention_section
 from dataengine.artifacts import write_atomic
 from dataengine.workspace import Workspace
 from schemas.records import Record
@@ -34,8 +35,9 @@ def write_report(workspace: Workspace, made: "DemoArtifacts", times: "Sequence[S
         _times(times),
         _episodes(workspace, made.episodes, times),
         _labels(workspace, made),
-        _mix(workspace, made.mix, times),
+        _mix(workspace, made.mix),
         _training(workspace, made.checkpoint),
+        retention_section(workspace, made.retention),
         _trials(workspace, made.trials),
         _next(),
     ]
@@ -163,7 +165,7 @@ def _strip(episodes: "EpisodeSet", episode_id: str) -> bytes:
     return filmstrip([episodes.frame(episode_id, episodes.cameras[0], index) for index in picks], height=120)
 
 
-def _mix(workspace: Workspace, ref: Ref, times: "Sequence[StageTime]") -> str:
+def _mix(workspace: Workspace, ref: Ref) -> str:
     from dataengine.mix import Mix, lineage
 
     mix = Mix.open(workspace, ref)
@@ -173,7 +175,6 @@ def _mix(workspace: Workspace, ref: Ref, times: "Sequence[StageTime]") -> str:
         _record_table(workspace.record("mixes", ref)),
         "<h3>The way back of draw 0</h3>",
         verbatim(lineage(mix, 0).render()),
-        note(_summary(times, "image-text")),
     )
 
 

@@ -36,7 +36,7 @@ from dataengine.mix.splits import Split, held_out
 from dataengine.workspace import Workspace
 from schemas.chat import Image, Message, Tokenizer, render_chat
 from schemas.errors import MixError
-from schemas.mixes import HfSource, LlavaSource, MixLock, MixSpec, RobotSource, SourceLock
+from schemas.mixes import ImageTextSource, MixLock, MixSpec, RenderedSource, RobotSource, SourceLock
 from schemas.normalization import Normalizer
 from schemas.records import InputRef, Record, RejectedRow, sha256_of
 from schemas.refs import Ref
@@ -51,7 +51,7 @@ type ImageTokens = Callable[[int, int], int]  # (width, height) of a picture -> 
 class ImageTextItems:
     """The usable rows of one image-text source, split and counted."""
 
-    source: LlavaSource | HfSource
+    source: ImageTextSource
     raw: RawImageText
     found: ImageTextRows
     splits: tuple[Split, ...]
@@ -63,8 +63,10 @@ class ImageTextItems:
         return self.found.rejected
 
     def inputs(self) -> list[InputRef]:
-        """The raw data, by folder or file name and content."""
-        return [InputRef(kind="raw", ref=Path(self.source.path).name, fingerprint=self.found.fingerprint)]
+        """The raw data, by folder or file name and content; what was drawn, by the name of its source."""
+        source = self.source
+        name = source.name if isinstance(source, RenderedSource) else Path(source.path).name
+        return [InputRef(kind="raw", ref=name, fingerprint=self.found.fingerprint)]
 
 
 type Items = RobotItems | ImageTextItems
@@ -128,7 +130,7 @@ def build_mix(
 
 
 def _items(
-    source: RobotSource | LlavaSource | HfSource,
+    source: RobotSource | ImageTextSource,
     base: Path,
     workspace: Workspace,
     count: Callable[[Sequence[Message]], int],

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dataengine.mix.pixels import decode_picture
 from schemas.chat import Image, Message, Part, Text
 from schemas.errors import MixError, did_you_mean
-from schemas.mixes import HfSource, LlavaSource
+from schemas.mixes import HfSource, ImageTextSource, LlavaSource, RenderedSource
 from schemas.records import RejectedRow, sha256_of
 
 _TAG = re.compile(r"<image\d*>")
@@ -75,16 +75,20 @@ class RawImageText(Protocol):
         ...
 
 
-def open_image_text(source: LlavaSource | HfSource, base: Path) -> RawImageText:
+def open_image_text(source: ImageTextSource, base: Path) -> RawImageText:
     """The reader of a source; paths are relative to `base`. Raises MixError when the path holds no such data."""
     match source:
         case LlavaSource():
             return JsonImageText(source, base)
         case HfSource():
             return HfImageText(source, base)
+        case RenderedSource():
+            from dataengine.mix.rendered_rows import RenderedImageText  # it needs RawRow, which stands here
+
+            return RenderedImageText(source)
 
 
-def read_image_text(source: LlavaSource | HfSource, raw: RawImageText) -> ImageTextRows:
+def read_image_text(source: ImageTextSource, raw: RawImageText) -> ImageTextRows:
     """Read and check every row: each picture is decoded once, so that training never meets a broken one."""
     kept: list[ImageTextRow] = []
     rejected: list[RejectedRow] = []

@@ -12,7 +12,7 @@ from dataengine.mix.mix import Mix
 from dataengine.mix.robot_items import NO_ROW
 from dataengine.mix.sampling import ImageTextReader, RobotReader
 from schemas.errors import MixError, did_you_mean
-from schemas.mixes import Draw, LlavaSource, RobotSource
+from schemas.mixes import Draw, HfSource, ImageTextSource, LlavaSource, RenderedSource, RobotSource
 from schemas.records import sha256_of
 
 _BLOCK = 1 << 16  # draws looked through at once
@@ -184,10 +184,20 @@ def _verdicts(text: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _origin(source: ImageTextSource) -> tuple[str, str]:
+    """Where an image-text source comes from, and in which layout."""
+    match source:
+        case LlavaSource():
+            return source.path, source.layout
+        case HfSource():
+            return source.path, "datasets"
+        case RenderedSource():
+            return source.name, f"rendered, seed {source.seed}"
+
+
 def _image_text(mix: Mix, reader: ImageTextReader, draw: Draw) -> LineageNode:
     pinned = next(lock for lock in mix.lock.sources if lock.name == draw.source)
-    raw_name = reader.source.path
-    layout = reader.source.layout if isinstance(reader.source, LlavaSource) else "datasets"
+    raw_name, layout = _origin(reader.source)
     packed = [source.name for source in mix.lock.spec.sources if not isinstance(source, RobotSource)]
     raws = [row for row in mix.record.inputs if row.kind == "raw"]  # one per image-text source, in their order
     raw = raws[packed.index(draw.source)]

@@ -13,7 +13,7 @@ from dataengine.mix.pixels import decode_picture, scaled
 from dataengine.mix.robot_items import ACTION, STATE, FrameAddress, FrameItems, reasoning_text, robot_messages
 from dataengine.mix.splits import Split
 from dataengine.workspace import Workspace
-from schemas.mixes import Draw, HfSource, LlavaSource, MixLock, RobotSource, Sample
+from schemas.mixes import Draw, HfSource, ImageTextSource, LlavaSource, MixLock, RenderedSource, RobotSource, Sample
 from schemas.normalization import Normalizer
 from schemas.refs import Ref
 
@@ -86,7 +86,7 @@ def chunk(actions: NDArray[np.generic], start: int, steps: int) -> tuple[NDArray
 class ImageTextReader:
     """Rows of an image-text source, from the mix itself."""
 
-    def __init__(self, source: LlavaSource | HfSource, number: int, lock: MixLock, folder: Path, split: Split) -> None:
+    def __init__(self, source: ImageTextSource, number: int, lock: MixLock, folder: Path, split: Split) -> None:
         self.source = source
         self.rows = PackedRows(folder, number, split)
         self._size = lock.spec.image_size
@@ -119,5 +119,5 @@ def open_reader(
     match lock.spec.sources[number]:
         case RobotSource() as source:
             return RobotReader(source, lock, folder, workspace, split)
-        case LlavaSource() | HfSource() as source:
+        case LlavaSource() | HfSource() | RenderedSource() as source:
             return ImageTextReader(source, number, lock, folder, split)

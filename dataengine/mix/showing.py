@@ -7,7 +7,7 @@ import numpy as np
 
 from dataengine.mix.mix import Mix
 from schemas.errors import MixError
-from schemas.mixes import RobotSource, SourceLock
+from schemas.mixes import RenderedSource, RobotSource, SourceLock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +153,9 @@ def _inputs(mix: Mix, number: int, lock: SourceLock) -> tuple[str, ...]:
             where = "".join(f", {key} = {value}" for key, value in source.where.items())
             split = f"{len(lock.train_episodes)} training / {len(lock.validation_episodes)} validation episodes"
             return (f"{source.episodes}{said}{where}", split)
+        case RenderedSource() as source:
+            skills = ", ".join(source.skills) or "all skills"
+            return (f"{source.rows_per_skill} rendered questions each of {skills}, packed into the mix",)
         case source:
             return (f"{source.path}, packed into the mix",)
 

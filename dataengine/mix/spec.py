@@ -7,9 +7,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import MixError, did_you_mean
-from schemas.mixes import MIX_SCHEMA, HfSource, LlavaSource, MixSpec, RobotSource
+from schemas.mixes import MIX_SCHEMA, HfSource, ImageTextSource, LlavaSource, MixSpec, RenderedSource, RobotSource
 
-_KINDS: dict[str, type[BaseModel]] = {"robot": RobotSource, "llava": LlavaSource, "hf": HfSource}
+_KINDS: dict[str, type[BaseModel]] = {
+    "robot": RobotSource,
+    "llava": LlavaSource,
+    "hf": HfSource,
+    "rendered": RenderedSource,
+}
 
 
 def load_spec(path: Path) -> MixSpec:
@@ -44,7 +49,7 @@ def _sentence(error: dict[str, Any]) -> str:
             model = _KINDS[tags[0]] if tags else MixSpec
             return f"{field}: unknown key. {did_you_mean(str(location[-1]), model.model_fields)}"
         case "union_tag_not_found":
-            return f"{field}: has no kind. Write kind: robot, kind: llava or kind: hf."
+            return f"{field}: has no kind. Write kind: robot, llava, hf or rendered."
         case "union_tag_invalid":
             got = str(error["ctx"]["tag"])
             return f"{field}: kind '{got}' does not exist. {did_you_mean(got, _KINDS)}"
@@ -58,10 +63,10 @@ def _sentence(error: dict[str, Any]) -> str:
 
 def without_paths(spec: MixSpec) -> MixSpec:
     """The spec with bare names in place of paths: what the lock keeps, because moving raw data changes nothing."""
-    sources: list[RobotSource | LlavaSource | HfSource] = []
+    sources: list[RobotSource | ImageTextSource] = []
     for source in spec.sources:
         match source:
-            case RobotSource():
+            case RobotSource() | RenderedSource():
                 sources.append(source)
             case LlavaSource():
                 images = Path(source.images).name if source.images else None

@@ -10,10 +10,10 @@ from dataengine.rendered.items import PICTURE_SIZE, Glyph
 from dataengine.rendered.shapes import Picture, Rgb, fill, shaded
 from dataengine.rendered.views import CloseUp
 
-_WALLS: tuple[Rgb, ...] = ((189, 163, 134), (206, 205, 198), (150, 158, 166), (224, 217, 196), (120, 130, 118))
+WALLS: tuple[Rgb, ...] = ((189, 163, 134), (206, 205, 198), (150, 158, 166), (224, 217, 196), (120, 130, 118))
 _FRAMES: tuple[Rgb, ...] = ((90, 95, 106), (176, 178, 182), (70, 56, 44), (40, 42, 46))
-_INKS: tuple[Rgb, ...] = (INK, INK, INK, (28, 28, 32), (150, 28, 36), (20, 88, 52), (30, 60, 150))
-_PAPER: Rgb = (250, 250, 248)
+INKS: tuple[Rgb, ...] = (INK, INK, INK, (28, 28, 32), (150, 28, 36), (20, 88, 52), (30, 60, 150))
+PAPER: Rgb = (250, 250, 248)
 _GLYPH_REACH_PX = 52  # from the middle of the tallest character to its ends
 
 
@@ -23,9 +23,9 @@ def draw_close_up(
     """A framed board on a wall, and its writing; `geometry` turns and shifts, `colours` varies inks and frames."""
     width, height = PICTURE_SIZE
     vary = rng.random(3) < colours
-    wall = _WALLS[int(rng.integers(len(_WALLS)))] if vary[0] else _WALLS[0]
+    wall = WALLS[int(rng.integers(len(WALLS)))] if vary[0] else WALLS[0]
     frame = _FRAMES[int(rng.integers(len(_FRAMES)))] if vary[1] else _FRAMES[0]
-    ink = _INKS[int(rng.integers(len(_INKS)))] if vary[2] else INK
+    ink = INKS[int(rng.integers(len(INKS)))] if vary[2] else INK
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = wall
     corners = np.array([(14, 12), (width - 14, 12), (width - 14, height - 12), (14, height - 12)], dtype=np.float64)
@@ -41,7 +41,7 @@ def draw_close_up(
     sheet, marks = write_board(
         view.board, view.style, width_px=440, height_px=330, share=share, centre=(centre[0], centre[1]), rng=rng
     )
-    glyphs = paste(picture, sheet, marks, moved, paper=_PAPER, ink=ink)
+    glyphs = paste(picture, sheet, marks, moved, paper=PAPER, ink=ink)
     return picture, glyphs
 
 

@@ -262,9 +262,9 @@ def test_a_folder_that_is_no_model_says_so_in_one_sentence(folder: Path, tmp_pat
 def test_the_nano_model_is_where_the_package_ships_it_or_is_missed_by_name(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_NANO", folder)
+    monkeypatch.setattr(local, "NANO_DIR", folder)
     assert nano_model_dir() == folder
-    monkeypatch.setattr(local, "_NANO", tmp_path / "nowhere")
+    monkeypatch.setattr(local, "NANO_DIR", tmp_path / "nowhere")
     with pytest.raises(BackendError, match="holds no nano model"):
         nano_model_dir()
 

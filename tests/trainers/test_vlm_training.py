@@ -238,7 +238,8 @@ def test_retention_tells_what_was_forgotten_pair_by_pair(
     exams = [Exam(skill="known", lesson=lesson) for lesson in taught]
     exams += [Exam(skill="half", lesson=lesson) for lesson in (taught[0], wrong[0], taught[1], wrong[1])]
     assert {(row.change, row.low, row.high) for row in retention(model, model, tokenizer, exams)} == {(0.0, 0.0, 0.0)}
-    known, half = retention(model, fresh, tokenizer, exams)
+    together, known, half = retention(model, fresh, tokenizer, exams)
+    assert (together.skill, together.num, together.base_right, together.right) == ("all", 6, 4, 0)
     assert (known.num, known.base_right, known.right) == (2, 2, 0)
     assert (known.change, known.low, known.high) == (-1.0, -1.0, -1.0)
     assert (half.num, half.base_right, half.right, half.change) == (4, 2, 0, -0.5)

@@ -134,6 +134,7 @@ def moe_layers(module: nn.Module) -> list[MoeMlp]:
 def load_entropy(layers: list[MoeMlp]) -> float:
     """How evenly the experts shared the work since the last reset: 1 = evenly, 0 = one did it all; mean over layers."""
     shares = [layer.load_E / layer.load_E.sum().clamp(min=1) for layer in layers]
+    shares = [share for share in shares if len(share) > 1]  # one expert shares with nobody
     entropies = [float(-(s * s.clamp(min=1e-12).log()).sum() / torch.tensor(float(len(s))).log()) for s in shares]
     return sum(entropies) / len(entropies) if entropies else 1.0
 

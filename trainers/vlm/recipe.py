@@ -27,12 +27,15 @@ class Phase:
     end: Difficulty
     text_weight: float  # 0: words are not even computed
     glyph_weight: float  # of the loss that says which character stands in which part of a patch
+    sheets_share: float = 0.0  # of pictures that are sheets full of characters; only where no words are computed
     frames_share: float = 0.0  # of pictures that are simulator frames, once there are some
     crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1 or not 0 <= self.crops_share < 1:
             raise TrainError(f"phase {self.name} needs steps, skills and shares of frames and crops in 0..1.")
+        if self.sheets_share and self.text_weight:
+            raise TrainError(f"phase {self.name}: nobody asks about sheets. Set sheets_share or text_weight to 0.")
 
     def difficulty(self, step: int) -> Difficulty:
         """At a step counted from the phase's start."""
@@ -131,6 +134,7 @@ def nano_vlm() -> VlmConfig:
                 end=full,
                 text_weight=0.0,
                 glyph_weight=1.0,
+                sheets_share=0.5,
             ),
             Phase(
                 name="reading",

@@ -15,6 +15,7 @@ from dataengine.mix.pixels import decode_picture
 from dataengine.rendered import SKILLS, Skill, held_out, questions
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.related import render_exercise
+from dataengine.rendered.sheets import render_sheet
 from dataengine.rendered.sums import draw_sum
 from dataengine.sources.content import hash_files
 from schemas.errors import TrainError
@@ -136,6 +137,10 @@ class RenderedLessons:
                 made = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
                 digest.update(made.picture)
                 digest.update(repr((made.questions, made.glyphs)).encode())
+        for row in range(_HASHED_ROWS):
+            sheet = render_sheet(split="train", seed=self.config.seed, row=row)
+            digest.update(sheet.picture)
+            digest.update(repr(sheet.glyphs).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -144,7 +149,8 @@ class RenderedLessons:
     def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]:
         """The pictures of one step."""
         rng = keyed_rng("lessons", self.config.seed, step)
-        if self.crops is not None and self.crops.groups and rng.random() < phase.crops_share:
+        wants_crops = rng.random() < phase.crops_share  # drawn in any case: what follows must not hang on the folders
+        if wants_crops and self.crops is not None and self.crops.groups:
             # Prompts are long: half as many pictures take the time of an ordinary step.
             return self.crops.step(max(1, self.config.pictures_per_step // 2), rng)
         skills = [skill for skill, _ in phase.skills]
@@ -153,6 +159,8 @@ class RenderedLessons:
         lessons = []
         for place, number in enumerate(chosen):
             lesson = self._frame(phase, rng) if rng.random() < phase.frames_share else None
+            if lesson is None and rng.random() < phase.sheets_share:
+                lesson = self._sheet(phase, phase_step, step * self.config.pictures_per_step + place)
             lesson = lesson or self._rendered(phase, phase_step, step, place, skills[int(number)])
             lessons.append(replace(lesson, asked=(*lesson.asked, *self._sums(phase, rng))))
         return lessons
@@ -168,6 +176,13 @@ class RenderedLessons:
         number = int(rng.integers(len(self.frames.pictures)))
         names = frozenset(skill for skill, _ in phase.skills)
         return self.frames.lesson(number, names, self.config.questions_per_picture, rng)
+
+    def _sheet(self, phase: Phase, phase_step: int, row: int) -> Lesson:
+        """Characters to be seen; the question only makes it a chat, its words are not computed."""
+        difficulty = phase.difficulty(phase_step)
+        sheet = render_sheet(split="train", seed=self.config.seed, row=row, difficulty=difficulty)
+        glyphs = tuple((glyph.char, glyph.x_px, glyph.y_px) for glyph in sheet.glyphs)
+        return Lesson(picture=sheet.picture, asked=(Asked(question="", answer="."),), glyphs=glyphs)
 
     def _rendered(self, phase: Phase, phase_step: int, step: int, place: int, skill: Skill) -> Lesson:
         exercise = render_exercise(

@@ -1,0 +1,78 @@
+"""`make nano-vlm`, its last step: a trained small VLM into the package, with all that is needed to make it again.
+
+python -m apps.vlm_shipping nano-vlm@1
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from annotators.vlm.local import NANO_DIR
+from dataengine.artifacts import write_atomic
+from dataengine.workspace import Workspace
+from schemas.errors import EngineError, UsageError
+from schemas.refs import Ref
+
+TRAINING_FILE = "training.json"
+NUM_FIRST_LOSSES = 10
+_COMMAND = "make nano-vlm"
+_MOST_BYTES = 16_000_000
+_LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
+
+
+def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str) -> Path:
+    """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
+
+    Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship.
+    """
+    folder, record = workspace.find("checkpoints", ref), workspace.record("checkpoints", ref)
+    parts = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _LEFT_OUT]
+    size = sum(path.stat().st_size for path in parts)
+    if size > _MOST_BYTES:
+        raise UsageError(f"{ref} is {size / 1e6:.1f} MB, at most {_MOST_BYTES / 1e6:.0f} ship. Train a smaller one.")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[:NUM_FIRST_LOSSES]]
+    told = {
+        "command": _COMMAND,
+        "commit": commit,
+        "created": record.created,
+        "recipe": record.recipe["vlm"],
+        "lessons": record.recipe["lessons"],
+        "exams": record.recipe["exams"],
+        "inputs": [[each.ref, each.fingerprint] for each in record.inputs],
+        "fingerprint": record.fingerprint,
+        "first_losses": [row["loss"] for row in rows],
+    }
+    to.mkdir(parents=True, exist_ok=True)
+    for path in parts:
+        shutil.copyfile(path, to / path.name)
+    write_atomic(to / TRAINING_FILE, (json.dumps(told, indent=1) + "\n").encode())
+    return to
+
+
+def main(words: list[str]) -> int:
+    """`NAME@VERSION [COMMIT]`; without a commit, the one that is checked out."""
+    workspace = Workspace.at(os.environ.get("DATAENGINE_WORKSPACE", "workspace"))
+    try:
+        commit = words[1] if len(words) > 1 else _head()
+        folder = ship(workspace, Ref.parse(words[0]), to=NANO_DIR, commit=commit)
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{words[0]} lies in {folder} now; commit it.\n")
+    return 0
+
+
+def _head() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    if done.returncode:
+        raise UsageError(
+            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF COMMIT"
+        )
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
