@@ -8,7 +8,7 @@ export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: help demo test test-all check bench review clean lock venv
+.PHONY: help demo test test-all check bench review nano-vlm clean lock venv
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmar
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1
+
+nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (two hours on 2 cores, resumable)
+	@$(PY) -m apps train nano_vlm --to nano-vlm@1
+	@$(PY) -m apps.vlm_shipping nano-vlm@1
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

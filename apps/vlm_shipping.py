@@ -37,7 +37,7 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str) -> Path:
     told = {
         "command": _COMMAND,
         "commit": commit,
-        "created": record.created,
+        "created": record.created.isoformat(),
         "recipe": record.recipe["vlm"],
         "lessons": record.recipe["lessons"],
         "exams": record.recipe["exams"],
@@ -50,6 +50,38 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str) -> Path:
         shutil.copyfile(path, to / path.name)
     write_atomic(to / TRAINING_FILE, (json.dumps(told, indent=1) + "\n").encode())
     return to
+
+
+REACH = {
+    "transcribe": 0.97,
+    "solve": 0.95,
+    "cards": 0.95,
+    "choice": 0.95,
+    "trace": 0.95,
+    "count": 0.90,
+    "colour": 0.90,
+    "relation": 0.90,
+    "point": 0.90,
+    "gripper": 0.90,
+    "refusal": 0.95,
+    "board in JSON": 0.97,
+    "cards in JSON": 0.95,
+}  # what each skill was meant to reach, on every source of pictures
+
+
+def skill_table(folder: Path) -> str:
+    """The scores of a model directory as a Markdown table, beside what was meant to be reached."""
+    scores = json.loads((folder / "scores.json").read_bytes())
+    lines = ["| skill | pictures | right | 95 % interval | reach |", "| --- | --- | --- | --- | --- |"]
+    for source, rows in scores.items():
+        for row in rows:
+            reach = REACH[row["skill"]]
+            short = "" if row["share"] >= reach else f", {100 * (reach - row['share']):.0f} points short"
+            lines.append(
+                f"| {row['skill']} | {source} | {row['num_right']} of {row['num']} ({row['share']:.1%}) "
+                f"| {row['low']:.1%} to {row['high']:.1%} | {reach:.0%}{short} |"
+            )
+    return "\n".join(lines)
 
 
 def main(words: list[str]) -> int:

@@ -50,7 +50,7 @@ def render_sheet(*, split: Split, seed: int, row: int, difficulty: Difficulty = 
         paper_px = line_px * float(rng.uniform(1.3, 2.0))
         left_px = float(rng.uniform(0, 10))
         while True:
-            text = _text(int(rng.integers(1, 6)), rng)
+            text = random_text(int(rng.integers(1, 6)), rng)
             wide_px = line_px * (0.75 * len(text) + float(rng.uniform(0.4, 1.2)))
             if left_px + wide_px > width or top_px + paper_px > height:
                 break
@@ -75,7 +75,8 @@ def render_sheet(*, split: Split, seed: int, row: int, difficulty: Difficulty = 
     return Sheet(picture=weathered(picture, strength=difficulty.weather, rng=rng), glyphs=tuple(glyphs))
 
 
-def _text(length: int, rng: np.random.Generator) -> str:
+def random_text(length: int, rng: np.random.Generator) -> str:
+    """Characters of boards and cards in no order, and never an equation."""
     while True:
         signs = rng.random(length) < _SIGN_SHARE
         text = "".join(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from annotators.vlm.chat_model import fingerprint
 from apps.report.vlm_page import write_vlm_page
+from apps.vlm_shipping import ship
 from dataengine.rendered import SKILLS
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
@@ -38,6 +40,7 @@ def test_one_command_makes_a_directory_that_loads_and_a_page(place: Path) -> Non
     scores = json.loads((folder / "scores.json").read_text())
     assert [row["skill"] for row in scores["rendered"]] == list(SKILLS)
     assert scores["simulated"]
+    assert {row["skill"] for row in scores["cropped"]} <= {"board in JSON", "cards in JSON"}
     page = (place / f"{REF}.html").read_text()
     assert page.count("<img ") == 1 + 3 * len(SKILLS)  # the curves, and three samples a skill
     for sample in json.loads((folder / "samples.json").read_text()):
@@ -49,6 +52,19 @@ def test_the_same_words_again_are_already_there(place: Path) -> None:
     assert run(*WORDS, "--workspace", str(place)).returncode == 0
     assert (place / f"checkpoints/{REF}/record.json").read_bytes() == before
     assert write_vlm_page(Workspace.at(place), REF).is_file()
+
+
+def test_what_is_shipped_says_where_it_comes_from(place: Path, tmp_path: Path) -> None:
+    workspace = Workspace.at(place)
+    folder = ship(workspace, REF, to=tmp_path / "nano", commit="0123abc")
+    told = json.loads((folder / "training.json").read_text())
+    record = workspace.record("checkpoints", REF)
+    rows = [json.loads(line) for line in (place / f"checkpoints/{REF}/metrics.jsonl").read_text().splitlines()]
+    assert (told["command"], told["commit"], told["fingerprint"]) == ("make nano-vlm", "0123abc", record.fingerprint)
+    assert told["first_losses"] == [row["loss"] for row in rows[:10]]
+    assert [name for name, _ in told["inputs"]] == ["frames", "held-out-frames", "crops", "held-out-crops"]
+    assert load_vlm_directory(folder).size == load_vlm_directory(place / f"checkpoints/{REF}").size
+    assert fingerprint(folder) == fingerprint(place / f"checkpoints/{REF}")
 
 
 @pytest.mark.parametrize(

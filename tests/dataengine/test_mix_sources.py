@@ -9,13 +9,14 @@ import pytest
 from mix_material import ByteTokenizer, image_tokens, picture, write_llava
 from PIL import Image as PilImage
 
-from dataengine.mix import Mix, build_mix
+from dataengine.mix import Mix, build_mix, lineage
 from dataengine.mix.image_text import open_image_text, read_image_text
 from dataengine.mix.pixels import decode_picture, scaled
+from dataengine.rendered import render_item
 from dataengine.workspace import Workspace
 from schemas.chat import Image, Text, render_chat
 from schemas.errors import MixError
-from schemas.mixes import HfSource, LlavaSource, MixSpec
+from schemas.mixes import HfSource, ImageTextSource, LlavaSource, MixSpec, RenderedSource
 from schemas.refs import Ref
 
 
@@ -26,7 +27,7 @@ def _llava(tmp_path: Path, rows: list[object], **more: str) -> LlavaSource:
     return LlavaSource.model_validate({"name": "pictures", "path": "rows.json", "epochs": 1, **more})
 
 
-def _build(workspace: Workspace, source: LlavaSource | HfSource, base: Path, name: str = "pictures") -> Mix:
+def _build(workspace: Workspace, source: ImageTextSource, base: Path, name: str = "pictures") -> Mix:
     spec = MixSpec(sources=(source,), image_size=(40, 30), validation=0)
     ref = Ref(name, "1")
     build_mix(spec=spec, base=base, to=ref, workspace=workspace, tokenizer=ByteTokenizer(), image_tokens=image_tokens)
@@ -194,3 +195,29 @@ def test_math_v_is_read_whole(samples: Path, workspace: Workspace) -> None:
     inline = by_key["mathv#518"][0].parts[1]
     assert isinstance(inline, Text)
     assert "if the piece <image2> is placed as shown" in inline.text
+
+
+def test_rendered_questions_need_no_file_and_are_in_the_mix_as_they_were_drawn(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    source = RenderedSource(name="questions", skills=("transcribe", "point"), rows_per_skill=3, seed=5, epochs=1)
+    mix = _build(workspace, source, tmp_path)
+    samples = {sample.item_key: sample for sample in map(mix.sample, range(6))}
+    assert set(samples) == {f"questions#{skill}/{row}" for skill in ("transcribe", "point") for row in range(3)}
+    item = render_item(split="train", seed=5, row=2, skill="point")
+    drawn = samples["questions#point/2"]
+    assert drawn.messages[0].parts == (Image("image1"), Text(item.question))
+    assert drawn.messages[1].parts == (Text(item.answer),)
+    assert np.array_equal(drawn.images[0], scaled(item.picture, (40, 30)))
+    again = _build(workspace, source, tmp_path, name="again")
+    assert again.lock.sources[0].fingerprint == mix.lock.sources[0].fingerprint
+    assert "3 rendered questions each of transcribe, point" in mix.tree()
+    row = lineage(mix, 0).find("row")
+    assert row is not None
+    assert ("layout", "rendered, seed 5") in row.facts
+
+
+def test_an_unknown_skill_names_the_nearest(workspace: Workspace, tmp_path: Path) -> None:
+    source = RenderedSource(name="questions", skills=("transcripe",), rows_per_skill=3, epochs=1)
+    with pytest.raises(MixError, match="Did you mean 'transcribe'"):
+        _build(workspace, source, tmp_path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -300,9 +301,13 @@ def _load_vlm(folder: Path, size: VlmSize) -> Qwen2VLForConditionalGeneration:
     """A Qwen2-VL from a local directory; every weight must arrive, because a missing one is random without a word."""
     if not (folder / "config.json").is_file():
         raise TrainError(f"'{folder.name}' holds no config.json. Name a directory with Qwen2-VL weights.")
-    vlm, report = Qwen2VLForConditionalGeneration.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-    )
+    try:
+        vlm, report = Qwen2VLForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:  # cut off, or of another shape
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainError(f"'{folder.name}' can not be read as Qwen2-VL ({first[:200]}). Copy it again.") from None
     missing = sorted(set(report["missing_keys"]) - {"lm_head.weight"})  # tied to the embeddings
     if missing:
         raise TrainError(f"'{folder.name}' lacks {len(missing)} weights, first {missing[0]}. Download it again.")

@@ -6,6 +6,7 @@ Everything random is keyed by (seed, step); the next batch is drawn while the cu
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,9 @@ def _keep(staging: Path, identity: dict[str, str], model: LearningVlm, optimizer
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
     save_file(tensors, folder / _MODEL)
     torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
+    for name in (_MODEL, _OPTIMIZER):  # on disk before the mark that they are whole
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
     write_atomic(folder / _STATE, json.dumps({**identity, "step": step}).encode())
     for old in sorted(staging.glob("step_*"))[:-2]:
         for path in (old / _STATE, old / _MODEL, old / _OPTIMIZER):  # the mark that it is whole goes first

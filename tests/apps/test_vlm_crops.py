@@ -1,0 +1,72 @@
+"""What the small VLM is taught about annotating is what `annotate` asks it, and what its answers must look like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotators.calls import RawAnswer
+from annotators.families import load_family
+from annotators.vlm.answers import BoardAnswer, CardsAnswer, parse
+from apps.sim.questions import write_questions
+from apps.vlm_crops import write_crops
+from trainers.vlm.rendered_lessons import Crops, Frames
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    home = tmp_path_factory.mktemp("crops")
+    write_questions(home / "frames", split="train", num_frames=8, seed=2)
+    write_crops(home / "crops", frames=home / "frames", split="train", num_rendered=16, seed=2)
+    return home / "frames", home / "crops"
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((folder / "conversations.json").read_bytes())
+    return rows
+
+
+def test_every_lesson_asks_with_the_familys_prompt_and_is_answered_in_its_schema(folders: tuple[Path, Path]) -> None:
+    family = load_family("math-matching")
+    rows = _rows(folders[1])
+    assert {row["skill"] for row in rows} == {"board in JSON", "cards in JSON"}
+    for row in rows:
+        system, human, answer = (turn["value"] for turn in row["conversations"])
+        question = row["skill"].removesuffix(" in JSON")
+        assert (system, human) == (family.prompts[question], "<image>")
+        form = BoardAnswer if question == "board" else CardsAnswer
+        said = parse(RawAnswer(outcome="success", text=answer), form)
+        assert said is not None
+        assert json.dumps(said.model_dump(mode="json")) == answer  # the one spelling there is
+
+
+def test_a_frames_crops_say_what_the_frame_says(folders: tuple[Path, Path]) -> None:
+    """The simulator's board ends in =?, which a transcription copies and `The board reads 4+1.` leaves out."""
+    frames, crops = folders
+    said = {
+        (row["image"], row["skill"]): row["conversations"][1]["value"]
+        for row in _rows(frames)
+        if row["skill"] in ("transcribe", "cards")
+    }
+    cut = [row for row in _rows(crops) if row["id"].startswith("train-")]
+    assert {row["skill"] for row in cut} == {"board in JSON", "cards in JSON"}
+    for row in cut:
+        image = f"images/{row['id'].rsplit('-', 1)[0]}.jpg"
+        answer = json.loads(row["conversations"][2]["value"])
+        if row["skill"] == "board in JSON":
+            assert said[image, "transcribe"] == f"The board reads {answer['writing'].removesuffix('=?')}."
+        else:
+            listed = ", ".join(f"{card['text']} ({card['position']})" for card in answer["cards"])
+            assert said[image, "cards"] == f"Cards: {listed}."
+
+
+def test_lessons_of_one_step_have_one_prompt_and_one_size(folders: tuple[Path, Path]) -> None:
+    import numpy as np
+
+    crops = Crops.of(Frames.open(folders[1]), cell_px=40)
+    assert sum(len(places) for _, places in crops.groups) == len(_rows(folders[1]))
+    for seed in range(6):
+        lessons = crops.step(4, np.random.default_rng(seed))
+        assert len({(lesson.picture.shape, lesson.asked[0].instructions) for lesson in lessons}) == 1
+        assert all(side % 40 == 0 for side in lessons[0].picture.shape[:2])

@@ -1,0 +1,68 @@
+"""What the small VLM practises on besides questions: sheets full of characters, and sums."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dataengine.rendered import EASY, SPLITS, Split
+from dataengine.rendered.equations import Equation, equations, split_of
+from dataengine.rendered.keyed import keyed_rng
+from dataengine.rendered.sheets import random_text, render_sheet
+from dataengine.rendered.sums import draw_sum
+
+ANY_EQUATION = re.compile(r"\d\)*[-+x]\(*\d")
+
+
+def test_a_sheet_is_a_pure_function_of_its_arguments() -> None:
+    first, again = (render_sheet(split="train", seed=3, row=5) for _ in range(2))
+    assert np.array_equal(first.picture, again.picture)
+    assert first.glyphs == again.glyphs
+    others = [render_sheet(split="train", seed=seed, row=row).picture for seed, row in ((4, 5), (3, 6))]
+    assert not any(np.array_equal(first.picture, other) for other in others)
+
+
+def test_every_character_of_a_sheet_stands_in_ink_where_it_says() -> None:
+    """On plain sheets: around the middle of every character there is something darker than its paper."""
+    sheets = [render_sheet(split="train", seed=1, row=row, difficulty=EASY) for row in range(20)]
+    seen = [(sheet.picture, glyph) for sheet in sheets for glyph in sheet.glyphs]
+    assert len(seen) > 20 * 15
+    inked = []
+    for picture, glyph in seen:
+        x, y = round(glyph.x_px), round(glyph.y_px)
+        inked.append(picture[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5].min() < 140)
+    assert np.mean(inked) > 0.9  # the hollow middle of a large 0 is paper
+
+
+def test_no_sheet_shows_an_equation() -> None:
+    rng = keyed_rng("texts")
+    texts = [random_text(5, rng) for _ in range(2000)]
+    assert not [text for text in texts if ANY_EQUATION.search(text)]
+    assert {char for text in texts for char in text} == set("0123456789+-x()=?")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_sums_keep_to_their_split_and_are_right(split: Split) -> None:
+    rng = keyed_rng("sums", split)
+    drawn = [draw_sum(split=split, rng=rng) for _ in range(3000)]
+    board = {equation for kind in ("plus", "minus", "times") for equation in equations(split, kind)}  # type: ignore[arg-type]
+    assert board <= set(drawn)
+    for equation in drawn:
+        assert split_of(equation) == split
+        assert equation.answer == eval(equation.text.replace("x", "*"))  # Python's own arithmetic, of our own digits
+        assert 0 <= equation.answer <= 199
+    assert sum(max(map(int, re.findall(r"\d+", equation.text))) > 20 for equation in drawn) > 500
+
+
+def test_larger_sums_practise_every_pair_of_digits_that_boards_hold_out() -> None:
+    """7+8 may be held out; 17+8 and 37+8 teach it: every held-out sum of digits has a lesson that ends alike."""
+    rng = keyed_rng("pairs")
+    practised = {
+        (int(one.left) % 10, int(one.right) % 10)
+        for one in (draw_sum(split="train", rng=rng) for _ in range(6000))
+        if isinstance(one.left, int) and isinstance(one.right, int) and one.operator == "+"
+    }
+    held = {(one.left, one.right) for one in equations("held-out", "plus")}
+    assert held <= practised
+    assert not held & {(one.left, one.right) for one in equations("train", "plus")}
+    assert split_of(Equation(left=3, operator="+", right=5)) == split_of(Equation(left=5, operator="+", right=3))
