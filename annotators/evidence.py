@@ -1,7 +1,7 @@
 """What programs saw in an episode, independent of what any proposal says about it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,10 @@ class Evidence:
     events: tuple[GripperEvent, ...] | None = None  # measured
     commanded: tuple[GripperEvent, ...] | None = None  # what the end effectors were told to do
     board_frames: tuple[int, int] | None = None  # the frames in which the two readings saw the board
+    stamps_ns: NDArray[np.int64] | None = field(default=None, compare=False)  # of the episode's rows
+    end_effectors: tuple[str, ...] | None = None  # the rig's names for them
+    moves_over: Callable[[int, int, str], tuple[str, ...]] | None = field(default=None, compare=False)
+    frame_size: tuple[int, int] | None = None  # width, height of what boxes are given in
 
 
 def find_pick(

@@ -301,16 +301,42 @@ def _speed(columns: Columns, arms: Sequence[Arm]) -> FloatArray | None:
     return np.asarray(np.convolve(np.pad(speed, 2, mode="edge"), np.full(5, 0.2), mode="valid"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JointMoves:
+    """What the joints of an episode do over any span of it; small enough to send along with an observation."""
+
+    rig: Rig
+    columns: dict[str, NDArray[np.float32]]  # of the arms
+    stamps_ns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> "JointMoves | None":
+        """None where the rig declares no arms."""
+        names = {arm.feature for arm in rig.arms}
+        kept = {name: np.asarray(columns[name], np.float32) for name in names}
+        return cls(rig=rig, columns=kept, stamps_ns=stamps_ns) if names else None
+
+    def __call__(self, start_ns: int, end_ns: int, end_effector: str) -> tuple[str, ...]:
+        """Every move that is large enough to be named, largest first."""
+        start, stop = (int(np.searchsorted(self.stamps_ns, edge)) for edge in (start_ns, end_ns))
+        start = min(start, len(self.stamps_ns) - 1)
+        return _named(self.columns, self.rig, start, max(stop, start + 1), end_effector)
+
+
 def _moves(columns: Columns, rig: Rig, phase: _Phase) -> tuple[str, ...]:
     """The joints that turn most over a phase, largest first, e.g. `left shoulder increases`; unknown without arms."""
-    end = next((end for end in rig.end_effectors if end.name == phase.end_effector), None)
-    arms = _arms_of(rig, end) if end else rig.arms
-    if not arms:
+    if not rig.arms:
         return (UNKNOWN,)
+    return _named(columns, rig, phase.start, phase.stop, phase.end_effector)[:_MOVES_PER_SEGMENT]
+
+
+def _named(columns: Columns, rig: Rig, start: int, stop: int, end_effector: str) -> tuple[str, ...]:
+    end = next((end for end in rig.end_effectors if end.name == end_effector), None)
+    arms = _arms_of(rig, end) if end else rig.arms
     changes: list[tuple[float, str]] = []
     for arm in arms:
-        rows = np.asarray(columns[arm.feature], np.float64)[:, list(arm.indices)]
-        change = rows[min(phase.stop, len(rows)) - 1] - rows[phase.start]
+        rows = np.asarray(columns[arm.feature])[:, list(arm.indices)].astype(np.float32).astype(np.float64)
+        change = rows[min(stop, len(rows)) - 1] - rows[start]
         names = rig.features[arm.feature].names
         for place, (index, turned) in enumerate(zip(arm.indices, change.tolist(), strict=True)):
             name = readable(names[index]) if index < len(names) else f"{arm.name} joint {place + 1}"
@@ -318,7 +344,7 @@ def _moves(columns: Columns, rig: Rig, phase: _Phase) -> tuple[str, ...]:
     changes.sort(key=lambda change: -abs(change[0]))
     return tuple(
         f"{name} {'increases' if turned > 0 else 'decreases'}"
-        for turned, name in changes[:_MOVES_PER_SEGMENT]
+        for turned, name in changes
         if abs(turned) >= _LEAST_MOVE_RAD
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from annotators.evidence import Evidence, find_pick
-from annotators.kinematics import commanded_events, gripper_events, segment
+from annotators.kinematics import JointMoves, commanded_events, gripper_events, segment
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.traces import UNREAD
@@ -66,7 +66,14 @@ class Observer:
         segments = segment(columns, rig, stamps_ns)
         events = gripper_events(columns, rig, stamps_ns)
         commanded = commanded_events(columns, rig, stamps_ns)
-        evidence = Evidence(rate_hz=rig.rate_hz, events=events, commanded=commanded)
+        evidence = Evidence(
+            rate_hz=rig.rate_hz,
+            events=events,
+            commanded=commanded,
+            stamps_ns=stamps_ns,
+            end_effectors=tuple(end.name for end in rig.end_effectors),
+            moves_over=JointMoves.of(columns, rig, stamps_ns),
+        )
         if self._camera is None or self._reader is None:
             return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
         return self._look(episode_id, self._camera, self._reader, segments, evidence)
@@ -97,7 +104,11 @@ class Observer:
             episode_id=episode_id,
             segments=segments,
             evidence=replace(
-                evidence, readings=readings, pick=pick, board_frames=(start, again) if layout.board else None
+                evidence,
+                readings=readings,
+                pick=pick,
+                board_frames=(start, again) if layout.board else None,
+                frame_size=(frame_at(start).shape[1], frame_at(start).shape[0]),
             ),
             cards=cards,
             crops=crops,

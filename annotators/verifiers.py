@@ -11,13 +11,26 @@ from typing import Literal, get_args
 
 from annotators.arithmetic import canonical, canonical_number, worked_line
 from annotators.evidence import Evidence
+from annotators.structure import card_places, coverage, moves, vocabulary
 from annotators.traces import UNREAD
 from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
 from schemas.spans import NS_PER_S
 
-VerifierName = Literal["arithmetic", "double_reading", "picked_card", "gripper_events"]
+VerifierName = Literal[
+    "arithmetic", "double_reading", "picked_card", "card_places", "gripper_events", "coverage", "vocabulary", "moves"
+]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
-VERSIONS: dict[VerifierName, int] = {"arithmetic": 1, "double_reading": 2, "picked_card": 1, "gripper_events": 2}
+VERSIONS: dict[VerifierName, int] = {
+    "arithmetic": 1,
+    "double_reading": 2,
+    "picked_card": 1,
+    "card_places": 1,
+    "gripper_events": 2,
+    "coverage": 1,
+    "vocabulary": 1,
+    "moves": 1,
+}
+ABOUT_SEGMENTS: frozenset[VerifierName] = frozenset({"gripper_events", "coverage", "vocabulary", "moves"})
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
 # recordings of a real humanoid's hand lag by 11 frames of 30 Hz at the median and by 29 or fewer in 208; 9 lag by more,
@@ -39,14 +52,22 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(double_reading(payload, evidence))
             case "picked_card", ReasoningTrace():
                 results.append(picked_card(payload, evidence))
+            case "card_places", ReasoningTrace():
+                results.append(_result(name, *card_places(payload, evidence)))
             case "gripper_events", SegmentList():
                 results.append(gripper_events(payload, evidence))
+            case "coverage", SegmentList():
+                results.append(_result(name, *coverage(payload, evidence)))
+            case "vocabulary", SegmentList():
+                results.append(_result(name, *vocabulary(payload, evidence)))
+            case "moves", SegmentList():
+                results.append(_result(name, *moves(payload, evidence)))
     return tuple(results)
 
 
 def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
     """(verifier, version) of those that speak about a field."""
-    return frozenset((name, VERSIONS[name]) for name in names if (name == "gripper_events") == (field == "segments"))
+    return frozenset((name, VERSIONS[name]) for name in names if (name in ABOUT_SEGMENTS) == (field == "segments"))
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:

@@ -15,6 +15,7 @@ from annotators.calls import CallStore
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer, model_crops
 from annotators.papers import find_papers, lay_out
+from annotators.verifiers import VERIFIERS
 from annotators.vlm.backends import Endpoint, Perception, Replay
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import record
@@ -103,9 +104,7 @@ def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
     place = Workspace.at(home)
     report = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
     assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 2 * NUM_EPISODES, ())
-    assert report.verifiers == {
-        name: {"pass": NUM_EPISODES} for name in ("arithmetic", "double_reading", "picked_card", "gripper_events")
-    }
+    assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in VERIFIERS}
     for stored in ledger.proposals(field="trace"):
         trace, row = stored.proposal.payload, truth[stored.proposal.episode_id]
         assert isinstance(trace, ReasoningTrace)
@@ -215,7 +214,8 @@ def test_the_generic_family_cuts_segments_without_looking_at_pixels(home: Path, 
         episodes=SIM, workspace=Workspace.at(home), family="generic", backend=Perception(), ledger=ledger, workers=0
     )
     assert report.fields == {"segments": NUM_EPISODES}
-    assert report.verifiers == {"gripper_events": {"pass": NUM_EPISODES}}
+    names = ("gripper_events", "coverage", "vocabulary", "moves")
+    assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in names}
 
 
 def test_an_endpoint_is_asked_three_times_per_episode_and_never_again(

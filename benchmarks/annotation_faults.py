@@ -1,0 +1,182 @@
+"""Faults put into right annotations, each for the verifier that is there to find it; None where one does not apply."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from annotators.arithmetic import worked_line
+from annotators.verifiers import VerifierName
+from schemas.annotations import Card, ReasoningTrace, Segment, SegmentList
+from schemas.spans import NS_PER_S
+
+type TraceFault = Callable[[ReasoningTrace, np.random.Generator], ReasoningTrace | None]
+type SegmentFault = Callable[[SegmentList, np.random.Generator], SegmentList | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is done to an annotation, and who should notice."""
+
+    name: str
+    verifier: VerifierName
+    trace: TraceFault | None = None
+    segments: SegmentFault | None = None
+
+
+def _other_digit(text: str, rng: np.random.Generator) -> str:
+    places = [at for at, char in enumerate(text) if char.isdigit()]
+    at = int(rng.choice(places))
+    return text[:at] + str((int(text[at]) + int(rng.integers(1, 10))) % 10) + text[at + 1 :]
+
+
+def wrong_result(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """The board is right, what follows from it is not."""
+    if not trace.solution:
+        return None
+    left, _, right = trace.solution.partition("=")
+    return trace.model_copy(update={"solution": f"{left}={_other_digit(right, rng)}"})
+
+
+def wrong_pick(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """Another card is picked, number and place."""
+    others = [card for card in trace.cards if card.position != trace.pick_position and card.text != trace.pick_text]
+    if not others or trace.pick_text is None:
+        return None
+    card = others[int(rng.integers(len(others)))]
+    return trace.model_copy(update={"pick_text": card.text, "pick_position": card.position})
+
+
+def misread_board(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """A wrong digit on the board, and everything after it in keeping with it: arithmetic alone can not tell."""
+    if not trace.board:
+        return None
+    board = _other_digit(trace.board, rng)
+    return trace.model_copy(update={"board": board, "solution": worked_line(board)})
+
+
+def swapped_sides(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """The picked number is said to lie where another card lies, and the other way round."""
+    places = [at for at, card in enumerate(trace.cards) if card.position != trace.pick_position]
+    picked = [at for at, card in enumerate(trace.cards) if card.position == trace.pick_position]
+    if not picked or not places:
+        return None
+    one, other = picked[0], int(rng.choice(places))
+    cards = list(trace.cards)
+    cards[one], cards[other] = (
+        cards[one].model_copy(update={"text": cards[other].text}),
+        cards[other].model_copy(update={"text": cards[one].text}),
+    )
+    return trace.model_copy(update={"cards": tuple(cards), "pick_position": cards[other].position})
+
+
+def wrong_box(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """One card's box lies on another card, out of the picture, or is turned inside out."""
+    boxed = [at for at, card in enumerate(trace.cards) if card.box_xyxy is not None]
+    if len(boxed) < 2:
+        return None
+    one, other = (int(at) for at in rng.permutation(boxed)[:2])
+    x0, y0, x1, y1 = trace.cards[one].box_xyxy or (0, 0, 0, 0)
+    box = (trace.cards[other].box_xyxy, (x0 + 2000, y0, x1 + 2000, y1), (x1, y0, x0, y1))[int(rng.integers(3))]
+    return _with_card(trace, one, trace.cards[one].model_copy(update={"box_xyxy": box}))
+
+
+def doubled_place(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """Two cards are said to lie in one place."""
+    if len(trace.cards) < 2:
+        return None
+    one, other = (int(at) for at in rng.permutation(len(trace.cards))[:2])
+    return _with_card(trace, one, trace.cards[one].model_copy(update={"position": trace.cards[other].position}))
+
+
+def _with_card(trace: ReasoningTrace, at: int, card: Card) -> ReasoningTrace:
+    return trace.model_copy(update={"cards": (*trace.cards[:at], card, *trace.cards[at + 1 :])})
+
+
+def shifted_boundary(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A grasp or a release begins a second off; its neighbour gives way."""
+    rows = list(segments.segments)
+    places = [at for at, one in enumerate(rows) if at and one.label in ("grasp", "release")]
+    if not places:
+        return None
+    at = int(rng.choice(places))
+    shift_ns = NS_PER_S * (1 if rng.random() < 0.5 else -1)
+    edge = rows[at].start_ns + shift_ns
+    if not rows[at - 1].start_ns < edge < rows[at].end_ns:
+        edge = rows[at].start_ns - shift_ns
+        if not rows[at - 1].start_ns < edge < rows[at].end_ns:
+            return None
+    rows[at - 1] = rows[at - 1].model_copy(update={"end_ns": edge})
+    rows[at] = rows[at].model_copy(update={"start_ns": edge})
+    return segments.model_copy(update={"segments": tuple(rows)})
+
+
+def merged_step(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A grasp or a release is swallowed by what comes before it."""
+    rows = list(segments.segments)
+    places = [at for at, one in enumerate(rows) if at and one.label in ("grasp", "release")]
+    if not places:
+        return None
+    at = int(rng.choice(places))
+    rows[at - 1] = rows[at - 1].model_copy(update={"end_ns": rows[at].end_ns})
+    return segments.model_copy(update={"segments": (*rows[:at], *rows[at + 1 :])})
+
+
+def dropped_step(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """One segment is missing and leaves a hole, at an end or within."""
+    rows = list(segments.segments)
+    if len(rows) < 2:
+        return None
+    at = int(rng.integers(len(rows)))
+    return segments.model_copy(update={"segments": (*rows[:at], *rows[at + 1 :])})
+
+
+def between_rows(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A boundary at a time at which no row was recorded."""
+    rows = list(segments.segments)
+    if len(rows) < 2:
+        return None
+    at = int(rng.integers(1, len(rows)))
+    edge = rows[at].start_ns + int(rng.integers(1, 5)) * 1_000_000
+    rows[at - 1] = rows[at - 1].model_copy(update={"end_ns": edge})
+    rows[at] = rows[at].model_copy(update={"start_ns": edge})
+    return segments.model_copy(update={"segments": tuple(rows)})
+
+
+def invented_label(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A word that is no label, or a hand that the robot does not have."""
+    at = int(rng.integers(len(segments.segments)))
+    update = ({"label": "juggle"}, {"end_effector": "third_hand"})[int(rng.integers(2))]
+    return _with_segment(segments, at, segments.segments[at].model_copy(update=update))
+
+
+def reversed_move(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A joint is said to turn the other way."""
+    places = [at for at, one in enumerate(segments.segments) if any(move != "unknown" for move in one.moves)]
+    if not places:
+        return None
+    at = int(rng.choice(places))
+    first, *rest = segments.segments[at].moves
+    turned = first.replace("increases", "@").replace("decreases", "increases").replace("@", "decreases")
+    return _with_segment(segments, at, segments.segments[at].model_copy(update={"moves": (turned, *rest)}))
+
+
+def _with_segment(segments: SegmentList, at: int, one: Segment) -> SegmentList:
+    rows = segments.segments
+    return segments.model_copy(update={"segments": (*rows[:at], one, *rows[at + 1 :])})
+
+
+FAULTS = (
+    Fault(name="wrong result", verifier="arithmetic", trace=wrong_result),
+    Fault(name="wrong card", verifier="arithmetic", trace=wrong_pick),
+    Fault(name="wrong digit on the board", verifier="double_reading", trace=misread_board),
+    Fault(name="swapped side", verifier="picked_card", trace=swapped_sides),
+    Fault(name="wrong box", verifier="card_places", trace=wrong_box),
+    Fault(name="one place twice", verifier="card_places", trace=doubled_place),
+    Fault(name="boundary off by 1 s", verifier="gripper_events", segments=shifted_boundary),
+    Fault(name="merged step", verifier="gripper_events", segments=merged_step),
+    Fault(name="dropped step", verifier="coverage", segments=dropped_step),
+    Fault(name="boundary between rows", verifier="coverage", segments=between_rows),
+    Fault(name="invented label", verifier="vocabulary", segments=invented_label),
+    Fault(name="reversed move", verifier="moves", segments=reversed_move),
+)
