@@ -66,8 +66,14 @@ def families() -> list[str]:
 
 
 def load_family(name: str, *, home: Path = _HOME) -> Family:
-    """Load one family. Raises FamilyError for an unknown name or wrong files."""
-    path = home / name / "family.yaml"
+    """Load one family: a name that ships, or the path of a folder of your own (`./mine`).
+
+    Raises FamilyError for an unknown name or wrong files.
+    """
+    is_path = "/" in name
+    path = (Path(name).expanduser() if is_path else home / name) / "family.yaml"
+    if is_path and not path.is_file():
+        raise FamilyError(f"'{name}' holds no family.yaml. Name a folder that does, or a family that ships.")
     if not path.is_file():
         known = [found.parent.name for found in home.glob("*/family.yaml")]
         raise FamilyError(f"no task family '{name}'. {did_you_mean(name, known)}")

@@ -1,4 +1,4 @@
-"""`evaluate retention` end to end: a base, what training made of it with experts and without, and what is said of it."""
+"""`evaluate retention` end to end: a base, what training made of it with and without experts, what is said of it."""
 
 from dataclasses import replace
 from pathlib import Path
