@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def annotate(
     episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes.")],
     family: Annotated[
-        str, typer.Option("--family", help="Task family: what is asked and who checks it. A name that ships, or a folder (./mine).")
+        str, typer.Option("--family", help="What is asked and who checks it: a name that ships, or a folder.")
     ] = "math-matching",
     backend: Annotated[
         Literal["perception", "endpoint", "replay"] | None,
