@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dataengine.frame_store import FrameStore
 from dataengine.sinks.auto_columns import AUTO_COLUMNS
 from dataengine.sinks.kept import CONTENTS, written_states
+from dataengine.sinks.language_columns import LANGUAGE
 from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS, SYNC
 from dataengine.sinks.staging import NO_STAMP
 from dataengine.video_reader import VideoReader, packet_hashes
@@ -206,11 +207,10 @@ class EpisodeSet:
             return cached
         path, group = self._groups[episode_id]
         with pq.ParquetFile(path, memory_map=True) as file:
-            table = file.read_row_group(group)
+            wanted = [key for key in file.schema_arrow.names if key not in (*AUTO_COLUMNS, *LANGUAGE)]
+            table = file.read_row_group(group, columns=wanted)
         columns: Columns = {}
-        for key in table.column_names:
-            if key in AUTO_COLUMNS:
-                continue
+        for key in wanted:
             column = table.column(key).combine_chunks()
             flat = column.flatten() if hasattr(column, "flatten") and hasattr(column.type, "list_size") else column
             values = flat.to_numpy(zero_copy_only=False).reshape(len(column), -1).copy()

@@ -1,0 +1,195 @@
+"""LeRobot: a new dataset whose data files hold the released words as language columns.
+
+Every video shard and all of meta/ but info.json are linked; data files are written again, row group by row group, with
+two more columns. Nothing is encoded, no number changes, the old version stays as it is.
+
+segment -> persistent `subtask`; its moves -> persistent `motion`; trace -> an assistant turn without a style on the
+first frame of its span. LeRobot knows when a persistent row begins and not when it ends: it holds until the next one
+of its style, and rows that end earlier are counted.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataengine.artifacts import Draft, begin, write_atomic
+from dataengine.exports.report import ExportReport
+from dataengine.exports.spoken import Pair, Spoken, unknown_fields
+from dataengine.sinks.language_columns import (
+    FEATURE,
+    LANGUAGE,
+    LanguageRow,
+    exported_fingerprint,
+    language_arrays,
+    language_digest,
+    language_names,
+    word_leaves,
+)
+from dataengine.sinks.parts import link_or_copy
+from dataengine.workspace import Workspace
+from schemas.errors import ArtifactError, UsageError
+from schemas.records import Record, RejectedRow
+from schemas.refs import Ref
+
+MAPPING = 1  # version of what becomes what; part of the recipe
+_COUNTS = ("subtask", "motion", "assistant", "open_ended")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """The rows of both columns of one episode."""
+
+    persistent: tuple[LanguageRow, ...]
+    events: dict[int, list[LanguageRow]]  # by frame
+    open_ended: int  # persistent rows that LeRobot takes for true longer than they were released for
+
+    def count(self, style: str | None) -> int:
+        """Rows of one style; of None those of the assistant's turns."""
+        rows = [*self.persistent, *(row for each in self.events.values() for row in each)]
+        return sum(row["style"] == style for row in rows)
+
+
+def export_lerobot(*, annotations: Ref, to: Ref, workspace: Workspace) -> ExportReport:
+    """Make `episodes/to` from a release and its episodes.
+
+    The same words again find it "already there". Raises RefError or ArtifactError where one of them is missing or does
+    not fit, ArtifactError where `to` was made differently, UsageError where the episodes hold language columns already.
+    """
+    pair = Pair.open(workspace, annotations)
+    episodes = pair.episodes
+    if language_names(episodes.path):
+        raise UsageError(f"episodes '{episodes.ref}' hold language columns already. Export what they were made from.")
+    recipe = {**episodes.record.recipe, "language": {"mapping": MAPPING}}
+    draft = begin(workspace, "episodes", to, recipe=recipe, inputs=pair.inputs())
+    if isinstance(draft, Record):
+        return _report(draft, already_there=True)
+    with draft:
+        return _report(_write(draft, pair), already_there=False)
+
+
+def language_of(spoken: Spoken, rate_hz: int) -> Language:
+    """What LeRobot's columns say about one episode; stamps are those of its `timestamp` column, bit for bit."""
+    rows: list[tuple[int, int, LanguageRow]] = []
+    for said in spoken.segments:
+        rows.append((said.first, said.stop, _row("subtask", said.row.text)))
+        if said.moves:
+            rows.append((said.first, said.stop, _row("motion", ", ".join(said.moves))))
+    for first, _, row in rows:
+        row["timestamp"] = float(np.float32(first / rate_hz))
+    events: dict[int, list[LanguageRow]] = {}
+    for said in spoken.traces:
+        events.setdefault(said.first, []).append(_row(None, said.row.text))
+    return Language(
+        persistent=tuple(row for _, _, row in rows),
+        events=events,
+        open_ended=sum(_is_open_ended(style, rows, spoken.episode.num_frames) for style in ("subtask", "motion")),
+    )
+
+
+def _row(style: str | None, content: str) -> LanguageRow:
+    return {"role": "assistant", "content": content, "style": style, "camera": None}
+
+
+def _is_open_ended(style: str, rows: Sequence[tuple[int, int, LanguageRow]], num_frames: int) -> int:
+    """Rows of one style after whose end LeRobot finds no other one beginning."""
+    spans = [(first, stop) for first, stop, row in rows if row["style"] == style]
+    begins = [*(first for first, _ in spans[1:]), num_frames]
+    return sum(stop < begin for (_, stop), begin in zip(spans, begins, strict=False))
+
+
+def _write(draft: Draft, pair: Pair) -> Record:
+    source = pair.episodes.path
+    for name in ("data", "meta", "videos"):  # what a killed export left is written anew
+        shutil.rmtree(draft.path / name, ignore_errors=True)
+    data = sorted(row.path for row in pair.episodes.record.files if row.path.startswith("data/"))
+    for row in pair.episodes.record.files:
+        if row.path not in (*data, "meta/info.json"):
+            _link(source, row.path, draft.path, pair)
+    counts = dict.fromkeys(_COUNTS, 0)
+    left_out: list[RejectedRow] = list(unknown_fields(pair.annotations))
+    silent: list[str] = []
+    ids = iter(pair.episodes.ids())  # data files hold the episodes in dataset order, one row group each
+    for name in data:
+        target = draft.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _opened(source / name, pair) as file:
+            several = [pair.of(next(ids)) for _ in range(file.num_row_groups)]
+            _write_file(file, target, several, pair.episodes.rate_hz, counts)
+        left_out += [row for spoken in several for row in spoken.left_out]
+        silent += [spoken.episode.episode_id for spoken in several if spoken.is_silent]
+    write_atomic(draft.path / "meta" / "info.json", _info(pair).encode())
+    digest = language_digest(draft.path)
+    base = pair.episodes.record
+    return draft.publish(
+        fingerprint=exported_fingerprint(base.fingerprint, digest),
+        counts={**base.counts, **counts, "episodes_without_words": len(silent)},
+        rejected=base.rejected,
+        notes={"without_words": silent, "left_out": [row.model_dump() for row in left_out]},
+    )
+
+
+def _link(source: Path, name: str, target: Path, pair: Pair) -> None:
+    try:
+        link_or_copy(source / name, target / name)
+    except FileNotFoundError:
+        raise _damaged(name, pair, "is missing") from None
+
+
+def _opened(path: Path, pair: Pair) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _damaged(path.name, pair, f"can not be read ({error})") from None
+
+
+def _damaged(name: str, pair: Pair, fault: str) -> ArtifactError:
+    return ArtifactError(f"episodes '{pair.episodes.ref}': {name} {fault}. Pull or convert them again.")
+
+
+def _write_file(
+    file: pq.ParquetFile, target: Path, several: Sequence[Spoken], rate_hz: int, counts: dict[str, int]
+) -> None:
+    """One data file again, its row groups as they are and two columns more; adds to `counts`."""
+    writer: pq.ParquetWriter | None = None
+    try:
+        for group, spoken in enumerate(several):
+            table, language = file.read_row_group(group), language_of(spoken, rate_hz)
+            for name, column in language_arrays(language.persistent, language.events, len(table)).items():
+                table = table.append_column(name, column)
+            if writer is None:
+                dictionary = ["episode_index", "task_index", *word_leaves()]
+                writer = pq.ParquetWriter(target, table.schema, compression="snappy", use_dictionary=dictionary)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+            for name, style in (("subtask", "subtask"), ("motion", "motion"), ("assistant", None)):
+                counts[name] += language.count(style)
+            counts["open_ended"] += language.open_ended
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _info(pair: Pair) -> str:
+    info: dict[str, Any] = dict(pair.episodes.info)
+    info["features"] = {**info["features"], **dict.fromkeys(LANGUAGE, FEATURE)}
+    return json.dumps(info, indent=4, ensure_ascii=False)
+
+
+def _report(record: Record, *, already_there: bool) -> ExportReport:
+    notes: Any = record.notes
+    names = ("episodes", *_COUNTS)
+    return ExportReport(
+        form="lerobot",
+        where=f"{record.name}@{record.version}",
+        already_there=already_there,
+        fingerprint=record.fingerprint,
+        counts={name: int(record.counts[name]) for name in names},
+        without_words=tuple(notes["without_words"]),
+        left_out=tuple(RejectedRow.model_validate(row) for row in notes["left_out"]),
+    )
