@@ -251,6 +251,20 @@ class EpisodeSet:
             return self._store.frame(self._checked(camera), row.first_index + index)
         return self._from_video(episode_id, camera, index)
 
+    def stored_reading(self, camera: str) -> tuple[str, str] | None:
+        """(channel order, orientation) of a camera's stored JPEGs; None where there is no frame store."""
+        array = self._store.cameras[self._checked(camera)] if self._store is not None else None
+        return None if array is None else (array.channel_order, array.orientation)
+
+    def jpeg(self, episode_id: str, camera: str, index: int) -> bytes:
+        """The stored JPEG of one picture, which `stored_reading` says how to read. Needs a frame store."""
+        row = self.row(episode_id)
+        if not 0 <= index < row.num_frames:
+            raise IndexError(f"frame {index} of {row.num_frames} in episode '{episode_id}'")
+        if self._store is None:
+            raise RefError(f"episodes '{self.ref}' have no frame store. Convert with --sink both.")
+        return self._store.jpeg(self._checked(camera), row.first_index + index)
+
     def depth(self, episode_id: str, camera: str, index: int) -> NDArray[np.float32]:
         """One depth picture in metres, upright (height, width).
 

@@ -19,6 +19,7 @@ class ExportReport:
     counts: dict[str, int]
     without_words: tuple[str, ...]  # episodes for which nothing was released
     left_out: tuple[RejectedRow, ...]  # released rows, columns and cameras that the form has no place for
+    notes: tuple[str, ...] = ()  # what a reader of the export should know
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -42,13 +42,15 @@ class Spoken:
         """True where no row covers a frame."""
         return not self.traces and not self.segments
 
-    def words(self, *, first_choice: str = "trace") -> list[str | None]:
-        """One text per frame: the trace there, else the segment (or the other way round); None where neither is."""
+    def of_field(self, field: str) -> tuple[Said, ...]:
+        """The rows of `trace` or of `segment`."""
+        return self.traces if field == "trace" else self.segments
+
+    def words(self, field: str) -> list[str | None]:
+        """The text of one field at each frame; None where nothing was released."""
         found: list[str | None] = [None] * self.episode.num_frames
-        layers = (self.segments, self.traces) if first_choice == "trace" else (self.traces, self.segments)
-        for layer in layers:
-            for said in layer:
-                found[said.first : said.stop] = [said.row.text] * (said.stop - said.first)
+        for said in self.of_field(field):
+            found[said.first : said.stop] = [said.row.text] * (said.stop - said.first)
         return found
 
 
