@@ -112,9 +112,12 @@ def begin_folder(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _locked(out):
-            shutil.rmtree(draft.path, ignore_errors=True)
+            shutil.rmtree(draft.path, ignore_errors=True)  # what was killed; it can not be gone on with
             draft.path.mkdir()
-            yield draft
+            try:
+                yield draft
+            finally:
+                shutil.rmtree(draft.path, ignore_errors=True)  # nothing, once it is published
     except OSError as error:
         if error.errno not in _HOPELESS:
             raise
@@ -147,17 +150,24 @@ def _words(record: FolderRecord) -> str:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """The kernel lets go when the process dies; the empty lock file stays out of nobody's way, hidden."""
+    """Only one process at a time, by a hidden file beside `out`; the kernel lets go when a process dies."""
     path = out.with_name(f".{out.name}.lock")
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
+        if not _ours(handle, path):
+            raise UsageError(f"{out} is being written by another process. Wait for it, or choose another --out.")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{out} is being written by another process. Wait for it, or choose another --out.") from (
-                None
-            )
-        yield
-        path.unlink(missing_ok=True)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _ours(handle: int, path: Path) -> bool:
+    """Lock it. Whoever had it before may have removed the file meanwhile: then a third one may lock a new one."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -10,7 +10,7 @@ of its style, and rows that end earlier are counted.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,13 @@ class Language:
         return sum(row["style"] == style for row in rows)
 
 
-def export_lerobot(*, annotations: Ref, to: Ref, workspace: Workspace) -> ExportReport:
+def export_lerobot(
+    *,
+    annotations: Ref,
+    to: Ref,
+    workspace: Workspace,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
     """Make `episodes/to` from a release and its episodes.
 
     The same words again find it "already there". Raises RefError or ArtifactError where one of them is missing or does
@@ -71,7 +77,7 @@ def export_lerobot(*, annotations: Ref, to: Ref, workspace: Workspace) -> Export
     if isinstance(draft, Record):
         return _report(draft, already_there=True)
     with draft:
-        return _report(_write(draft, pair), already_there=False)
+        return _report(_write(draft, pair, on_progress), already_there=False)
 
 
 def language_of(spoken: Spoken, rate_hz: int) -> Language:
@@ -104,7 +110,7 @@ def _is_open_ended(style: str, rows: Sequence[tuple[int, int, LanguageRow]], num
     return sum(stop < begin for (_, stop), begin in zip(spans, begins, strict=False))
 
 
-def _write(draft: Draft, pair: Pair) -> Record:
+def _write(draft: Draft, pair: Pair, on_progress: Callable[[int, int], None] | None) -> Record:
     source = pair.episodes.path
     for name in ("data", "meta", "videos"):  # what a killed export left is written anew
         shutil.rmtree(draft.path / name, ignore_errors=True)
@@ -115,6 +121,7 @@ def _write(draft: Draft, pair: Pair) -> Record:
     counts = dict.fromkeys(_COUNTS, 0)
     left_out: list[RejectedRow] = list(unknown_fields(pair.annotations))
     silent: list[str] = []
+    num_done = 0
     ids = iter(pair.episodes.ids())  # data files hold the episodes in dataset order, one row group each
     for name in data:
         target = draft.path / name
@@ -122,6 +129,9 @@ def _write(draft: Draft, pair: Pair) -> Record:
         with _opened(source / name, pair) as file:
             several = [pair.of(next(ids)) for _ in range(file.num_row_groups)]
             _write_file(file, target, several, pair.episodes.rate_hz, counts)
+        num_done += len(several)
+        if on_progress is not None:
+            on_progress(num_done, len(pair.episodes.ids()))
         left_out += [row for spoken in several for row in spoken.left_out]
         silent += [spoken.episode.episode_id for spoken in several if spoken.is_silent]
     write_atomic(draft.path / "meta" / "info.json", _info(pair).encode())
