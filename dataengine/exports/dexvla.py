@@ -89,6 +89,7 @@ class _Writer:
         self.counts = {"episodes": 0, "frames": 0, "frames_without_words": 0}
         self.has_velocity = True
         self.features: tuple[str, ...] = ()
+        self.streams: set[str] = set()  # of which stamps were recorded
 
     def add(self, spoken: Spoken) -> None:
         """One episode; one about which nothing was said is only named."""
@@ -108,6 +109,7 @@ class _Writer:
                 f"--rename."
             )
         self.features = tuple(columns)
+        self.streams |= self.pair.episodes.recorded_stamps_ns(episode.episode_id).keys()
         runs = [(text or "", len(list(group))) for text, group in itertools.groupby(words)]
         with h5py.File(self.draft.path / name, "w") as file:
             for key, value in columns.items():
@@ -166,8 +168,7 @@ class _Writer:
         for camera in episodes.depth_cameras:
             reason = f"depth camera {camera}: the layout's loaders read colour"
             self.left_out.append(RejectedRow(episode="all", reason=reason))
-        streams = sorted({key for name in episodes.ids() for key in episodes.recorded_stamps_ns(name)})
-        for stream in streams:
+        for stream in sorted(self.streams):
             reason = f"recorded stamps of {stream}: the layout has none"
             self.left_out.append(RejectedRow(episode="all", reason=reason))
         notes = encoded_note(self.pictures)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.records import canonical_json, sha256_of
+from schemas.records import sha256_of
 
 PERSISTENT, EVENTS = "language_persistent", "language_events"
 LANGUAGE = (PERSISTENT, EVENTS)
@@ -80,12 +80,27 @@ def language_digest(root: Path) -> str:
     for path in sorted((root / "data").glob("*/*.parquet")):
         with pq.ParquetFile(path, memory_map=True) as file:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=[*LANGUAGE, "episode_index"])
-                columns = [table.column(name).to_pylist() for name in LANGUAGE]
-                repeated = {canonical_json(rows) for rows in columns[0]}
-                events = [[frame, rows] for frame, rows in enumerate(columns[1]) if rows]
-                said.append(sha256_of([sorted(repeated), events]))
+                table = file.read_row_group(group, columns=list(LANGUAGE))
+                persistent, events = (table.column(name).combine_chunks() for name in LANGUAGE)
+                said.append(sha256_of([_once(persistent), _by_frame(events)]))
     return sha256_of(said)
+
+
+def _once(column: pa.ListArray) -> list[list[LanguageRow]]:
+    """The rows that every frame repeats; those of each frame where one does not. Python is too slow for all."""
+    first = column.slice(0, 1)
+    repeated: list[list[LanguageRow]] = first.to_pylist()
+    if column.equals(pa.concat_arrays([first] * len(column))):
+        return repeated
+    each: list[list[LanguageRow]] = column.to_pylist()
+    return each
+
+
+def _by_frame(column: pa.ListArray) -> list[tuple[int, LanguageRow]]:
+    """Each event and its frame."""
+    lengths = np.diff(column.offsets.to_numpy())
+    frames = np.repeat(np.arange(len(lengths)), lengths).tolist()
+    return list(zip(frames, column.flatten().to_pylist(), strict=True))
 
 
 def exported_fingerprint(base: str, digest: str) -> str:
