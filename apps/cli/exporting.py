@@ -133,5 +133,5 @@ def export_words(report: "ExportReport") -> str:
         lines.append(f"  left out: {len(report.left_out) - SHOWN} more (--json names all)")
     if report.counts.get("open_ended"):
         open_ended = report.counts["open_ended"]
-        lines.append(f"  {open_ended} rows end before the next one begins; LeRobot takes them for true until then")
+        lines.append(f"  {open_ended} rows have no end in LeRobot, which takes them for true until the next one")
     return "\n".join([*lines, *(f"  note: {note}" for note in report.notes)])

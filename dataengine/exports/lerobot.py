@@ -5,7 +5,8 @@ two more columns. Nothing is encoded, no number changes, the old version stays a
 
 segment -> persistent `subtask`; its moves -> persistent `motion`; trace -> an assistant turn without a style on the
 first frame of its span. LeRobot knows when a persistent row begins and not when it ends: it holds until the next one
-of its style, and rows that end earlier are counted.
+of its style. Where a row ends earlier, one without content follows it, or else "forward" would be said of an arm that
+rests.
 """
 
 import json
@@ -13,7 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,7 @@ from schemas.records import Record, RejectedRow
 from schemas.refs import Ref
 
 MAPPING = 1  # version of what becomes what; part of the recipe
+_APART_S = 0.2  # LeRobot's emitted_at looks 0.1 s to both sides, and raises where it finds two rows of one style
 _COUNTS = ("subtask", "motion", "assistant", "open_ended")
 
 
@@ -48,12 +50,12 @@ class Language:
 
     persistent: tuple[LanguageRow, ...]
     events: dict[int, list[LanguageRow]]  # by frame
-    open_ended: int  # persistent rows that LeRobot takes for true longer than they were released for
+    open_ended: int  # persistent rows without an end: LeRobot takes them for true until the next one
 
     def count(self, style: str | None) -> int:
-        """Rows of one style; of None those of the assistant's turns."""
+        """Rows of one style that say something; of None those of the assistant's turns."""
         rows = [*self.persistent, *(row for each in self.events.values() for row in each)]
-        return sum(row["style"] == style for row in rows)
+        return sum(row["style"] == style and row["content"] is not None for row in rows)
 
 
 def export_lerobot(
@@ -82,32 +84,52 @@ def export_lerobot(
 
 def language_of(spoken: Spoken, rate_hz: int) -> Language:
     """What LeRobot's columns say about one episode; stamps are those of its `timestamp` column, bit for bit."""
-    rows: list[tuple[int, int, LanguageRow]] = []
-    for said in spoken.segments:
-        rows.append((said.first, said.stop, _row("subtask", said.row.text)))
-        if said.moves:
-            rows.append((said.first, said.stop, _row("motion", ", ".join(said.moves))))
-    for first, _, row in rows:
-        row["timestamp"] = float(np.float32(first / rate_hz))
+    subtasks = [_Span(said.first, said.stop, said.row.text) for said in spoken.segments]
+    motions = [_Span(said.first, said.stop, ", ".join(said.moves)) for said in spoken.segments if said.moves]
     events: dict[int, list[LanguageRow]] = {}
     for said in spoken.traces:
         events.setdefault(said.first, []).append(_row(None, said.row.text))
-    return Language(
-        persistent=tuple(row for _, _, row in rows),
-        events=events,
-        open_ended=sum(_is_open_ended(style, rows, spoken.episode.num_frames) for style in ("subtask", "motion")),
-    )
+    rows: list[tuple[int, LanguageRow]] = []
+    open_ended = 0
+    for style, spans in (("subtask", subtasks), ("motion", motions)):
+        begun, left_open = _begun(spans, spoken.episode.num_frames, rate_hz)
+        rows += [(frame, _row(style, content)) for frame, content in begun]
+        open_ended += left_open
+    rows.sort(key=lambda each: each[0])  # stable: a subtask before its motion
+    stamped = [{**row, "timestamp": float(np.float32(frame / rate_hz))} for frame, row in rows]
+    return Language(persistent=tuple(stamped), events=events, open_ended=open_ended)
 
 
-def _row(style: str | None, content: str) -> LanguageRow:
+def _row(style: str | None, content: str | None) -> LanguageRow:
     return {"role": "assistant", "content": content, "style": style, "camera": None}
 
 
-def _is_open_ended(style: str, rows: Sequence[tuple[int, int, LanguageRow]], num_frames: int) -> int:
-    """Rows of one style after whose end LeRobot finds no other one beginning."""
-    spans = [(first, stop) for first, stop, row in rows if row["style"] == style]
-    begins = [*(first for first, _ in spans[1:]), num_frames]
-    return sum(stop < begin for (_, stop), begin in zip(spans, begins, strict=False))
+class _Span(NamedTuple):
+    """Words about the frames [first, stop)."""
+
+    first: int
+    stop: int
+    content: str
+
+
+def _begun(spans: Sequence[_Span], num_frames: int, rate_hz: int) -> tuple[list[tuple[int, str | None]], int]:
+    """(frame, content) of each row of one style, None where a span ends and none begins; and how many have no end.
+
+    A span gets no end where that would stand too near another row of its style for LeRobot to tell them apart.
+    """
+    rows: list[tuple[int, str | None]] = []
+    open_ended = 0
+    for number, span in enumerate(spans):
+        rows.append((span.first, span.content))
+        following = spans[number + 1].first if number + 1 < len(spans) else None
+        if span.stop == (num_frames if following is None else following):
+            continue
+        gaps = [span.stop - span.first, *([following - span.stop] if following is not None else [])]
+        if min(gaps) > _APART_S * rate_hz:
+            rows.append((span.stop, None))
+        else:
+            open_ended += 1
+    return rows, open_ended
 
 
 def _write(draft: Draft, pair: Pair, on_progress: Callable[[int, int], None] | None) -> Record:

@@ -42,7 +42,8 @@ def release_rows(ids: tuple[str, ...]) -> list[dict[str, Any]]:
         trace_row(ids[0], "The board reads 4+1. I pick 5.", end_ns=15 * FRAME_MS * MS),
         trace_row(ids[0], "Already picked 5.", start_ns=15 * FRAME_MS * MS, end_ns=30 * FRAME_MS * MS, reviewer="ada"),
         trace_row(ids[1], "The board reads 2+5, ½ more. I pick 7.", start_ns=100 * MS, end_ns=400 * MS),
-        segment_row(ids[2], 0, 24, "reach", "unknown"),
+        segment_row(ids[2], 0, 12, "reach", "right arm forward"),
+        segment_row(ids[2], 12, 24, "hold", "unknown"),
     ]
 
 

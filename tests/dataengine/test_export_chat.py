@@ -34,7 +34,7 @@ def test_every_released_row_is_one_sample_with_its_pictures(made: Workspace, tmp
     report = export_chat(annotations=RELEASE, out=tmp_path / "out", workspace=made)
     episodes = EpisodeSet.open(made, EPISODES)
     ids, samples = episodes.ids(), lines(tmp_path / "out")
-    assert report.counts == {"episodes": 3, "samples": 6, "pictures": 12}
+    assert report.counts == {"episodes": 3, "samples": 7, "pictures": 14}
     assert report.without_words == (ids[3],)
     assert len(report.left_out) == 1
     places = [(ids.index(row["episode_id"]), row["frame"], row["field"]) for row in samples]
@@ -44,7 +44,8 @@ def test_every_released_row_is_one_sample_with_its_pictures(made: Workspace, tmp
         (0, 15, "trace"),
         (0, 21, "segment"),
         (1, 5, "trace"),
-        (2, 12, "segment"),
+        (2, 6, "segment"),
+        (2, 18, "segment"),
     ]
     asked, said = samples[2]["messages"]
     paths = [f"frames/{ids[0]}/{camera}/000015.jpg" for camera in ("cam_high", "cam_low")]

@@ -57,6 +57,17 @@ def test_lerobot_reads_every_row_back_on_its_frame(
     assert [row and row["content"][15:] for row in now] == ["reach", "reach", "reach", "carry", "carry", "carry"]
     second = LENGTHS[0] + 5  # 0.1 s at 50 Hz
     assert words(dataset[second]["language_events"]) == [("assistant", None, "The board reads 2+5, ½ more. I pick 7.")]
+    held = dataset[sum(LENGTHS[:2]) + 12]  # where the arm stops, its motion has an end
+    assert words(held["language_persistent"])[1:] == [
+        ("assistant", "motion", "right arm forward"),
+        ("assistant", "subtask", "right gripper: hold"),
+        ("assistant", "motion", None),
+    ]
+    at, persistent = held["timestamp"].item(), held["language_persistent"]
+    before, now = (active_at(stamp, persistent=persistent, style="motion") for stamp in (at - 0.01, at))
+    assert before
+    assert now
+    assert (before["content"], now["content"]) == ("right arm forward", None)
     last = dataset[sum(LENGTHS) - 1]
     assert (last["language_persistent"], last["language_events"]) == ([], [])
     assert last["observation.images.cam_high"].shape == (3, 32, 48)
@@ -100,7 +111,7 @@ def test_what_is_not_in_the_dataset_is_counted_and_named(made: Workspace) -> Non
     report = export_lerobot(annotations=RELEASE, to=TO, workspace=made)
     ids = EpisodeSet.open(made, EPISODES).ids()
     assert report.already_there
-    assert report.counts == {"episodes": 4, "subtask": 3, "motion": 2, "assistant": 3, "open_ended": 2}
+    assert report.counts == {"episodes": 4, "subtask": 4, "motion": 3, "assistant": 3, "open_ended": 2}
     assert report.without_words == (ids[3],)
     [short] = report.left_out
     assert (short.episode, short.reason) == (ids[0], "segment [204000000, 208000000) ns covers no frame at 50 Hz")
