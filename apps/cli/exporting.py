@@ -1,7 +1,8 @@
 """`export`: a released annotation set with its episodes, in the forms that other people's trainers read."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -9,23 +10,16 @@ from apps.cli.options import DEFAULT_WORKSPACE, AsJson, WorkspaceDir
 from apps.cli.output import show_json
 from apps.cli.progress import progress
 from apps.cli.words import SHOWN
+from dataengine.exports.report import ExportReport, Field, Form
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
 from schemas.refs import Ref
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dataengine.exports.report import ExportReport
-
-type FormWord = Literal["lerobot", "dexvla", "ecot", "chat"]
-type ReasoningWord = Literal["trace", "segment"]
 
 
 def export(
     annotations: Annotated[str, typer.Argument(help="NAME@VERSION of the released annotation set.")],
     form: Annotated[
-        Literal["lerobot", "dexvla", "ecot", "chat"],
+        Form,
         typer.Option(
             "--as",
             help="lerobot: a dataset with language columns; dexvla: HDF5 with substep_reasonings; ecot: JSON by step; "
@@ -35,7 +29,7 @@ def export(
     to: Annotated[str | None, typer.Option("--to", help="NAME@VERSION of the dataset to make. For lerobot.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to make. For dexvla, ecot and chat.")] = None,
     reasoning: Annotated[
-        Literal["trace", "segment"] | None,
+        Field | None,
         typer.Option("--reasoning", help="What is said: one text per row (dexvla, default trace); chat: both."),
     ] = None,
     camera: Annotated[
@@ -61,7 +55,7 @@ def export(
 
 
 def _refuse_unfit(
-    form: FormWord, to: str | None, out: Path | None, reasoning: ReasoningWord | None, cameras: "Sequence[str]"
+    form: Form, to: str | None, out: Path | None, reasoning: Field | None, cameras: Sequence[str]
 ) -> None:
     """Words that this form does not take: silently ignored, they would look as if they held."""
     if form == "lerobot" and (out is not None or to is None):
@@ -75,15 +69,15 @@ def _refuse_unfit(
 
 
 def _run(
-    form: FormWord,
+    form: Form,
     workspace: Workspace,
     annotations: Ref,
     to: str | None,
     out: Path | None,
-    reasoning: ReasoningWord | None,
-    cameras: "Sequence[str]",
-    on_progress: "Callable[[int, int], None]",
-) -> "ExportReport":
+    reasoning: Field | None,
+    cameras: Sequence[str],
+    on_progress: Callable[[int, int], None],
+) -> ExportReport:
     if form == "lerobot":
         from dataengine.exports.lerobot import export_lerobot
 
@@ -118,7 +112,7 @@ def _run(
             )
 
 
-def export_words(report: "ExportReport") -> str:
+def export_words(report: ExportReport) -> str:
     """A few lines for people: what is there, and everything that is not."""
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
     there = " was already there" if report.already_there else ""

@@ -9,18 +9,17 @@ nothing the robot has not seen; a segment at its middle one, where it can be see
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from dataengine.exports.folder import FolderDraft, begin_folder
 from dataengine.exports.frame_pictures import FramePictures, encoded_note
-from dataengine.exports.report import ExportReport
+from dataengine.exports.report import ExportReport, Field
 from dataengine.exports.spoken import Pair, Said, Spoken, unknown_fields
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError, did_you_mean
 from schemas.records import RejectedRow
 from schemas.refs import Ref
 
-Field = Literal["trace", "segment"]
 FILE, FRAMES = "chat.jsonl", "frames"
 _ASKED = {"trace": "", "segment": "\nWhat does the robot do now?"}  # after the instruction
 

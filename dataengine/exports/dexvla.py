@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,7 +19,7 @@ import yaml
 
 from dataengine.exports.folder import FolderDraft, begin_folder
 from dataengine.exports.frame_pictures import FramePictures, encoded_note
-from dataengine.exports.report import ExportReport
+from dataengine.exports.report import ExportReport, Field
 from dataengine.exports.spoken import Pair, Spoken, unknown_fields
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
@@ -27,7 +27,6 @@ from schemas.records import RejectedRow
 from schemas.refs import Ref
 from schemas.rigs import Rig
 
-Said = Literal["trace", "segment"]
 _KEYS = {
     "observation.state": "observations/qpos",
     "action": "action",
@@ -45,7 +44,7 @@ def export_dexvla(
     annotations: Ref,
     out: Path,
     workspace: Workspace,
-    reasoning: Said = "trace",
+    reasoning: Field = "trace",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
     """Write every episode that has released rows of the field `reasoning` into the folder `out`.
@@ -75,7 +74,7 @@ def hdf5_key(feature: str) -> str:
 class _Writer:
     """Writes one episode after the other, and keeps what the files beside them will say."""
 
-    def __init__(self, draft: FolderDraft, pair: Pair, reasoning: Said) -> None:
+    def __init__(self, draft: FolderDraft, pair: Pair, reasoning: Field) -> None:
         self.draft = draft
         self.pair = pair
         self.reasoning = reasoning
@@ -162,9 +161,13 @@ class _Writer:
                 f"more, or export what else was said: --reasoning {other}."
             )
         folder, episodes = self.draft.path, self.pair.episodes
-        (folder / "substep_reasonings.json").write_text(json.dumps(self.substeps, indent=1, ensure_ascii=False))
-        (folder / "metadata.csv").write_text(_csv(self.rows))
-        (folder / "rig.yaml").write_text(_rig_yaml(episodes.rig, self.features, self.pictures))
+        files = {
+            "substep_reasonings.json": json.dumps(self.substeps, indent=1, ensure_ascii=False),
+            "metadata.csv": _csv(self.rows),
+            "rig.yaml": _rig_yaml(episodes.rig, self.features, self.pictures),
+        }
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         for camera in episodes.depth_cameras:
             reason = f"depth camera {camera}: the layout's loaders read colour"
             self.left_out.append(RejectedRow(episode="all", reason=reason))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from schemas.records import RejectedRow
 
 Form = Literal["lerobot", "dexvla", "ecot", "chat"]
+Field = Literal["trace", "segment"]  # of released rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Released rows as chat samples with picture files, and as ECoT's reasoning dict per step."""
 
+import fcntl
 import io
 import json
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_ecot_gets_a_reasoning_dict_for_every_step_that_has_words(made: Workspac
     assert report.counts == {"episodes": 3, "steps": 30 + 15 + 24, "steps_without_words": 5}
     assert report.without_words == (ids[3],)
     assert export_ecot(annotations=RELEASE, out=tmp_path / "out", workspace=made).already_there
+
+
+def test_one_process_writes_a_folder_and_what_a_killed_one_left_is_gone(made: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / ".out.draft").mkdir()
+    (tmp_path / ".out.draft" / "half.json").write_text("{")
+    with (tmp_path / ".out.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="is being written by another process"):
+            export_ecot(annotations=RELEASE, out=out, workspace=made)
+    export_ecot(annotations=RELEASE, out=out, workspace=made)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "out",
+        "out/export.json",
+        "out/reasonings.json",
+    ]
 
 
 def test_a_release_about_nothing_or_about_other_episodes_is_refused(made: Workspace, tmp_path: Path) -> None:
