@@ -146,7 +146,7 @@ class _Writer:
             file.attrs["compress"] = True
 
     def _sim(self, episode_id: str) -> bool | None:
-        """What the recording says. Data of another layout says True: else the loader takes each action a row late."""
+        """What the recording says; True for another layout, or the loader takes the action of the row before."""
         said = self.pair.episodes.imported(episode_id).get("sim")
         if said is not None:
             return said[0] == "true"
