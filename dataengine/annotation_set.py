@@ -7,6 +7,7 @@ The table stays in Arrow memory; a row becomes a Python object only when somebod
 import itertools
 import json
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,10 @@ class AnnotationSet:
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
+
+    def fields(self) -> dict[str, int]:
+        """How many rows there are of each field."""
+        return dict(sorted(Counter(self._table.column("field").to_pylist()).items()))
 
     def row(self, index: int) -> ReleasedRow:
         """The row with this number."""

@@ -269,7 +269,7 @@ class Draft:
             recipe=self.identity["recipe"],
             counts=counts or {},
             rejected=tuple(rejected),
-            files=_file_rows(paths, self.path),
+            files=file_rows(paths, self.path),
             fingerprint=fingerprint,
             notes=notes or {},
         )
@@ -310,7 +310,7 @@ class Draft:
                 raise _unwritable(self.final, error) from error
 
 
-def _file_rows(paths: Sequence[Path], root: Path) -> tuple[FileRow, ...]:
+def file_rows(paths: Sequence[Path], root: Path) -> tuple[FileRow, ...]:
     """Every file's row, and every file on the disk, which writes while the cores hash: the one hides the other."""
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as disk, ThreadPoolExecutor(_HASHED_AT_ONCE) as cores:
         synced = disk.map(_sync, paths)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dataengine.frame_store import FrameStore
 from dataengine.sinks.auto_columns import AUTO_COLUMNS
 from dataengine.sinks.kept import CONTENTS, written_states
+from dataengine.sinks.language_columns import LANGUAGE
 from dataengine.sinks.lerobot_v3 import IMAGES, META_COLUMNS, SYNC
 from dataengine.sinks.staging import NO_STAMP
 from dataengine.video_reader import VideoReader, packet_hashes
@@ -206,11 +207,10 @@ class EpisodeSet:
             return cached
         path, group = self._groups[episode_id]
         with pq.ParquetFile(path, memory_map=True) as file:
-            table = file.read_row_group(group)
+            wanted = [key for key in file.schema_arrow.names if key not in (*AUTO_COLUMNS, *LANGUAGE)]
+            table = file.read_row_group(group, columns=wanted)
         columns: Columns = {}
-        for key in table.column_names:
-            if key in AUTO_COLUMNS:
-                continue
+        for key in wanted:
             column = table.column(key).combine_chunks()
             flat = column.flatten() if hasattr(column, "flatten") and hasattr(column.type, "list_size") else column
             values = flat.to_numpy(zero_copy_only=False).reshape(len(column), -1).copy()
@@ -250,6 +250,20 @@ class EpisodeSet:
         if self._store is not None:
             return self._store.frame(self._checked(camera), row.first_index + index)
         return self._from_video(episode_id, camera, index)
+
+    def stored_reading(self, camera: str) -> tuple[str, str] | None:
+        """(channel order, orientation) of a camera's stored JPEGs; None where there is no frame store."""
+        array = self._store.cameras[self._checked(camera)] if self._store is not None else None
+        return None if array is None else (array.channel_order, array.orientation)
+
+    def jpeg(self, episode_id: str, camera: str, index: int) -> bytes:
+        """The stored JPEG of one picture, which `stored_reading` says how to read. Needs a frame store."""
+        row = self.row(episode_id)
+        if not 0 <= index < row.num_frames:
+            raise IndexError(f"frame {index} of {row.num_frames} in episode '{episode_id}'")
+        if self._store is None:
+            raise RefError(f"episodes '{self.ref}' have no frame store. Convert with --sink both.")
+        return self._store.jpeg(self._checked(camera), row.first_index + index)
 
     def depth(self, episode_id: str, camera: str, index: int) -> NDArray[np.float32]:
         """One depth picture in metres, upright (height, width).

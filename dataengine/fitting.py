@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataengine.sinks.kept import KeptArtifact, kept_dataset, kept_store
+from dataengine.sinks.language_columns import language_names
 from dataengine.sinks.staging import StagedEpisode
 from dataengine.workspace import Workspace
-from schemas.errors import RigError
+from schemas.errors import ArtifactError, RigError
 from schemas.records import canonical_json
 from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
@@ -15,8 +16,14 @@ _NOT_CONTENT = ("rig", "layout")  # of a recipe: compared by meaning, or a versi
 
 
 def open_kept(workspace: Workspace, kind: Kind, ref: Ref) -> KeptArtifact:
-    """An artifact to build on. Raises RefError where it does not exist, ArtifactError where it is too old."""
+    """An artifact to build on. Raises RefError where there is none, ArtifactError for an old or an exported one."""
     path = workspace.find(kind, ref)
+    if kind == "episodes" and language_names(path):
+        made_from = next((row.ref for row in workspace.record(kind, ref).inputs if row.kind == kind), "its source")
+        raise ArtifactError(
+            f"episodes '{ref}' hold language columns, which would not fit what an edit or an extension makes of them. "
+            f"Change {made_from} instead, and export again."
+        )
     return kept_dataset(path) if kind == "episodes" else kept_store(path)
 
 

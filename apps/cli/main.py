@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import conversion, corpus, data, editing, labels, path, robot, scores, shelf, transfer, vlm
+from apps.cli import conversion, corpus, data, editing, exporting, labels, path, robot, scores, shelf, transfer, vlm
 
 _BEFORE = {"mix": "train", "evaluate": "serve"}  # verbs with verbs of their own, which Typer would list last
 
@@ -40,6 +40,7 @@ app.command()(editing.edit)
 app.command()(labels.annotate)
 app.command()(labels.review)
 app.command()(labels.release)
+app.command()(exporting.export)
 app.add_typer(corpus.mix_app, name="mix")
 app.command()(robot.train)
 app.add_typer(scores.evaluate_app, name="evaluate")

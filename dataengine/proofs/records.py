@@ -11,6 +11,7 @@ from dataengine.frame_store import FrameStore
 from dataengine.proofs.findings import Finding, finding
 from dataengine.sinks import lerobot_v3, zarr_frames
 from dataengine.sinks.kept import CONTENTS, KeptArtifact, kept_dataset, kept_store
+from dataengine.sinks.language_columns import exported_fingerprint, language_digest, language_names
 from dataengine.sinks.video_encoding import VideoEncoding
 from schemas.records import FileRow, Record
 from schemas.refs import Kind, Ref
@@ -74,7 +75,8 @@ def _fingerprint(kept: KeptArtifact) -> str:
     words = recipe.get("encoding") or {}
     names = VideoEncoding.__dataclass_fields__
     encoding = VideoEncoding(**{key: value for key, value in words.items() if key in names})
-    return lerobot_v3.fingerprint(kept.parts, kept.rig, encoding)
+    found = lerobot_v3.fingerprint(kept.parts, kept.rig, encoding)
+    return exported_fingerprint(found, language_digest(kept.path)) if language_names(kept.path) else found
 
 
 def _is_same(pair: tuple[Path, FileRow]) -> bool:

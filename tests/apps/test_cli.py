@@ -70,6 +70,8 @@ def test_every_verb_is_shown_in_the_readme_or_the_docs(verb: tuple[str, ...]) ->
         (("verify", "a@1", "--html", "nowhere/page.html"), "Make it first"),
         (("convert", ".", "--adopt", "--codec", "libx264", "--to", "a@1"), "--adopt takes a dataset as it is"),
         (("edit", "sim@1", "--where", "operator=ada", "--to", "sim@2"), "Give --set FIELD=VALUE too"),
+        (("export", "said@1", "--as", "lerobot", "--out", "folder"), "Give --to NAME@VERSION, and no --out"),
+        (("export", "said@1", "--as", "chat", "--to", "a@1"), "--as chat makes a folder of files. Give --out DIR"),
         (("pull", "ftp//nowhere"), "ftp//nowhere"),
     ],
 )
