@@ -125,6 +125,11 @@ def _canonical_part(part: RequestPart) -> dict[str, Any]:
 
 
 class VlmClient(Protocol):
-    """Someone who answers. Answers come in the order they are ready; every request gets exactly one."""
+    """Someone who answers. Answers come in lots, as they are ready; every request gets exactly one.
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]: ...
+    When the next lot is asked for, the one before it is stored.
+    """
+
+    stopped: str  # why nobody is asked any more; empty while they are
+
+    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]: ...
