@@ -112,7 +112,8 @@ def annotate(
                 if tally.stopped:
                     break
     if stored and stored.num_made and set(tally.outcomes) <= {"error", "skipped"}:
-        raise BackendError(f"no call was answered ({tally.failures[0].reason}). Check the server and run it again.")
+        reason = tally.stopped or tally.failures[0].reason
+        raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
     counts = CallCounts.of(stored, client, inner.cost if isinstance(inner, EndpointClient) else None)

@@ -10,12 +10,13 @@ import math
 import os
 import queue
 import random
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from annotators.calls import RawAnswer
@@ -24,6 +25,9 @@ from annotators.vlm.limits import Lane, Meter
 from annotators.vlm.protocol import Decode, ImagePart, Request, RequestPart, Speaker, TextPart
 from annotators.vlm.response import read_response
 from schemas.errors import BackendError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 _PASSING = frozenset({408, 409, 429})
 _HOPELESS = frozenset({401, 403, 404})  # no call of this run can succeed
@@ -127,26 +131,18 @@ class EndpointClient:
     """
 
     def __init__(self, config: Endpoint) -> None:
-        from openai import AsyncOpenAI
-
         self.config = config
         self.speaker = config.speaker
         self.purse = Purse(config.budget)
         self.stopped = ""
         self.is_gone = False
         self._secret = os.environ.get(config.api_key_env, "")
-        self._servers = [
-            AsyncOpenAI(
-                base_url=url,
-                api_key=self._secret or "none",  # local servers want some word
-                max_retries=0,  # lanes and limits must see every refusal
-                timeout=config.timeout_s,
-            )
-            for url in config.urls
-        ]
-        self._lanes = [Lane(config.in_flight) for _ in self._servers]
+        self._tls = ssl.create_default_context()
+        self._clients: dict[tuple[int, int], AsyncOpenAI] = {}
+        self._lanes = [Lane(config.in_flight) for _ in config.urls]
         self._requests = Meter(config.requests_per_minute)
         self._tokens = Meter(config.tokens_per_minute)
+        self._underrated = 1.0  # how many times more input tokens the server counted than were estimated, at most
         self._unanswered = 0
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
@@ -187,8 +183,8 @@ class EndpointClient:
     def close(self) -> None:
         """Let the connections go."""
         if self._thread is not None and self._thread.is_alive():
-            for server in self._servers:
-                asyncio.run_coroutine_threadsafe(server.close(), self._loop).result()
+            for client in self._clients.values():
+                asyncio.run_coroutine_threadsafe(client.close(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
@@ -197,7 +193,7 @@ class EndpointClient:
         for number, request in enumerate(requests):
             run.put(_Job(number=number, request=request))
         async with asyncio.TaskGroup() as group:
-            places = itertools.product(range(min(self.config.in_flight, len(requests))), range(len(self._servers)))
+            places = itertools.product(range(min(self.config.in_flight, len(requests))), range(len(self._lanes)))
             callers = [group.create_task(self._call(run, place, server)) for place, server in places]
             await run.finished
             for caller in callers:
@@ -216,7 +212,7 @@ class EndpointClient:
             if run.problem:
                 continue
             run.num_under_way += 1
-            answer = await self._answer(run, job, server)
+            answer = await self._answer(run, job, place, server)
             if answer is None:
                 run.left()
                 continue
@@ -231,10 +227,11 @@ class EndpointClient:
             run.left()
             await stored
 
-    async def _answer(self, run: _Round, job: _Job, server: int) -> RawAnswer | None:
+    async def _answer(self, run: _Round, job: _Job, place: int, server: int) -> RawAnswer | None:
         """What one call brings; None where it brings nothing and the request is in line again."""
         config = self.config
-        input_tokens = estimate_input_tokens(job.request)
+        estimated = estimate_input_tokens(job.request)
+        input_tokens = math.ceil(estimated * self._underrated)
         tokens = input_tokens + job.request.speaker.decode.max_tokens
         most = config.prices.of(input_tokens, job.request.speaker.decode.max_tokens)
         while not self.stopped and not self.purse.reserve(most):
@@ -252,7 +249,10 @@ class EndpointClient:
         pause_s = max(self._requests.reserve(1, now_s), self._tokens.reserve(tokens, now_s))
         try:
             await asyncio.sleep(pause_s)
-            reply = await self._send(job.request, server)
+            if run.problem:  # meanwhile another call showed that none can succeed
+                self.purse.settle(most, 0.0)
+                return None
+            reply = await self._send(job.request, self._client(place, server))
         except asyncio.CancelledError:
             self.purse.settle(most, most)
             raise
@@ -267,13 +267,14 @@ class EndpointClient:
             cost = config.prices.of(reply.input_tokens, reply.output_tokens) if used else most
             self.purse.settle(most, cost if answered else 0.0)
             self._tokens.give_back(tokens - used if used or not answered else 0)
+            self._underrated = max(self._underrated, reply.input_tokens / estimated)
             self._lanes[server].answered()
             return reply
         self.purse.settle(most, most if reply.may_be_paid else 0.0)
         if not reply.may_be_paid:
             self._tokens.give_back(tokens)
         wait_s = reply.retry_after_s + random.uniform(0.0, min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt))
-        self._lanes[server].refused(time.monotonic(), wait_s)
+        self._lanes[server].refused(time.monotonic(), min(wait_s, config.longest_wait_s))
         attempts = job.attempt + 1
         if run.problem or attempts >= config.max_attempts or reply.retry_after_s > config.longest_wait_s:
             return RawAnswer(outcome="error", text=f"no answer after {attempts} tries. {reply.reason}")
@@ -281,17 +282,30 @@ class EndpointClient:
         run.waiting[again] = self._loop.call_later(wait_s, run.put, again)
         return None
 
-    async def _send(self, request: Request, number: int) -> "RawAnswer | _NoAnswer":
+    def _client(self, place: int, server: int) -> "AsyncOpenAI":
+        """Each caller has a connection of its own: a shared pool looks at all of its connections for every call."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        if (place, server) not in self._clients:
+            self._clients[place, server] = AsyncOpenAI(
+                base_url=self.config.urls[server],
+                api_key=self._secret or "none",  # local servers want some word
+                max_retries=0,  # lanes and limits must see every refusal
+                timeout=self.config.timeout_s,
+                http_client=DefaultAsyncHttpxClient(verify=self._tls),
+            )
+        return self._clients[place, server]
+
+    async def _send(self, request: Request, server: "AsyncOpenAI") -> "RawAnswer | _NoAnswer":
         """Ask once. Raises BackendError for what no call of this run can get past."""
         from openai import APIConnectionError, APIStatusError
 
-        server = self._servers[number]
         try:
             async with asyncio.timeout(self.config.timeout_s):
                 return read_response(await server.post("/chat/completions", cast_to=str, body=_body(request)))
         except APIStatusError as error:
             status, text = error.status_code, error.response.text
-            reason = self._hidden(f"HTTP {status}: {error.message[:300]}")
+            reason = f"HTTP {status}: {self._hidden(error.message)[:300]}"
             if status in _HOPELESS:
                 raise BackendError(
                     f"{server.base_url} refuses model '{request.speaker.model}' ({reason}). Check URL and key."

@@ -1,6 +1,6 @@
 """How fast a server may be asked: calls at a time, requests and tokens per minute. Time is an argument, in seconds."""
 
-_TOLERATED = 0.1  # a server that refuses fewer than one call in ten is not full, only imperfect
+_TOLERATED = 0.25  # of a round: a server that refuses less is not full, only imperfect; at 0.1 chance alone halves it
 _REFUSED_IN_A_ROW = 8  # then it refuses everybody, and all calls wait as long as the last one was told to
 
 
