@@ -24,6 +24,7 @@ from PIL import Image
 
 from annotators.calls import CallStore
 from annotators.vlm.answers import schema_of
+from annotators.vlm.completions import request_body
 from annotators.vlm.endpoint import Endpoint, EndpointClient
 from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
@@ -80,13 +81,11 @@ async def _ask_bare(url: str, requests: Sequence[Request]) -> float:
     """The same questions by the same HTTP client: no keys, no store, nothing read."""
     from openai import AsyncOpenAI
 
-    from annotators.vlm.endpoint import _body
-
     client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
 
     async def caller(mine: Sequence[Request]) -> None:
         for request in mine:
-            await client.post("/chat/completions", cast_to=str, body=_body(request))
+            await client.post("/chat/completions", cast_to=str, body=request_body(request))
 
     async def all_of(some: Sequence[Request]) -> None:
         await asyncio.gather(*(caller(some[place::IN_FLIGHT]) for place in range(IN_FLIGHT)))

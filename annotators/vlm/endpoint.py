@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from annotators.calls import RawAnswer
+from annotators.vlm.completions import read_response, request_body
 from annotators.vlm.costs import FREE, Prices, Purse, estimate_input_tokens
 from annotators.vlm.limits import Lane, Meter
-from annotators.vlm.protocol import Decode, ImagePart, Request, RequestPart, Speaker, TextPart
-from annotators.vlm.response import read_response
+from annotators.vlm.protocol import Decode, Request, Speaker
 from schemas.errors import BackendError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Endpoint:
     in_flight: int = 8  # calls at a time at each URL, at most
     timeout_s: float = 120.0  # for a whole answer, however slowly its bytes come
     max_attempts: int = 6
+    patience_s: float = 30.0  # a server that only loses calls for so long is gone
     longest_wait_s: float = 120.0  # a server that says to come back later than this is not waited for
     api_key_env: str = "OPENAI_API_KEY"
     requests_per_minute: float | None = None
@@ -69,9 +70,9 @@ class Endpoint:
                 )
         if not self.model or self.in_flight < 1 or self.max_attempts < 1:
             raise BackendError("an endpoint needs a model name, in_flight >= 1 and max_attempts >= 1.")
-        limits = (self.requests_per_minute, self.tokens_per_minute, self.budget, self.timeout_s)
+        limits = (self.requests_per_minute, self.tokens_per_minute, self.budget, self.timeout_s, self.patience_s)
         if any(limit is not None and not 0 < limit < math.inf for limit in limits):
-            raise BackendError(f"limits, budget and timeout_s must be more than 0, got {limits}. Omit what has none.")
+            raise BackendError(f"limits, budget and times must be more than 0, got {limits}. Leave out what has none.")
         if self.budget is not None and self.prices == FREE:
             raise BackendError("a budget needs prices per million tokens. Give --price-in and --price-out too.")
 
@@ -144,6 +145,7 @@ class EndpointClient:
         self._tokens = Meter(config.tokens_per_minute)
         self._underrated = 1.0  # how many times more input tokens the server counted than were estimated, at most
         self._unanswered = 0
+        self._lost_since_s = math.inf  # since when calls are lost, with no answer in between
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
 
@@ -217,10 +219,8 @@ class EndpointClient:
                 run.left()
                 continue
             self._unanswered = self._unanswered + 1 if answer.outcome == "error" else 0
-            if self._unanswered >= _GIVE_UP_AFTER and not self.stopped:
-                self.is_gone = True
-                self.stopped = f"{self._unanswered} calls in a row got no answer ({answer.text[:300]})"
-                run.hurry()
+            if self._unanswered >= _GIVE_UP_AFTER:
+                self._give_up(run, f"{self._unanswered} calls in a row got no answer ({answer.text[:300]})")
             run.num_left -= 1
             stored = self._loop.create_future()
             run.ready.put((job.request, self._without_secret(answer), stored))
@@ -267,6 +267,7 @@ class EndpointClient:
             cost = config.prices.of(reply.input_tokens, reply.output_tokens) if used else most
             self.purse.settle(most, cost if answered else 0.0)
             self._tokens.give_back(tokens - used if used or not answered else 0)
+            self._lost_since_s = math.inf
             self._underrated = max(self._underrated, reply.input_tokens / estimated)
             self._lanes[server].answered()
             return reply
@@ -275,12 +276,22 @@ class EndpointClient:
             self._tokens.give_back(tokens)
         wait_s = reply.retry_after_s + random.uniform(0.0, min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt))
         self._lanes[server].refused(time.monotonic(), min(wait_s, config.longest_wait_s))
+        self._lost_since_s = math.inf if reply.says_when else min(self._lost_since_s, time.monotonic())
+        if time.monotonic() - self._lost_since_s > config.patience_s:
+            self._give_up(run, f"no call was answered for {config.patience_s:g} s ({reply.reason})")
         attempts = job.attempt + 1
-        if run.problem or attempts >= config.max_attempts or reply.retry_after_s > config.longest_wait_s:
+        is_last = attempts >= config.max_attempts or reply.retry_after_s > config.longest_wait_s
+        if is_last or run.problem or self.is_gone:
             return RawAnswer(outcome="error", text=f"no answer after {attempts} tries. {reply.reason}")
         again = replace(job, attempt=attempts)
         run.waiting[again] = self._loop.call_later(wait_s, run.put, again)
         return None
+
+    def _give_up(self, run: _Round, why: str) -> None:
+        """Nobody is there: what has not been asked is not asked."""
+        if not self.stopped:
+            self.is_gone, self.stopped = True, why
+            run.hurry()
 
     def _client(self, place: int, server: int) -> "AsyncOpenAI":
         """Each caller has a connection of its own: a shared pool looks at all of its connections for every call."""
@@ -302,7 +313,7 @@ class EndpointClient:
 
         try:
             async with asyncio.timeout(self.config.timeout_s):
-                return read_response(await server.post("/chat/completions", cast_to=str, body=_body(request)))
+                return read_response(await server.post("/chat/completions", cast_to=str, body=request_body(request)))
         except APIStatusError as error:
             status, text = error.status_code, error.response.text
             reason = f"HTTP {status}: {self._hidden(error.message)[:300]}"
@@ -312,7 +323,8 @@ class EndpointClient:
                 ) from None
             if status not in _PASSING and status < 500:
                 return RawAnswer(outcome="error", text=reason, raw_json=text)
-            return _NoAnswer(reason=reason, retry_after_s=_seconds(error.response.headers.get("retry-after")))
+            retry_after_s = _seconds(error.response.headers.get("retry-after"))
+            return _NoAnswer(reason=reason, retry_after_s=retry_after_s, says_when=status == 429 or retry_after_s > 0)
         except TimeoutError:
             return _NoAnswer(reason=f"{server.base_url}: no answer in {self.config.timeout_s:g} s", may_be_paid=True)
         except APIConnectionError as error:  # a timeout of the library's is one of them
@@ -334,6 +346,7 @@ class _NoAnswer:
 
     reason: str
     retry_after_s: float = 0.0
+    says_when: bool = False  # somebody is there, who has too much to do
     may_be_paid: bool = False  # the server may have worked on it; money counts as spent then
 
 
@@ -341,29 +354,6 @@ def _release(stored: Sequence[asyncio.Future[None]]) -> None:
     for one in stored:
         if not one.done():
             one.set_result(None)
-
-
-def _body(request: Request) -> dict[str, Any]:
-    """The request as chat-completions servers take it."""
-    return {
-        "model": request.speaker.model,
-        "messages": [{"role": turn.role, "content": [_part(part) for part in turn.parts]} for turn in request.turns],
-        "temperature": request.speaker.decode.temperature,
-        "max_tokens": request.speaker.decode.max_tokens,
-        "seed": request.speaker.decode.seed + request.rollout,  # asked again on purpose: another draw
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": request.schema_name, "schema": request.schema, "strict": True},
-        },
-    }
-
-
-def _part(part: RequestPart) -> dict[str, Any]:
-    match part:
-        case TextPart(text):
-            return {"type": "text", "text": text}
-        case ImagePart():
-            return {"type": "image_url", "image_url": {"url": part.url}}
 
 
 def _seconds(header: str | None) -> float:

@@ -180,6 +180,19 @@ def test_a_dead_url_among_several_costs_no_answer() -> None:
     assert (outcomes(answers), len(alive.bodies)) == ({"success": 30}, 30)
 
 
+def test_a_server_that_is_gone_is_given_up_in_time_and_one_that_says_when_to_come_back_is_not() -> None:
+    with serving(Crowd()) as gone:
+        pass
+    answers, client = ask(gone.url, 40, patience_s=0.5, max_attempts=50, longest_wait_s=0.2)
+    assert client.is_gone
+    assert "no call was answered for 0.5 s" in client.stopped
+    assert set(outcomes(answers)) == {"error", "skipped"}
+    busy = Reply({"error": "x"}, status=429, headers={"Retry-After": "0.3"})
+    with serving(lambda body, number: busy if number < 4 else said(OK)) as server:
+        answers, client = ask(server.url, 1, patience_s=0.5, max_attempts=5, longest_wait_s=0.4)
+    assert (outcomes(answers), client.is_gone) == ({"success": 1}, False)
+
+
 def test_requests_and_tokens_per_minute_are_kept() -> None:
     for limit in ({"requests_per_minute": 1200}, {"tokens_per_minute": 18 * 1200}):  # the server says 18 tokens each
         crowd = Crowd(stay_s=0.0)

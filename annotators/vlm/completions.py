@@ -1,8 +1,34 @@
-"""Reading what an OpenAI-compatible server sends back: which outcome it is, and the words in it."""
+"""The chat-completions format: a request as it is sent, an answer as it is read."""
+
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from annotators.calls import CallOutcome, RawAnswer
+from annotators.vlm.protocol import ImagePart, Request, RequestPart, TextPart
+
+
+def request_body(request: Request) -> dict[str, Any]:
+    """What a server is sent; the answer is to be held to the schema."""
+    return {
+        "model": request.speaker.model,
+        "messages": [{"role": turn.role, "content": [_part(part) for part in turn.parts]} for turn in request.turns],
+        "temperature": request.speaker.decode.temperature,
+        "max_tokens": request.speaker.decode.max_tokens,
+        "seed": request.speaker.decode.seed + request.rollout,  # asked again on purpose: another draw
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": request.schema_name, "schema": request.schema, "strict": True},
+        },
+    }
+
+
+def _part(part: RequestPart) -> dict[str, Any]:
+    match part:
+        case TextPart(text):
+            return {"type": "text", "text": text}
+        case ImagePart():
+            return {"type": "image_url", "image_url": {"url": part.url}}
 
 
 class _Message(BaseModel):
