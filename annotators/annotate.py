@@ -5,15 +5,16 @@ proposes only what is missing: an episode that the same family, backend, model a
 same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched
 from typing import Any, Literal
 
-from annotators.annotate_report import AnnotateReport, Tally
-from annotators.calls import CallStore, RawAnswer
+from annotators.annotate_report import AnnotateReport, CallCounts, Tally
+from annotators.calls import CallStore
+from annotators.estimate import estimate_calls
 from annotators.evidence import Evidence
 from annotators.families import Family, load_family
 from annotators.inputs import covers, numbers_hash, pictures_hash
@@ -24,10 +25,12 @@ from annotators.traces import build_trace
 from annotators.verifiers import applicable, verify
 from annotators.vlm.answers import schema_hash
 from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
+from annotators.vlm.costs import FREE
 from annotators.vlm.endpoint import EndpointClient
 from annotators.vlm.local import LocalClient
+from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import Request, Speaker
-from annotators.vlm.questions import CALLS_PER_EPISODE, questions, understand
+from annotators.vlm.questions import questions, understand
 from annotators.vlm.replay import ReplayClient
 from annotators.vlm.stored import StoredClient
 from dataengine.episode_set import EpisodeSet
@@ -39,7 +42,7 @@ from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
 
-_BATCH = 16  # episodes per ledger transaction and per round of calls: a kill loses at most so many
+_BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
 _KINEMATICS_MODEL = "kinematics@1"
 
 
@@ -84,32 +87,53 @@ def annotate(
     if not dry_run:
         ledger.refit(now)
     pending = _pending(ledger, voice, opened, wanted, now)
-    report = partial(
-        Tally.report,
-        dry_run=dry_run,
-        num_episodes=len(wanted),
-        num_pending=len(pending),
-        planned_calls=CALLS_PER_EPISODE * len(pending) if inner else 0,
-    )
+    report = partial(Tally.report, dry_run=dry_run, num_episodes=len(wanted), num_pending=len(pending))
     tally = Tally()
+    if dry_run and inner and pending:
+        prices = backend.prices if isinstance(backend, Endpoint) else FREE
+        planned = estimate_calls(opened, camera, task, inner.speaker, pending, prices)
+        return report(tally, run_id=None, planned=planned)
     if dry_run or not pending:
-        return report(tally, run_id=None, calls_made=0, calls_cached=0)
+        return report(tally, run_id=None)
     run_id = ledger.start_run(kind="annotate", recipe=voice.recipe(opened))
     with (
         CallStore.open(workspace.calls_url) if inner else nullcontext() as store,
-        closing(inner) if isinstance(inner, LocalClient) else nullcontext(),
+        closing(inner) if isinstance(inner, LocalClient | EndpointClient) else nullcontext(),
     ):
-        client = StoredClient(inner, store) if inner and store else None
-        observed = _observe_all(opened, camera, inner is not None, pending, workers, ray_address)
-        for batch in batched(observed, _BATCH):
-            rows = list(_propose(batch, voice, client, tally))
-            tally.num_new += ledger.add_proposals(run_id, rows, seen=now)
-            if on_progress:
-                on_progress(tally.num_proposed + len(tally.failures), len(pending))
-    if client and client.num_made and set(tally.outcomes) <= {"error", "skipped"}:
-        raise BackendError(f"no call was answered ({tally.failures[0].reason}). Check the server and run it again.")
-    made, cached = (client.num_made, client.num_cached) if client else (0, 0)
-    return report(tally, run_id=run_id, calls_made=made, calls_cached=cached)
+        stored = StoredClient(inner, store) if inner and store else None
+        # A recording is replayed as it is.
+        client = MendingClient(stored, mends=not isinstance(backend, Replay)) if stored else None
+        with closing(_observe_all(opened, camera, inner is not None, pending, workers, ray_address)) as observed:
+            for batch in batched(observed, _batch_size(backend)):
+                rows = list(_propose(batch, voice, client, tally))
+                tally.num_new += ledger.add_proposals(run_id, rows, seen=now)
+                if on_progress:
+                    on_progress(tally.num_proposed + len(tally.failures), len(pending))
+                if tally.stopped:
+                    break
+    if stored and stored.num_made and set(tally.outcomes) <= {"error", "skipped"}:
+        reason = tally.stopped or tally.failures[0].reason
+        raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
+    if isinstance(inner, EndpointClient):
+        _check_end(inner, stored, tally.num_proposed, len(pending))
+    counts = CallCounts.of(stored, client, inner.cost if isinstance(inner, EndpointClient) else None)
+    return report(tally, run_id=run_id, calls=counts)
+
+
+def _batch_size(backend: BackendConfig) -> int:
+    """Episodes per round of calls: several calls for every place there is, so that few places wait for the last."""
+    return max(_BATCH, backend.in_flight * len(backend.urls)) if isinstance(backend, Endpoint) else _BATCH
+
+
+def _check_end(inner: EndpointClient, stored: StoredClient | None, num_done: int, num_pending: int) -> None:
+    """A run that a server left, or that had no money for one call, has failed; one whose budget is used up has not."""
+    if inner.is_gone:
+        raise BackendError(
+            f"{inner.stopped}. {num_done} of {num_pending} episodes are annotated. Check the server and run it again "
+            "to go on."
+        )
+    if inner.stopped and stored and not stored.num_made:
+        raise BackendError(f"{inner.stopped}. Not one call was made. Give a larger --budget.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +231,7 @@ def _observe_all(
     pending: Sequence[str],
     workers: int | None,
     ray_address: str | None,
-) -> Iterator[Observation | Failed]:
+) -> Generator[Observation | Failed]:
     """Look at episodes in any order: in Ray actors, or here when `workers` is 0."""
     if workers == 0:
         observer = Observer(opened, camera, wants_crops=wants_crops)
@@ -228,7 +252,7 @@ def _observe_all(
 
 
 def _propose(
-    batch: Iterable[Observation | Failed], voice: _Voice, client: StoredClient | None, tally: Tally
+    batch: Iterable[Observation | Failed], voice: _Voice, client: MendingClient | None, tally: Tally
 ) -> Iterator[_Row]:
     """Turn what was seen (and, with a client, what is answered) into judged proposals."""
     seen: list[Observation] = []
@@ -238,6 +262,7 @@ def _propose(
         else:
             seen.append(one)
     asked = _ask(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
+    tally.stopped = client.stopped if client else ""
     for one in seen:
         proposals = list(_proposals(one, voice, asked.get(one.episode_id), tally))
         complete = len(proposals) == len(voice.family.file.fields)
@@ -248,23 +273,23 @@ def _propose(
             yield proposal, results
 
 
-type _Asked = dict[str, tuple[Request, RawAnswer]]
+type _Asked = dict[str, Settled]  # by crop
 
 
 def _ask(
-    seen: Sequence[Observation], family: Family, speaker: Speaker, client: StoredClient, tally: Tally
+    seen: Sequence[Observation], family: Family, speaker: Speaker, client: MendingClient, tally: Tally
 ) -> dict[str, _Asked]:
-    """All questions about some episodes: episode -> crop -> request and answer."""
+    """All questions about some episodes: episode -> crop -> answer."""
     by_key: dict[str, list[tuple[str, str]]] = {}
     requests: list[Request] = []
     for one in seen:
         for crop, request in questions(family, speaker, one.crops).items():
             by_key.setdefault(request.key, []).append((one.episode_id, crop))
             requests.append(request)
-    answers: dict[str, tuple[Request, RawAnswer]] = {}
-    for request, answer in client.ask(requests):
-        tally.outcomes[answer.outcome] += 1
-        answers[request.key] = (request, answer)
+    answers: dict[str, Settled] = {}
+    for settled in client.ask(requests):
+        tally.outcomes[settled.answer.outcome] += 1
+        answers[settled.request.key] = settled
     asked: dict[str, _Asked] = {}
     for key, places in by_key.items():
         for episode_id, crop in places:
@@ -294,14 +319,16 @@ def _proposals(
         readings, cards = seen.evidence.readings, seen.cards
         keys: tuple[str, ...] = ()
         if asked is not None:
-            silent = [answer.text for _, answer in asked.values() if answer.outcome in ("error", "skipped")]
+            silent = [one.answer for one in asked.values() if one.answer.outcome in ("error", "skipped")]
             if silent:
-                tally.failures.append(RejectedRow(episode=seen.episode_id, reason=f"a call got no answer: {silent[0]}"))
+                if not (tally.stopped and silent[0].outcome == "skipped"):  # nothing is wrong with those not asked
+                    reason = f"a call got no answer: {silent[0].text}"
+                    tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
                 continue
-            said = understand({crop: answer for crop, (_, answer) in asked.items()}, seen.cards)
+            said = understand({crop: one.answer for crop, one in asked.items()}, seen.cards)
             tally.invalid += said.num_invalid
             readings, cards = said.readings, said.cards
-            keys = tuple(sorted(request.key for request, _ in asked.values()))
+            keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
         yield _trace(seen, voice, readings, cards, keys)
 
 

@@ -2,11 +2,57 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from annotators.estimate import CallEstimate
+from annotators.vlm.mending import MendingClient
+from annotators.vlm.stored import StoredClient
 from schemas.annotations import Proposal, Verdict, VerifierResult
 from schemas.records import RejectedRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCounts:
+    """What asking a model took."""
+
+    made: int = 0
+    cached: int = 0
+    mended: int = 0  # answers that were cut off or not in form, and asked about once more
+    answers: int = 0
+    off_schema: int = 0  # of those: what no server says that holds answers to the schema it is sent
+    input_tokens: int = 0  # of the calls made, as the server counts
+    output_tokens: int = 0
+    cost: float | None = None  # None where no price was named
+
+    @classmethod
+    def of(cls, stored: StoredClient | None, mending: MendingClient | None, cost: float | None) -> "CallCounts":
+        """The counts of two clients; none where nobody was asked."""
+        if stored is None or mending is None:
+            return cls()
+        return cls(
+            made=stored.num_made,
+            cached=stored.num_cached,
+            mended=mending.num_mended,
+            answers=mending.num_answers,
+            off_schema=mending.num_off_schema,
+            input_tokens=stored.input_tokens,
+            output_tokens=stored.output_tokens,
+            cost=cost,
+        )
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if not self.made and not self.cached:
+            return []
+        cost = "" if self.cost is None else f"; {self.cost:.4g} spent"
+        lines = [f"tokens: {self.input_tokens:,} in, {self.output_tokens:,} out{cost}"] if self.made else []
+        if self.off_schema:
+            lines.append(
+                f"the server does not hold answers to the JSON schema it is sent: {self.off_schema} of {self.answers} "
+                f"were not the bare JSON asked for. What could not be read cost a second call"
+            )
+        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +65,9 @@ class AnnotateReport:
     num_skipped: int  # the same words are in the ledger already
     num_proposed: int  # episodes for which this run proposed every field
     num_new_proposals: int
-    planned_calls: int  # at most; stored answers make it fewer
-    calls_made: int
-    calls_cached: int
+    planned: CallEstimate | None  # of a dry run that would ask a model
+    calls: CallCounts
+    stopped: str  # why the run ended before its episodes did; empty when it did not
     call_outcomes: dict[str, int]
     answers_invalid: int  # answered, but not in the asked form
     fields: dict[str, int]
@@ -29,10 +75,17 @@ class AnnotateReport:
     verifiers: dict[str, dict[str, int]]  # verifier -> verdict -> proposals
     failures: tuple[RejectedRow, ...]
 
+    @property
+    def num_left(self) -> int:
+        """Episodes that another run would annotate."""
+        return self.num_episodes - self.num_skipped - self.num_proposed
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
-            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "failures"},
+            **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            "planned": asdict(self.planned) if self.planned else None,
+            "calls": asdict(self.calls),
             "failures": [row.model_dump() for row in self.failures],
         }
 
@@ -40,19 +93,22 @@ class AnnotateReport:
         """A few lines for people."""
         todo = self.num_episodes - self.num_skipped
         if self.dry_run:
-            calls = f"at most {self.planned_calls} calls" if self.planned_calls else "no calls"
+            calls = self.planned.words() if self.planned else "no calls"
             return f"{todo} of {self.num_episodes} episodes would be annotated, with {calls}. Nothing was done."
         there = f", {self.num_skipped} were already there" if self.num_skipped else ""
         lines = [f"{self.num_proposed} of {self.num_episodes} episodes annotated{there}."]
         lines += [f"{name}: {_counts(counts)}" for name, counts in sorted(self.verifiers.items())]
-        if self.calls_made or self.calls_cached:
+        if self.calls.made or self.calls.cached:
             lines.append(
-                f"calls: {self.calls_made} made, {self.calls_cached} from the store; {_counts(self.call_outcomes)}; "
-                f"{self.answers_invalid} answers not in the asked form"
+                f"calls: {self.calls.made} made, {self.calls.cached} from the store; {_counts(self.call_outcomes)}; "
+                f"{self.calls.mended} asked once more, {self.answers_invalid} answers not in the asked form"
             )
+        lines += self.calls.lines()
         lines += [f"failed: {row.episode}: {row.reason}" for row in self.failures[:5]]
         if len(self.failures) > 5:
             lines.append(f"... and {len(self.failures) - 5} more failures")
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}. {self.num_left} episodes are left; run it again to go on.")
         return "\n".join(lines)
 
 
@@ -67,6 +123,7 @@ class Tally:
     num_proposed: int = 0
     num_new: int = 0
     invalid: int = 0
+    stopped: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
     verdicts: dict[str, Counter[str]] = field(default_factory=dict)
@@ -87,9 +144,8 @@ class Tally:
         dry_run: bool,
         num_episodes: int,
         num_pending: int,
-        planned_calls: int,
-        calls_made: int,
-        calls_cached: int,
+        planned: CallEstimate | None = None,
+        calls: CallCounts | None = None,
     ) -> AnnotateReport:
         """The counts, frozen."""
         return AnnotateReport(
@@ -99,9 +155,9 @@ class Tally:
             num_skipped=num_episodes - num_pending,
             num_proposed=self.num_proposed,
             num_new_proposals=self.num_new,
-            planned_calls=planned_calls,
-            calls_made=calls_made,
-            calls_cached=calls_cached,
+            planned=planned,
+            calls=calls or CallCounts(),
+            stopped=self.stopped,
             call_outcomes=dict(self.outcomes),
             answers_invalid=self.invalid,
             fields=dict(self.fields),

@@ -4,8 +4,10 @@ The key is the sha256 of the canonical request (exact image bytes hashed, model,
 parameters), so a re-run costs nothing and a new parser needs no new calls. Only the driver process opens this store.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import batched
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
@@ -18,6 +20,7 @@ from schemas.errors import BackendError
 
 CallOutcome = Literal["success", "truncated", "blocked", "invalid", "error", "skipped"]
 _ASK_AGAIN = ("error", "skipped")  # nothing was answered, so nothing is cached
+_KEYS_PER_QUERY = 500  # databases limit how many values one query may name
 METADATA = MetaData(naming_convention=NAMING)
 CALLS = Table(
     "calls",
@@ -69,33 +72,47 @@ class CallStore:
 
     def get(self, key: str) -> RawAnswer | None:
         """The stored answer; None when it was never asked, or when the last try brought no answer at all."""
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Sequence[str]) -> dict[str, RawAnswer]:
+        """The stored answers of those that have one."""
+        found: dict[str, RawAnswer] = {}
         with reading(self._engine) as connection:
-            row = connection.execute(
-                select(CALLS).where(CALLS.c.key == key, CALLS.c.outcome.not_in(_ASK_AGAIN))
-            ).one_or_none()
-        return None if row is None else _answer(row)
+            for some in batched(keys, _KEYS_PER_QUERY):
+                query = select(CALLS).where(CALLS.c.key.in_(some), CALLS.c.outcome.not_in(_ASK_AGAIN))
+                found |= {row.key: _answer(row) for row in connection.execute(query)}
+        return found
 
     def put(self, key: str, request_json: str, answer: RawAnswer) -> RawAnswer:
         """Store an answer durably and return the one that stands: the first real answer is never replaced."""
-        values = {
-            "outcome": answer.outcome,
-            "request_json": request_json,
-            "text": answer.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # PostgreSQL stores no NUL
-            "raw_json": answer.raw_json.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-            "finish_reason": answer.finish_reason,
-            "input_tokens": answer.input_tokens,
-            "output_tokens": answer.output_tokens,
-            "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+        return self.put_all([(key, request_json, answer)])[0]
+
+    def put_all(self, calls: Sequence[tuple[str, str, RawAnswer]]) -> list[RawAnswer]:
+        """Store (key, canonical request, answer) of several calls in one transaction; no key may come twice.
+
+        Returns the answers that stand, in the same order.
+        """
+        standing = [answer for _, _, answer in calls]
         with writing(self._engine) as connection:
-            row = connection.execute(select(CALLS).where(CALLS.c.key == key).with_for_update()).one_or_none()
-            if row is None:
-                connection.execute(insert(CALLS).values(key=key, attempts=1, **values))
-            elif row.outcome in _ASK_AGAIN:
-                connection.execute(update(CALLS).where(CALLS.c.key == key).values(attempts=row.attempts + 1, **values))
-            else:
-                return _answer(row)
-        return answer
+            keys = [key for key, _, _ in calls]
+            there = {
+                row.key: row
+                for some in batched(keys, _KEYS_PER_QUERY)
+                for row in connection.execute(select(CALLS).where(CALLS.c.key.in_(some)).with_for_update())
+            }
+            fresh = []
+            for place, (key, request_json, answer) in enumerate(calls):
+                row, values = there.get(key), _values(request_json, answer)
+                if row is None:
+                    fresh.append({"key": key, "attempts": 1, **values})
+                elif row.outcome in _ASK_AGAIN:
+                    change = update(CALLS).where(CALLS.c.key == key)
+                    connection.execute(change.values(attempts=row.attempts + 1, **values))
+                else:
+                    standing[place] = _answer(row)
+            if fresh:
+                connection.execute(insert(CALLS), fresh)
+        return standing
 
     def request(self, key: str) -> str | None:
         """The canonical request that was sent under a key."""
@@ -119,6 +136,19 @@ class CallStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _values(request_json: str, answer: RawAnswer) -> dict[str, object]:
+    return {
+        "outcome": answer.outcome,
+        "request_json": request_json,
+        "text": answer.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # PostgreSQL stores no NUL
+        "raw_json": answer.raw_json.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        "finish_reason": answer.finish_reason,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
 
 
 def _answer(row: Row[tuple[object, ...]]) -> RawAnswer:

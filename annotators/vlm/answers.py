@@ -12,6 +12,7 @@ from annotators.calls import RawAnswer
 from annotators.traces import MOST_CARDS
 from schemas.annotations import Position
 from schemas.chat import chat_marker
+from schemas.errors import BackendError
 from schemas.records import sha256_of
 
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
@@ -51,7 +52,18 @@ class CardsAnswer(BaseModel):
 
 def schema_of(question: Question) -> dict[str, Any]:
     """The JSON schema an answer is held to."""
-    return BoardAnswer.model_json_schema() if question == "board" else CardsAnswer.model_json_schema()
+    return form_of(question).model_json_schema()
+
+
+def form_of(question: str) -> type[BoardAnswer] | type[CardsAnswer]:
+    """What the answer to a question is read as."""
+    match question:
+        case "board":
+            return BoardAnswer
+        case "cards":
+            return CardsAnswer
+        case _:
+            raise BackendError(f"'{question}' is no question. Ask 'board' or 'cards'.")
 
 
 def schema_hash() -> str:
@@ -68,3 +80,17 @@ def parse[Answer: BaseModel](answer: RawAnswer, form: type[Answer]) -> Answer | 
         return form.model_validate_json(fenced.group(1) if fenced else answer.text)
     except ValidationError:
         return None
+
+
+def in_form(question: str, answer: RawAnswer) -> bool:
+    """Whether the answer can be used."""
+    return parse(answer, form_of(question)) is not None
+
+
+def keeps_to_schema(question: str, text: str) -> bool:
+    """Whether a server that holds answers to a schema can have said this: bare JSON, no fence, no prose."""
+    try:
+        form_of(question).model_validate_json(text)
+    except ValidationError:
+        return False
+    return True

@@ -61,18 +61,19 @@ class LocalClient:
     def __init__(self, config: Local, *, workers: int | None = None, ray_address: str | None = None) -> None:
         self.config = config
         self.speaker = config.speaker()
+        self.stopped = ""
         self._in_process = workers == 0
         self._ray_address = ray_address
         self._actors: list[Any] = []
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]:
+    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
         """Answers as batches get done. Raises BackendError when the model can not be loaded, or every actor died."""
         # The same question about several episodes: prompts and answers of one length, little padding.
         alike = sorted(requests, key=lambda request: request.schema_name)
         batches = [list(batch) for batch in batched(alike, self.config.batch_size)]
         if self._in_process:
             for batch in batches:
-                yield from zip(batch, self._here.answer(batch), strict=True)
+                yield list(zip(batch, self._here.answer(batch), strict=True))
         elif batches:
             yield from self._ask_actors(deque(batches))
 
@@ -80,7 +81,7 @@ class LocalClient:
     def _here(self) -> "Worker":
         return Worker(self.config)
 
-    def _ask_actors(self, waiting: deque[list[Request]]) -> Iterator[tuple[Request, RawAnswer]]:
+    def _ask_actors(self, waiting: deque[list[Request]]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
         ray = init_ray(self._ray_address)
         if not self._actors:
             self._actors = self._start(ray)
@@ -98,7 +99,7 @@ class LocalClient:
                 self._actors.remove(actor)
                 told = " ".join(str(error).split())[:200]
                 answers = [RawAnswer(outcome="error", text=f"the worker died ({told})")] * len(batch)
-            yield from zip(batch, answers, strict=True)
+            yield list(zip(batch, answers, strict=True))
             if not self._actors:
                 raise BackendError(
                     f"every worker with '{self.speaker.model}' died, most often of too little memory. Use a smaller "

@@ -86,6 +86,7 @@ class Request:
     schema_name: str
     schema: dict[str, Any]
     rollout: int = 0  # ask the same again on purpose: another key
+    _key: str = field(default="", init=False, repr=False, compare=False)  # worked out once: it hashes every picture
 
     def canonical(self) -> dict[str, Any]:
         """The request with every picture replaced by its hash: what is hashed and what is kept."""
@@ -113,7 +114,9 @@ class Request:
     @property
     def key(self) -> str:
         """The content address of this question."""
-        return sha256_of(self.canonical())
+        if not self._key:
+            object.__setattr__(self, "_key", sha256_of(self.canonical()))
+        return self._key
 
 
 def _canonical_part(part: RequestPart) -> dict[str, Any]:
@@ -125,6 +128,11 @@ def _canonical_part(part: RequestPart) -> dict[str, Any]:
 
 
 class VlmClient(Protocol):
-    """Someone who answers. Answers come in the order they are ready; every request gets exactly one."""
+    """Someone who answers. Answers come in lots, as they are ready; every request gets exactly one.
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]: ...
+    When the next lot is asked for, the one before it is stored.
+    """
+
+    stopped: str  # why nobody is asked any more; empty while they are
+
+    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]: ...

@@ -68,15 +68,15 @@ class ReplayClient:
         if not lines:
             raise BackendError(f"the recording '{config.path}' is empty. Record it again.")
         first = _read(RecordedSpeaker, lines[0], config.path, 1)
+        self.stopped = ""
         self.speaker = Speaker(model=first.model, revision=first.revision, decode=Decode(**first.decode.model_dump()))
         rows = [_read(Recorded, line, config.path, number) for number, line in enumerate(lines[1:], 2) if line.strip()]
         self._answers = {row.key: RawAnswer(**row.model_dump(exclude={"key"})) for row in rows}
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]:
+    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
         """Recorded answers, in the order of the requests."""
-        for request in requests:
-            answer = self._answers.get(request.key)
-            yield request, answer or RawAnswer(outcome="skipped", text="this request is not in the recording.")
+        unknown = RawAnswer(outcome="skipped", text="this request is not in the recording.")
+        yield [(request, self._answers.get(request.key, unknown)) for request in requests]
 
 
 def _read[Line: BaseModel](form: type[Line], line: str, path: Path, number: int) -> Line:

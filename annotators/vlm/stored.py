@@ -14,24 +14,29 @@ class StoredClient:
         self._store = store
         self.num_made = 0
         self.num_cached = 0
+        self.input_tokens = 0  # of the calls made
+        self.output_tokens = 0
+
+    @property
+    def stopped(self) -> str:
+        """Why nobody is asked any more; empty while they are."""
+        return self._client.stopped
 
     def ask(self, requests: Sequence[Request]) -> Iterator[tuple[Request, RawAnswer]]:
         """Stored answers first, then fresh ones; a fresh one is in the store before the caller sees it."""
-        fresh: dict[str, Request] = {}
-        twins: dict[str, list[Request]] = {}  # two crops may be the same bytes: one call answers both
+        asked: dict[str, list[Request]] = {}  # two crops may be the same bytes: one call answers both
         for request in requests:
-            key = request.key
-            stored = self._store.get(key)
-            if stored is not None:
-                self.num_cached += 1
-                yield request, stored
-            elif key in fresh:
-                twins.setdefault(key, []).append(request)
-            else:
-                fresh[key] = request
-        for request, answer in self._client.ask(list(fresh.values())):
-            standing = self._store.put(request.key, request.to_json(), answer)
-            self.num_made += answer.outcome != "skipped"
-            yield request, standing
-            for twin in twins.get(request.key, ()):
-                yield twin, standing
+            asked.setdefault(request.key, []).append(request)
+        stored = self._store.get_all(list(asked))
+        for key, answer in stored.items():
+            self.num_cached += len(asked[key])
+            yield from ((request, answer) for request in asked[key])
+        fresh = [same[0] for key, same in asked.items() if key not in stored]
+        for lot in self._client.ask(fresh):
+            calls = [(request.key, request.to_json(), answer) for request, answer in lot]
+            for (key, _, answer), standing in zip(calls, self._store.put_all(calls), strict=True):
+                if answer.outcome != "skipped":
+                    self.num_made += 1
+                    self.input_tokens += answer.input_tokens
+                    self.output_tokens += answer.output_tokens
+                yield from ((request, standing) for request in asked[key])

@@ -1,7 +1,7 @@
 """`annotate`, `review`, `release`: from episodes to reasoning that programs checked and people corrected."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from schemas.refs import Ref
 if TYPE_CHECKING:
     from annotators.vlm.backends import BackendConfig
     from annotators.vlm.chat_model import Device
+    from annotators.vlm.costs import Prices
 
 
 def annotate(
@@ -40,12 +41,36 @@ def annotate(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model name at the endpoint.")] = None,
     answers: Annotated[Path | None, typer.Option("--answers", help="Recorded answers. For --backend replay.")] = None,
+    in_flight: Annotated[
+        int | None, typer.Option("--in-flight", min=1, help="Calls under way at each URL, at most. Default: 8.")
+    ] = None,
+    requests_per_minute: Annotated[
+        float | None, typer.Option("--requests-per-minute", help="Ask the endpoint no more often than this.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option("--tokens-per-minute", help="Tokens sent to and got from the endpoint, at most.")
+    ] = None,
+    price_in: Annotated[
+        float | None, typer.Option("--price-in", help="What the endpoint charges per million input tokens.")
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option("--price-out", help="What the endpoint charges per million output tokens.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Stop before this run spends more; in the currency of the prices.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option("--api-key-env", help="Environment variable that holds the key. Default: OPENAI_API_KEY."),
+    ] = None,
     batch_size: BatchSize = 8,
     device: DeviceWord = "auto",
     episode: Annotated[
         list[str] | None, typer.Option("--episode", help="Only this episode_id; repeat for several.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many calls it would take; ask nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many calls and tokens it would take; ask nothing.")
+    ] = False,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
     workers: Workers = None,
@@ -59,7 +84,22 @@ def annotate(
     from annotators.annotate import annotate as run
     from annotators.ledger import Ledger
 
-    config = _backend(backend, url or [], model, answers) if vlm is None else _local(vlm, backend, device, batch_size)
+    said = {
+        "in_flight": in_flight,
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "prices": _prices(price_in, price_out),
+        "budget": budget,
+        "api_key_env": api_key_env,
+    }
+    limits = {name: value for name, value in said.items() if value is not None}
+    if limits and backend != "endpoint":
+        flags = "--in-flight, limits, prices, --budget and --api-key-env"
+        raise UsageError(f"{flags} are for --backend endpoint alone. Leave them out, or name an endpoint.")
+    if vlm is None:
+        config = _backend(backend, url or [], model, answers, limits)
+    else:
+        config = _local(vlm, backend, device, batch_size)
     place = Workspace.at(workspace)
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
@@ -91,7 +131,18 @@ def _local(vlm: str, backend: str | None, device: "Device", batch_size: int) -> 
     return Local(path=model_folder(vlm), device=device, batch_size=batch_size)
 
 
-def _backend(kind: str | None, urls: list[str], model: str | None, answers: Path | None) -> "BackendConfig":
+def _prices(price_in: float | None, price_out: float | None) -> "Prices | None":
+    """What the endpoint charges; None where nothing is said."""
+    if price_in is None and price_out is None:
+        return None
+    from annotators.vlm.costs import Prices
+
+    return Prices(input_per_million=price_in or 0.0, output_per_million=price_out or 0.0)
+
+
+def _backend(
+    kind: str | None, urls: list[str], model: str | None, answers: Path | None, limits: dict[str, Any]
+) -> "BackendConfig":
     """The backend that the words on the command line choose."""
     from annotators.vlm.backends import Endpoint, Perception, Replay
 
@@ -101,7 +152,7 @@ def _backend(kind: str | None, urls: list[str], model: str | None, answers: Path
                 raise UsageError(
                     "--backend endpoint needs --url and --model, e.g. --url http://127.0.0.1:8000/v1 --model NAME."
                 )
-            return Endpoint(urls=tuple(urls), model=model)
+            return Endpoint(urls=tuple(urls), model=model, **limits)
         case "replay":
             if answers is None:
                 raise UsageError("--backend replay needs --answers FILE with recorded answers.")

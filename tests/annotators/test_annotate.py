@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 from vlm_server import Reply, said, serving
 
 from annotators.annotate import annotate
+from annotators.annotate_report import AnnotateReport
 from annotators.calls import CallStore
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer, model_crops
 from annotators.papers import find_papers, lay_out
 from annotators.verifiers import VERIFIERS
 from annotators.vlm.backends import Endpoint, Perception, Replay
+from annotators.vlm.costs import Prices
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import record
+from apps.cli.main import app
 from apps.sim.simulate import simulate
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
@@ -225,13 +229,14 @@ def test_an_endpoint_is_asked_three_times_per_episode_and_never_again(
     with serving(Oracle(home, truth)) as server:
         backend = endpoint(server.url)
         planned = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, dry_run=True)
-        assert (planned.planned_calls, planned.run_id, len(server.bodies)) == (3 * NUM_EPISODES, None, 0)
+        assert planned.planned is not None
+        assert (planned.planned.calls, planned.run_id, len(server.bodies)) == (3 * NUM_EPISODES, None, 0)
         report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
-        assert (report.calls_made, report.calls_cached, report.answers_invalid) == (3 * NUM_EPISODES, 0, 0)
+        assert (report.calls.made, report.calls.cached, report.answers_invalid) == (3 * NUM_EPISODES, 0, 0)
         assert report.verdicts["trace"] == {"pass": NUM_EPISODES}
         with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
             again = annotate(episodes=SIM, workspace=place, backend=backend, ledger=other, workers=0)
-        assert (again.calls_made, again.calls_cached) == (0, 3 * NUM_EPISODES)
+        assert (again.calls.made, again.calls.cached) == (0, 3 * NUM_EPISODES)
         assert len(server.bodies) == 3 * NUM_EPISODES
     (stored, *_) = ledger.proposals(field="trace")
     provenance = stored.proposal.provenance
@@ -239,6 +244,52 @@ def test_an_endpoint_is_asked_three_times_per_episode_and_never_again(
     assert provenance.prompt_hash is not None
     with CallStore.open(place.calls_url) as calls:
         assert all(calls.get(key) is not None for key in provenance.call_keys)
+
+
+def test_a_dry_run_says_what_a_run_would_cost_and_asks_nothing(home: Path, truth: dict[str, dict[str, Any]]) -> None:
+    with serving(Oracle(home, truth)) as server:
+        words = ["annotate", "sim@1", "--backend", "endpoint", "--url", server.url, "--model", "planned", "--dry-run"]
+        words += ["--price-in", "1", "--price-out", "1000", "--workspace", str(home)]
+        plan = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["planned"]
+        assert "per hour of video" in CliRunner().invoke(app, words).stdout
+    assert (plan["calls"], plan["output_tokens"], plan["num_looked_at"]) == (6, 6 * 256, 2)
+    assert plan["cost"] == pytest.approx((plan["input_tokens"] + 1000 * plan["output_tokens"]) / 1e6)
+    assert server.bodies == []
+
+
+def test_a_budget_ends_a_run_and_another_run_goes_on_with_what_was_answered(
+    home: Path, ledger: Ledger, truth: dict[str, dict[str, Any]]
+) -> None:
+    def run(budget: float | None) -> AnnotateReport:
+        prices = Prices(input_per_million=0.0, output_per_million=1000.0)  # a call is 0.256 at most, and costs 0.007
+        backend = Endpoint(urls=(server.url,), model="paid", in_flight=1, prices=prices, budget=budget)
+        return annotate(episodes=SIM, workspace=Workspace.at(home), backend=backend, ledger=ledger, workers=0)
+
+    with serving(Oracle(home, truth)) as server:
+        with pytest.raises(BackendError, match="Not one call was made"):
+            run(0.2)
+        assert server.bodies == []
+        first = run(0.265)
+        assert (first.num_proposed, first.failures, first.num_left) == (0, (), NUM_EPISODES)
+        assert first.calls.cost == pytest.approx(2 * 0.007)
+        assert "stopped: the budget of 0.265 is used up" in first.summary()
+        rest = run(None)
+    assert (rest.num_proposed, rest.calls.made, rest.calls.cached) == (NUM_EPISODES, 4, 2)
+    assert len(server.bodies) == 6
+
+
+def test_one_named_episode_is_asked_about_and_the_words_about_others_stay(
+    home: Path, ledger: Ledger, truth: dict[str, dict[str, Any]]
+) -> None:
+    place = Workspace.at(home)
+    first, other = EpisodeSet.open(place, SIM).ids()
+    annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
+    before = [row for row in ledger.proposals() if row.proposal.episode_id == other]
+    with serving(Oracle(home, truth)) as server:
+        backend = Endpoint(urls=(server.url,), model="one episode's")
+        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, episode_ids=[first])
+    assert (report.num_proposed, len(server.bodies)) == (1, 3)
+    assert [row for row in ledger.proposals() if row.proposal.episode_id == other] == before
 
 
 def test_a_model_that_misreads_once_is_caught_by_the_second_reading(
@@ -291,7 +342,8 @@ def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
     speaker = Speaker(model="recorded")
     asked = list(questions(load_family("math-matching"), speaker, seen.crops).values())
     with serving(Oracle(home, truth)) as server:
-        answers = list(EndpointClient(Endpoint(urls=(server.url,), model="recorded")).ask(asked))
+        lots = EndpointClient(Endpoint(urls=(server.url,), model="recorded")).ask(asked)
+        answers = [pair for lot in lots for pair in lot]
     record(tmp_path / "answers.jsonl", speaker, answers)
     backend = Replay(path=tmp_path / "answers.jsonl")
     report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)

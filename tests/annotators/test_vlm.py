@@ -43,7 +43,7 @@ def question(image: bytes = b"\x89PNG one", **fields: Any) -> Request:
 
 def ask(url: str, *requests: Request, **settings: Any) -> list[RawAnswer]:
     client = EndpointClient(Endpoint(urls=(url,), model="m", longest_wait_s=0.01, **settings))
-    answers = {request.key: answer for request, answer in client.ask(requests)}
+    answers = {request.key: answer for lot in client.ask(requests) for request, answer in lot}
     return [answers[request.key] for request in requests]
 
 
@@ -151,7 +151,7 @@ def test_each_way_of_not_answering_has_its_own_outcome_and_is_not_asked_again(re
 def test_several_servers_take_turns() -> None:
     with serving(lambda body, number: said(OK)) as one, serving(lambda body, number: said(OK)) as other:
         client = EndpointClient(Endpoint(urls=(one.url, other.url), model="m"))
-        assert len(list(client.ask([question(b"%d" % n) for n in range(6)]))) == 6
+        assert sum(map(len, client.ask([question(b"%d" % n) for n in range(6)]))) == 6
     assert (len(one.bodies), len(other.bodies)) == (3, 3)
 
 
@@ -300,7 +300,7 @@ def test_a_recording_replays_and_what_is_not_in_it_is_skipped(tmp_path: Path) ->
     )
     client = ReplayClient(Replay(path=path))
     assert client.speaker == speaker
-    assert [answer.outcome for _, answer in client.ask([known, lost])] == ["success", "skipped"]
+    assert [answer.outcome for lot in client.ask([known, lost]) for _, answer in lot] == ["success", "skipped"]
 
 
 def test_a_damaged_recording_names_its_line(tmp_path: Path) -> None:

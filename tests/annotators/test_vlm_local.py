@@ -292,12 +292,13 @@ def test_actors_answer_as_this_process_does_each_request_once(folder: Path, in_a
     here = LocalClient(Local(path=folder, batch_size=8, device="cpu"), workers=0)
     assert here.speaker == in_actors.speaker == Speaker(model="tiny-vlm", revision=fingerprint(folder))
     asked = requests(here.speaker, 4)
-    mine = {request.key: answer for request, answer in here.ask(asked)}
-    pairs = [(request.key, answer) for request, answer in in_actors.ask(asked)]
+    mine = {request.key: answer for lot in here.ask(asked) for request, answer in lot}
+    pairs = [(request.key, answer) for lot in in_actors.ask(asked) for request, answer in lot]
     assert sorted(key for key, _ in pairs) == sorted(request.key for request in asked)
     assert dict(pairs) == mine
     assert {answer.outcome for answer in mine.values()} == {"success"}
-    again = {request.key: answer for request, answer in in_actors.ask(asked[:3])}  # the same actors, still warm
+    once_more = in_actors.ask(asked[:3])  # the same actors, still warm
+    again = {request.key: answer for lot in once_more for request, answer in lot}
     assert again == {key: mine[key] for key in again}
 
 
@@ -313,10 +314,11 @@ def test_a_worker_that_is_gone_leaves_errors_and_ends_the_run(in_actors: LocalCl
                 time.sleep(0.1)
     outcomes = []
     with pytest.raises(BackendError, match="every worker with 'tiny-vlm' died"):
-        for _, answer in in_actors.ask(asked):
-            outcomes.append(answer.outcome)
+        for lot in in_actors.ask(asked):
+            outcomes += [answer.outcome for _, answer in lot]
     assert outcomes == ["error"] * 3
-    assert [answer.outcome for _, answer in in_actors.ask(asked[:1])] == ["success"]  # the next run starts afresh
+    (lot,) = in_actors.ask(asked[:1])  # the next run starts afresh
+    assert [answer.outcome for _, answer in lot] == ["success"]
 
 
 def test_a_damaged_directory_is_told_by_the_actor_in_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the server sends: a status, a body (a dict becomes JSON) and headers."""
+    """What the server sends: a status, a body (a dict becomes JSON), headers. Cut: half the body, then it hangs up."""
 
     body: Any
     status: int = 200
     headers: Headers = field(default_factory=dict)
+    is_cut: bool = False
+    drip_s: float = 0.0  # between one byte of the body and the next
 
 
 def said(text: str | None, finish: str = "stop", **message: Any) -> Reply:
@@ -59,14 +62,27 @@ def serving(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Server]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
-            self.wfile.write(payload)
+            if reply.is_cut:
+                self.wfile.write(payload[: len(payload) // 2])
+                self.close_connection = True
+                return
+            if not reply.drip_s:
+                self.wfile.write(payload)
+                return
+            for byte in payload:
+                try:
+                    self.wfile.write(bytes([byte]))
+                except OSError:  # the caller has gone
+                    self.close_connection = True
+                    return
+                time.sleep(reply.drip_s)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server = Server(url=f"http://127.0.0.1:{http.server_address[1]}/v1")
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield server

@@ -63,6 +63,11 @@ def test_every_verb_is_shown_in_the_readme_or_the_docs(verb: tuple[str, ...]) ->
         (("train", "nanno", "--mix", "a@1", "--to", "b@1"), "Did you mean 'nano'"),
         (("convert", ".", "--to", "a@1", "--max-rejected", "lots"), "'lots' is no share"),
         (("annotate", "nothing@1"), "RefError: no episodes 'nothing@1'"),
+        (("annotate", "sim@1", "--budget", "5"), "--budget and --api-key-env are for --backend endpoint alone"),
+        (
+            ("annotate", "sim@1", "--backend", "endpoint", "--url", "http://h/v1", "--model", "m", "--budget", "5"),
+            "Give --price-in and --price-out too",
+        ),
         (("simulate", "--image-size", "big"), "'big' is no size"),
         (("verify", "sim@1", "raw/my data"), "the path comes first: dataengine verify 'raw/my data' sim@1"),
         (("verify", "raw/sim"), "'raw/sim' names no dataset"),
