@@ -1,5 +1,6 @@
 """The ledger of proposals, verifier results and decisions."""
 
+from annotators.ledger.audit import Audit
 from annotators.ledger.ledger import Ledger
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.rows import (
@@ -14,6 +15,7 @@ from annotators.ledger.rows import (
 )
 
 __all__ = [
+    "Audit",
     "ItemHistory",
     "ItemStatus",
     "Ledger",

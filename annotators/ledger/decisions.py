@@ -7,13 +7,14 @@ from typing import get_args
 from sqlalchemy import Connection, select, update
 
 from annotators.ledger import store
-from annotators.ledger.queue import now_ms
 from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision, payload_marker
 from annotators.ledger.tables import DECISIONS, ITEMS
-from schemas.annotations import Action, ReasoningTrace, SegmentList
+from schemas.annotations import Action, ReasoningTrace, SegmentList, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
+
+_MOST_WORDS = 300  # of another decision, in the sentence that refuses a late one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def _decidable(connection: Connection, wish: Wish, base_revision: int | None) ->
     history = store.load_history(connection, wish.item_id)
     if row is None or history is None:
         raise LedgerError(f"no item '{wish.item_id}' in the ledger. Take one from the queue.")
-    if row.lease_owner not in (None, wish.reviewer) and row.lease_until_ms > now_ms():
+    if row.lease_owner not in (None, wish.reviewer) and row.lease_until_ms > store.now_ms(connection):
         raise LedgerError(f"{row.lease_owner} works on this item now, so nothing was saved. Take another one.")
     if history.head.proposal_id != wish.base_proposal_id:
         raise LedgerError(
@@ -96,10 +97,18 @@ def _decidable(connection: Connection, wish: Wish, base_revision: int | None) ->
             "Look at the new one and decide again."
         )
     if base_revision is not None and base_revision != len(history.decisions):
-        last = history.decisions[-1] if history.decisions else None
-        who = f"{last.reviewer} ({last.action})" if last else "someone"
-        raise LedgerError(f"{who} decided about this item meanwhile, so nothing was saved. Look at it again.")
+        raise LedgerError(f"{_meanwhile(history)}, so nothing was saved. Look at it again.")
     return history
+
+
+def _meanwhile(history: ItemHistory) -> str:
+    """What was decided since somebody looked: who, what, in which words."""
+    if not history.decisions:
+        return "this item is not the one you saw"
+    last = history.decisions[-1]
+    words = render_payload(last.payload) if last.payload is not None else last.note
+    said = f": \u201c{words[:_MOST_WORDS]}\u201d" if words else ""
+    return f"{last.reviewer} ({last.action}) decided about this item meanwhile{said}"
 
 
 def undo(connection: Connection, *, reviewer: str, idem_key: str) -> StoredDecision | None:
@@ -147,7 +156,7 @@ def _append(connection: Connection, wish: Wish) -> StoredDecision:
     values |= {
         "seq": store.next_seq(connection),
         "decision_id": sha256_of(wish.idem_key)[:24],
-        "created": store.now_iso(),
+        "created": store.now_iso(connection),
         "prev_hash": last or store.GENESIS,
     }
     decision = StoredDecision(hash=StoredDecision(hash="", **values).link_hash(), **values)

@@ -14,6 +14,8 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, insert, select
 
 from annotators.ledger import decisions, queue, store
+from annotators.ledger.audit import Audit, audit
+from annotators.ledger.backup import backup
 from annotators.ledger.engine import migrate, open_engine, reading, writing
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.rows import (
@@ -25,7 +27,7 @@ from annotators.ledger.rows import (
     StoredDecision,
     StoredProposal,
 )
-from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
+from annotators.ledger.tables import DECISIONS, ITEMS, PROPOSALS, RUNS
 from schemas.annotations import Action, FieldName, Proposal, VerifierResult
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
@@ -65,10 +67,11 @@ class Ledger:
 
     def start_run(self, *, kind: str, recipe: dict[str, JsonValue]) -> str:
         """Note that a program starts to propose, with every argument that matters; returns its run's id."""
-        values = {"run_id": uuid.uuid4().hex, "kind": kind, "created": store.now_iso()}
+        run_id = uuid.uuid4().hex
         with writing(self._engine) as connection:
+            values = {"run_id": run_id, "kind": kind, "created": store.now_iso(connection)}
             connection.execute(insert(RUNS).values(recipe_json=canonical_json(recipe), **values))
-        return values["run_id"]
+        return run_id
 
     def add_proposals(
         self,
@@ -151,6 +154,14 @@ class Ledger:
         with writing(self._engine) as connection:
             return queue.claim(connection, reviewer=reviewer, lease_s=lease_s, item_id=item_id, wanted=wanted)
 
+    def renew(self, *, reviewer: str, item_id: str, lease_s: float = LEASE_S) -> bool:
+        """Prolong a lease of someone who is still at work; False when the item is no longer theirs.
+
+        A lease that ran out counts as theirs until somebody else claims the item.
+        """
+        with writing(self._engine) as connection:
+            return queue.renew(connection, reviewer=reviewer, item_id=item_id, lease_s=lease_s)
+
     def item(self, item_id: str) -> ReviewItem:
         """One item as it is now, without leasing it. Raises LedgerError when there is none."""
         with reading(self._engine) as connection:
@@ -225,6 +236,25 @@ class Ledger:
         """The last number given: what a release freezes when nothing else is asked."""
         with reading(self._engine) as connection:
             return store.current(connection)
+
+    def audit(self) -> Audit:
+        """Replay everything from the first row and compare; what does not fit is in `Audit.problems`."""
+        with reading(self._engine) as connection:
+            return audit(connection)
+
+    def rebuild(self) -> None:
+        """Write the items table again from what was proposed and decided; leases stay."""
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            for item_id in connection.execute(select(ITEMS.c.item_id)).scalars().all():
+                store.project(connection, item_id)
+
+    def backup(self, path: Path) -> None:
+        """Copy the ledger, as it is at one moment, into a new file while others go on working.
+
+        Raises LedgerError when the file exists, and for a database that is no SQLite file.
+        """
+        backup(self._engine, path)
 
     def check_chain(self) -> None:
         """Walk the chain of decisions. Raises LedgerError that names the first link that was changed or is gone."""

@@ -1,6 +1,5 @@
 """Who gets which item next, and how far the review is."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,16 +38,11 @@ class QueueFilter:
         return found
 
 
-def now_ms() -> int:
-    """Wall-clock milliseconds, for leases."""
-    return time.time_ns() // 1_000_000
-
-
 def claim(
     connection: Connection, *, reviewer: str, lease_s: float, item_id: str | None, wanted: QueueFilter
 ) -> ReviewItem | None:
     """Lease one item; see Ledger.claim. PostgreSQL skips rows that another claim holds, SQLite admits one writer."""
-    now = now_ms()
+    now = store.now_ms(connection)
     mine = and_(ITEMS.c.lease_owner == reviewer, ITEMS.c.lease_until_ms > now)
     query = select(ITEMS.c.item_id).where(or_(ITEMS.c.lease_until_ms <= now, ITEMS.c.lease_owner == reviewer))
     if item_id is not None:
@@ -66,6 +60,13 @@ def claim(
     lease = {"lease_owner": reviewer, "lease_until_ms": now + int(lease_s * 1000)}
     connection.execute(update(ITEMS).where(ITEMS.c.item_id == found).values(**lease))
     return review_item(connection, found)
+
+
+def renew(connection: Connection, *, reviewer: str, item_id: str, lease_s: float) -> bool:
+    """Prolong a lease; see Ledger.renew."""
+    held = and_(ITEMS.c.item_id == item_id, ITEMS.c.lease_owner == reviewer)
+    until_ms = store.now_ms(connection) + int(lease_s * 1000)
+    return connection.execute(update(ITEMS).where(held).values(lease_until_ms=until_ms)).rowcount == 1
 
 
 def _waiting(reviewer: str, status: ItemStatus | None) -> ColumnElement[bool]:
@@ -106,7 +107,7 @@ def review_item(connection: Connection, item_id: str) -> ReviewItem:
         history=history.decisions,
         confirmed=history.confirmed,
         last_word=history.last_word,
-        lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
+        lease_owner=row.lease_owner if row.lease_until_ms > store.now_ms(connection) else None,
         lease_until_ms=row.lease_until_ms,
         stale=row.stale,
     )
@@ -116,10 +117,11 @@ def queue_rows(connection: Connection, wanted: QueueFilter, limit: int) -> list[
     """Items in order of review, what waits first."""
     settled = case((_unsettled(), 0), else_=1)
     query = select(ITEMS).where(*wanted.conditions()).order_by(settled, ITEMS.c.rank, ITEMS.c.item_id).limit(limit)
-    return [_queue_row(row) for row in connection.execute(query)]
+    now = store.now_ms(connection)
+    return [_queue_row(row, now) for row in connection.execute(query)]
 
 
-def _queue_row(row: Any) -> QueueRow:  # noqa: ANN401 - a SQL row
+def _queue_row(row: Any, now: int) -> QueueRow:  # noqa: ANN401 - a SQL row
     return QueueRow(
         item_id=row.item_id,
         episode_id=row.episode_id,
@@ -129,7 +131,7 @@ def _queue_row(row: Any) -> QueueRow:  # noqa: ANN401 - a SQL row
         conflict=bool(row.conflict),
         rank=row.rank,
         decided_by=row.decided_by,
-        lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
+        lease_owner=row.lease_owner if row.lease_until_ms > now else None,
         stale=row.stale,
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, text, update
 
 from annotators.ledger.rows import ItemHistory, StoredDecision, StoredProposal, item_id_of
 from annotators.ledger.tables import COUNTERS, DECISIONS, ITEMS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
@@ -18,9 +18,18 @@ _CHUNK = 500  # SQLite allows 32,766 bound values in one statement; PostgreSQL p
 GENESIS = "0" * 64
 
 
-def now_iso() -> str:
-    """The time in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now_ms(connection: Connection) -> int:
+    """Milliseconds since 1970 on the database's clock, which all who ask share: their own clocks may be wrong."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    else:
+        query = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    return int(connection.execute(text(query)).scalar_one())
+
+
+def now_iso(connection: Connection) -> str:
+    """The time in UTC on the database's clock, to the millisecond."""
+    return datetime.fromtimestamp(now_ms(connection) / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def next_seq(connection: Connection, count: int = 1, counter: str = "seq") -> int:
@@ -64,7 +73,7 @@ def insert_proposal(connection: Connection, run_id: str, proposal: Proposal, pro
             episode_id=proposal.episode_id,
             field=proposal.field,
             body_json=canonical_json(proposal.model_dump(mode="json")),
-            created=now_iso(),
+            created=now_iso(connection),
         )
     )
     return item_id
@@ -199,13 +208,18 @@ def check_projection(connection: Connection, histories: Sequence[ItemHistory]) -
     """Raises LedgerError when a row of `items` does not say what its history says."""
     rows = {row.item_id: row for row in connection.execute(select(ITEMS))}
     for history in histories:
-        for column, value in projection(history, _hashes(rows[history.item_id].now_json)).items():
-            found = getattr(rows[history.item_id], column)
+        row = rows.pop(history.item_id, None)
+        if row is None:
+            raise LedgerError(f"item {history.item_id} is gone. Restore the ledger from a backup.")
+        for column, value in projection(history, _hashes(row.now_json)).items():
+            found = getattr(row, column)
             if found != value:
                 raise LedgerError(
                     f"item {history.item_id} ({history.episode_id}) has {column} {found!r} where its history says "
-                    f"{value!r}. Restore the ledger from a backup."
+                    f"{value!r}. Rebuild it with dataengine review audit --rebuild."
                 )
+    if rows:
+        raise LedgerError(f"nobody proposed anything for item {next(iter(rows))}. Restore the ledger from a backup.")
 
 
 def project(connection: Connection, item_id: str) -> None:
@@ -272,8 +286,8 @@ def _decision(row: Row[Any]) -> StoredDecision:
     return StoredDecision(payload=payload, seen=_hashes(row.seen_json), **values)
 
 
-def _hashes(text: str | None) -> ContentHashes | None:
-    return None if text is None else ContentHashes.model_validate_json(text)
+def _hashes(words: str | None) -> ContentHashes | None:
+    return None if words is None else ContentHashes.model_validate_json(words)
 
 
 def _chunks(values: Sequence[str]) -> list[Sequence[str]]:

@@ -5,17 +5,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import conversion, corpus, data, editing, labels, path, robot, shelf, transfer, vlm
+from apps.cli import conversion, corpus, data, editing, labels, path, reviewing, robot, shelf, transfer, vlm
 
 
 class InOrder(TyperGroup):
-    """Lists the verbs in the order of the path; Typer would list `mix` last, because it has verbs of its own."""
+    """Lists the verbs in the order of the path; Typer would list those last that have verbs of their own."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer keeps the type to itself
         """The verbs as a user meets them."""
         names = list(self.commands)
-        names.remove("mix")
-        names.insert(names.index("train"), "mix")
+        for group, following in (("review", "release"), ("mix", "train")):
+            names.remove(group)
+            names.insert(names.index(following), group)
         return names
 
 
@@ -35,8 +36,8 @@ app.command()(conversion.convert)
 app.command()(data.verify)
 app.command()(editing.edit)
 app.command()(labels.annotate)
-app.command()(labels.review)
 app.command()(labels.release)
+app.add_typer(reviewing.review_app, name="review")
 app.add_typer(corpus.mix_app, name="mix")
 app.command()(robot.train)
 app.command()(robot.evaluate)

@@ -102,6 +102,11 @@ class Desk:
         item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted)
         return None if item is None else shown(item)
 
+    def renew(self, *, token: Token, reviewer: str) -> None:
+        """Keep the lease of someone who is at work; whose it is now is checked when they decide."""
+        if reviewer:
+            self.ledger.renew(reviewer=reviewer, item_id=token.item_id)
+
     def again(self, token: Token) -> Shown:
         """The item a token names, as the ledger has it now."""
         return Shown(item=self.ledger.item(token.item_id), token=token)

@@ -234,8 +234,8 @@ class Page:
         call = _Call(request, values)
         if call.token is None:
             return gr.skip()
-        shown = self._desk.again(call.token)
-        return words_panel(shown, self._desk.read(shown, call.typed))
+        self._desk.renew(token=call.token, reviewer=call.reviewer)
+        return self._words(call.token, call)
 
     def on_filter(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """A filter changed: show the queue it leaves."""
@@ -259,8 +259,15 @@ class Page:
         try:
             self._desk.decide(choice, token=call.token, reviewer=call.reviewer, typed=call.typed)
         except LedgerError as error:
-            return _warn(str(error))
+            gr.Warning(say(error))
+            words = self._words(call.token, call)  # with what somebody else decided meanwhile; the fields stay
+            return [words if output is self.words else gr.skip() for output in self.outputs]
         return self._next(call)
+
+    def _words(self, token: Token, call: "_Call") -> str:
+        """What the fields amount to, beside what the ledger says of the item now."""
+        shown = self._desk.again(token)
+        return words_panel(shown, self._desk.read(shown, call.typed))
 
     def _next(self, call: "_Call") -> Any:  # noqa: ANN401 - Gradio's values
         if not call.reviewer:

@@ -211,6 +211,27 @@ def test_a_decision_about_nothing_says_so(page: Page, said: list[str]) -> None:
     assert "needs your name" in said[1]
 
 
+def test_a_late_decision_shows_the_other_one_and_keeps_what_was_typed(desk: Desk, page: Page, said: list[str]) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
+    hers = shown_to(desk, "alice")
+    desk.decide("edit", token=hers.token, reviewer="alice", typed=fields(ALICE))
+    given = dict(zip(page.outputs, page.on_save(NOBODY, *values(shown, "bob", board="4+8")), strict=True))
+    assert "alice (edit) decided about this item meanwhile" in said[0]
+    assert "<b>Edited</b> by alice" in given[page.words]
+    assert given[page.board]["__type__"] == "update"  # the fields stay as they are
+    assert [row.reviewer for row in desk.ledger.decisions()] == ["alice"]
+
+
+def test_typing_keeps_the_item(desk: Desk, page: Page) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
+    page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
+    assert desk.ledger.item(shown.item.item_id).lease_owner == "bob"
+
+
 def test_a_login_decides_under_its_own_name_whatever_the_field_says(desk: Desk, page: Page) -> None:
     propose(desk, MACHINE)
     shown = shown_to(desk, "carol")

@@ -1,0 +1,120 @@
+"""`review`: the page people decide on, and what its lead does beside it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from apps.cli.options import DEFAULT_WORKSPACE, AsJson, LedgerUrl, WorkspaceDir
+from apps.cli.output import show_json
+from dataengine.workspace import Workspace
+from schemas.errors import LedgerError
+from schemas.refs import Ref
+
+_PAGE = "open"  # what `dataengine review sim@1` means
+
+
+class OpensThePage(TyperGroup):
+    """Takes `review sim@1` for `review open sim@1`: a reviewer needs one verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - Typer keeps the type to itself
+        """The words after `review`."""
+        return super().parse_args(ctx, self._named(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - Typer keeps the type to itself
+        """The verb that is meant, and its own words."""
+        return super().resolve_command(ctx, self._named(args))
+
+    def _named(self, args: list[str]) -> list[str]:
+        return args if not args or args[0] in (*self.commands, "--help") else [_PAGE, *args]
+
+
+review_app = typer.Typer(
+    cls=OpensThePage,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Open the review page (review NAME@VERSION), check the ledger, copy it.",
+)
+
+
+@review_app.command(_PAGE)
+def open_page(
+    episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes to review.")],
+    reviewer: Annotated[str | None, typer.Option("--reviewer", envvar="DATAENGINE_REVIEWER", help="Your name.")] = None,
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port")] = 7860,
+    auth: Annotated[
+        Path | None,
+        typer.Option("--auth", help="File of name:password lines: who may log in. Needed for any --host but this one."),
+    ] = None,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Open the review page: watch, accept, edit or reject what was proposed.
+
+    Example: dataengine review open sim@1 --reviewer alice (or dataengine review sim@1)
+    """
+    from apps.review.app import launch
+
+    place = Workspace.at(workspace)
+    ref = Ref.parse(episodes)
+    place.find("episodes", ref)
+    launch(
+        workspace=place,
+        episodes=ref,
+        ledger_url=ledger or place.ledger_url,
+        host=host,
+        port=port,
+        reviewer=reviewer,
+        auth_file=auth,
+    )
+
+
+@review_app.command()
+def audit(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Write the queue's table again from what was said and decided, first.")
+    ] = False,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay every decision from the first one and compare; a row that was changed or removed is named, exit code 2.
+
+    Example: dataengine review audit
+    """
+    from annotators.ledger import Ledger
+
+    with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
+        if rebuild:
+            book.rebuild()
+        found = book.audit()
+    if as_json:
+        show_json({name: getattr(found, name) for name in found.__slots__})
+    else:
+        typer.echo(
+            f"seq {found.seq:,}: {found.num_proposals:,} proposals, {found.num_decisions:,} decisions, "
+            f"last hash {found.last_hash[:16]}"
+        )
+    if found.problems:
+        raise LedgerError(" ".join(found.problems))
+    if not as_json:
+        typer.echo("Everything fits.")
+
+
+@review_app.command()
+def backup(
+    path: Annotated[Path, typer.Argument(help="New file for the copy.")],
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Copy a SQLite ledger while people work on it; the copy is one moment of it, checked.
+
+    Example: dataengine review backup backups/monday.db
+    """
+    from annotators.ledger import Ledger
+
+    with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
+        book.backup(path)
+    typer.echo(f"copied to {path}; look at it with dataengine review audit --ledger sqlite:///{path}")
