@@ -1,5 +1,6 @@
 """The ledger of proposals, verifier results and decisions."""
 
+from annotators.ledger.accounts import ROLES, Account, Accounts, Role
 from annotators.ledger.audit import Audit
 from annotators.ledger.ledger import Ledger
 from annotators.ledger.queue import QueueFilter
@@ -15,6 +16,9 @@ from annotators.ledger.rows import (
 )
 
 __all__ = [
+    "ROLES",
+    "Account",
+    "Accounts",
     "Audit",
     "ItemHistory",
     "ItemStatus",
@@ -23,6 +27,7 @@ __all__ = [
     "QueueFilter",
     "QueueRow",
     "ReviewItem",
+    "Role",
     "StoredDecision",
     "StoredProposal",
     "item_id_of",

@@ -14,6 +14,7 @@ from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 
+_MOST_NOTE, _MOST_PAYLOAD = 2_000, 1_000_000
 _MOST_WORDS = 300  # of another decision, in the sentence that refuses a late one
 
 
@@ -47,6 +48,10 @@ class Wish:
             raise LedgerError("a decision needs a key of 1 to 255 characters, so that sending it twice counts once.")
         if "\0" in self.note:
             raise LedgerError("the note holds a NUL character. Remove it.")
+        if len(self.note) > _MOST_NOTE:
+            raise LedgerError(f"the note has {len(self.note):,} characters. Say it in {_MOST_NOTE:,}.")
+        if self.payload is not None and len(self.payload.model_dump_json()) > _MOST_PAYLOAD:
+            raise LedgerError(f"the words have more than {_MOST_PAYLOAD:,} characters. Shorten them.")
 
 
 def check_reviewer(reviewer: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, insert, select
 
 from annotators.ledger import decisions, queue, store
+from annotators.ledger.accounts import Accounts
 from annotators.ledger.audit import Audit, audit
 from annotators.ledger.backup import backup
 from annotators.ledger.engine import migrate, open_engine, reading, writing
@@ -43,6 +44,7 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.accounts = Accounts(engine)
 
     @classmethod
     def open(cls, url: str) -> "Ledger":

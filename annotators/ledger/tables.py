@@ -1,8 +1,8 @@
 """The ledger's tables.
 
 `proposals`, `verifier_results` and `decisions` are append-only (triggers refuse UPDATE and DELETE) and numbered by one
-counter, so that "everything up to seq N" is one state of the ledger. `items` is a projection of them plus leases: the
-only table that changes, and it can be rebuilt.
+counter, so that "everything up to seq N" is one state of the ledger. `items` is a projection of them plus leases, and
+can be rebuilt. `accounts` and `sessions` say who may work with it now.
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
@@ -98,4 +98,21 @@ DECISIONS = Table(
     Column("created", String(32), nullable=False),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+)
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column("name", String(255), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text, nullable=False),  # argon2, with its own salt and cost
+    Column("created", String(32), nullable=False),
+    Column("failures", Integer, nullable=False),  # wrong passwords since the last right one
+    Column("locked_until_ms", BigInteger, nullable=False),
+)
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("secret_hash", String(64), primary_key=True),  # who reads the database can not log in with it
+    Column("name", String(255), ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("until_ms", BigInteger, nullable=False),
 )

@@ -1,7 +1,9 @@
 """`review`: the page people decide on, and what its lead does beside it."""
 
+import sys
+from getpass import getpass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -44,10 +46,6 @@ def open_page(
     reviewer: Annotated[str | None, typer.Option("--reviewer", envvar="DATAENGINE_REVIEWER", help="Your name.")] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port")] = 7860,
-    auth: Annotated[
-        Path | None,
-        typer.Option("--auth", help="File of name:password lines: who may log in. Needed for any --host but this one."),
-    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -67,8 +65,71 @@ def open_page(
         host=host,
         port=port,
         reviewer=reviewer,
-        auth_file=auth,
     )
+
+
+user_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Who may log in to the review page. Example: dataengine review user add alice --role reviewer",
+)
+review_app.add_typer(user_app, name="user")
+
+
+@user_app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name that decisions will carry.")],
+    role: Annotated[
+        Literal["viewer", "reviewer", "adjudicator", "lead"],
+        typer.Option("--role", help="Each may do what those before it may: look, decide, settle disagreements, lead."),
+    ],
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Make an account; the password is asked for, or read from standard input. From then on everybody logs in.
+
+    Example: dataengine review user add alice --role reviewer
+    """
+    from annotators.ledger import Ledger
+
+    password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
+        book.accounts.add(name, role, password)
+    typer.echo(f"{name} may log in as {role}. A page that is open without logins has to be started again.")
+
+
+@user_app.command("list")
+def list_users(workspace: WorkspaceDir = DEFAULT_WORKSPACE, ledger: LedgerUrl = None, as_json: AsJson = False) -> None:
+    """Who may log in, with which role.
+
+    Example: dataengine review user list
+    """
+    from annotators.ledger import Ledger
+
+    with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
+        accounts = book.accounts.all()
+    if as_json:
+        show_json([{"name": account.name, "role": account.role} for account in accounts])
+        return
+    for account in accounts:
+        typer.echo(f"{account.role:12} {account.name}")
+
+
+@user_app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Whose account goes.")],
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Take an account away and log it out at once; what it decided keeps its name. Add it again to change it.
+
+    Example: dataengine review user remove alice
+    """
+    from annotators.ledger import Ledger
+
+    with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
+        book.accounts.remove(name)
+    typer.echo(f"{name} can not log in any more.")
 
 
 @review_app.command()

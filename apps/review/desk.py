@@ -102,6 +102,10 @@ class Desk:
         item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted)
         return None if item is None else shown(item)
 
+    def look(self, item_id: str) -> Shown:
+        """An item as it is, without leasing it."""
+        return shown(self.ledger.item(item_id))
+
     def renew(self, *, token: Token, reviewer: str) -> None:
         """Keep the lease of someone who is at work; whose it is now is checked when they decide."""
         if reviewer:

@@ -11,14 +11,13 @@ from ledger_rows import proposal, result, segments, trace
 from raw_files import write_aloha_episode
 
 from annotators.review import TraceForm, segment_rows
-from apps.review.access import check_host, read_logins
-from apps.review.app import build_app
+from apps.review.access import Gate
 from apps.review.desk import Desk, Shown, Typed, typed_cells
 from apps.review.page import Page
 from dataengine.convert import convert
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, ReasoningTrace, SegmentList
-from schemas.errors import LedgerError, UsageError
+from schemas.errors import LedgerError
 from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
@@ -157,7 +156,7 @@ def page(desk: Desk) -> Page:
     import gradio as gr
 
     with gr.Blocks():
-        return Page(desk, "alice")
+        return Page(desk, Gate(desk.ledger.accounts, has_login=False), "alice")
 
 
 def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list[Any]:
@@ -230,60 +229,3 @@ def test_typing_keeps_the_item(desk: Desk, page: Page) -> None:
     desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
     page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
     assert desk.ledger.item(shown.item.item_id).lease_owner == "bob"
-
-
-def test_a_login_decides_under_its_own_name_whatever_the_field_says(desk: Desk, page: Page) -> None:
-    propose(desk, MACHINE)
-    shown = shown_to(desk, "carol")
-    page.on_accept(SimpleNamespace(username="carol"), *values(shown, "alice"))
-    [made] = desk.ledger.decisions()
-    assert made.reviewer == "carol"
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "robot.lab", ""])
-def test_other_machines_are_let_in_with_logins_only(host: str) -> None:
-    with pytest.raises(UsageError, match="--auth FILE"):
-        check_host(host, None)
-    check_host(host, [("alice", "correct horse")])
-    check_host("127.0.0.1", None)
-    check_host("localhost", None)
-    check_host("::1", None)
-
-
-@pytest.mark.parametrize("words", ["", "alice\n", "alice:short\n", ":long enough\n", "a:long enough\na:long enough\n"])
-def test_a_file_of_logins_that_is_wrong_is_refused_without_quoting_it(tmp_path: Path, words: str) -> None:
-    path = tmp_path / "logins"
-    path.write_text(words)
-    with pytest.raises(UsageError) as refused:
-        read_logins(path)
-    assert "enough" not in str(refused.value)
-    path.write_text("alice:pass:word\n\nbob: two words \n")
-    assert read_logins(path) == [("alice", "pass:word"), ("bob", " two words")]
-
-
-def test_a_served_page_with_logins_shows_nothing_without_one(desk: Desk, tiny: Workspace, tmp_path: Path) -> None:
-    import socket
-
-    import httpx
-
-    from apps.review.app import serve
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    url = f"http://127.0.0.1:{port}"
-    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=ledger_url, reviewer=None, has_login=True)
-    with pytest.raises(UsageError, match="--auth FILE"):
-        serve(app, host="0.0.0.0", port=port)
-    serve(app, host="127.0.0.1", port=port, logins=[("alice", "correct horse")])
-    try:
-        with httpx.Client(base_url=url) as client:
-            assert client.get("/config").status_code == 401
-            assert client.post("/gradio_api/queue/join", json={}).status_code == 401
-            wrong = {"username": "alice", "password": "guess"}
-            assert client.post("/login", data=wrong).status_code == 400
-            assert client.post("/login", data={**wrong, "password": "correct horse"}).status_code == 200
-            assert client.get("/config").json()["username"] == "alice"
-    finally:
-        app.close(verbose=False)
