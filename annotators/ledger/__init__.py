@@ -12,6 +12,7 @@ from annotators.ledger.rows import (
     ReviewItem,
     StoredDecision,
     StoredProposal,
+    Track,
     item_id_of,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "Role",
     "StoredDecision",
     "StoredProposal",
+    "Track",
     "item_id_of",
 ]

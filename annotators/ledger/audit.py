@@ -1,16 +1,23 @@
 """Does the ledger still say what was said? Everything is replayed from the first row and compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
 from annotators.ledger import decisions, store
-from annotators.ledger.tables import APPEND_ONLY, DECISIONS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
-from schemas.annotations import Proposal
+from annotators.ledger.rows import StoredDecision, saw_hash
+from annotators.ledger.tables import APPEND_ONLY, ASSIGNMENTS, DECISIONS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
+from schemas.annotations import Proposal, VerifierResult
 from schemas.errors import LedgerError
 
-_NUMBERED = (PROPOSALS, VERIFIER_RESULTS, SIGHTINGS, DECISIONS)  # tables that take their `seq` from one counter
+_NUMBERED = (
+    PROPOSALS,
+    VERIFIER_RESULTS,
+    SIGHTINGS,
+    ASSIGNMENTS,
+    DECISIONS,
+)  # tables that take their `seq` from one counter
 _BACKUP = "Restore the ledger from a backup."
 
 
@@ -36,6 +43,7 @@ def audit(connection: Connection) -> Audit:
     checks: tuple[Callable[[], None], ...] = (
         lambda: decisions.check_chain(chain, store.current(connection, "decisions")),
         lambda: _check_proposals(connection),
+        lambda: _check_results(connection, chain),
         lambda: _check_numbers(connection, newest),
         lambda: _check_triggers(connection),
         items,
@@ -60,6 +68,22 @@ def _check_proposals(connection: Connection) -> None:
     for row in connection.execute(select(PROPOSALS.c.proposal_id, PROPOSALS.c.body_json)):
         if Proposal.model_validate_json(row.body_json).proposal_id != row.proposal_id:
             raise LedgerError(f"proposal {row.proposal_id} was changed after it was made. {_BACKUP}")
+
+
+def _check_results(connection: Connection, chain: Sequence[StoredDecision]) -> None:
+    """What the verifiers had said about a proposal is what its reviewer saw."""
+    table = VERIFIER_RESULTS.c
+    said: dict[str, list[tuple[int, VerifierResult]]] = {}
+    for row in connection.execute(select(VERIFIER_RESULTS).order_by(table.seq)):
+        said.setdefault(row.proposal_id, []).append((row.seq, VerifierResult.model_validate_json(row.body_json)))
+    for decision in chain:
+        before = [found for seq, found in said.get(decision.base_proposal_id, []) if seq < decision.seq]
+        newest = {found.verifier: found for found in before}
+        if decision.saw_hash not in (None, saw_hash(tuple(newest.values()))):
+            raise LedgerError(
+                f"what the verifiers said was changed after decision {decision.decision_id} by {decision.reviewer}. "
+                f"{_BACKUP}"
+            )
 
 
 def _check_numbers(connection: Connection, newest: int) -> None:

@@ -27,8 +27,9 @@ from annotators.ledger.rows import (
     ReviewItem,
     StoredDecision,
     StoredProposal,
+    Track,
 )
-from annotators.ledger.tables import DECISIONS, ITEMS, PROPOSALS, RUNS
+from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
 from schemas.annotations import Action, FieldName, Proposal, VerifierResult
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
@@ -50,7 +51,7 @@ class Ledger:
     def open(cls, url: str) -> "Ledger":
         """Open, create or migrate the ledger at a SQLAlchemy URL. Raises LedgerError when it can not be reached."""
         engine = open_engine(url)
-        migrate(engine, MIGRATIONS)
+        migrate(engine, MIGRATIONS, fill=store.project_all)
         return cls(engine)
 
     def close(self) -> None:
@@ -144,17 +145,34 @@ class Ledger:
     # What people do
 
     def claim(
-        self, *, reviewer: str, lease_s: float = LEASE_S, item_id: str | None = None, wanted: QueueFilter = ALL
+        self,
+        *,
+        reviewer: str,
+        lease_s: float = LEASE_S,
+        item_id: str | None = None,
+        wanted: QueueFilter = ALL,
+        track: Track = "review",
+        gold_every: int = queue.GOLD_EVERY,
     ) -> ReviewItem | None:
         """Lease the next item (or the named one) to a reviewer, who then holds no other; None when nothing waits.
 
         Order: what they hold already, then verifier fail > disagreement > unknown > rest, which comes in random order
-        (by hash). What they skipped comes back only by name or with the filter `skipped`. LedgerError when the named
-        item is held by someone else.
+        (by hash), with one gold item in `gold_every` mixed in. What they skipped comes back only by name or with the
+        filter `skipped`; of items that several people decide, one they decided does not come back, and shows nothing
+        of what others decided. The track `adjudication` hands out what people disagree about, to somebody who is none
+        of them. LedgerError when the named item is held by someone else.
         """
         decisions.check_reviewer(reviewer)
         with writing(self._engine) as connection:
-            return queue.claim(connection, reviewer=reviewer, lease_s=lease_s, item_id=item_id, wanted=wanted)
+            return queue.claim(
+                connection,
+                reviewer=reviewer,
+                lease_s=lease_s,
+                item_id=item_id,
+                wanted=wanted,
+                track=track,
+                gold_every=gold_every,
+            )
 
     def renew(self, *, reviewer: str, item_id: str, lease_s: float = LEASE_S) -> bool:
         """Prolong a lease of someone who is still at work; False when the item is no longer theirs.
@@ -164,10 +182,27 @@ class Ledger:
         with writing(self._engine) as connection:
             return queue.renew(connection, reviewer=reviewer, item_id=item_id, lease_s=lease_s)
 
-    def item(self, item_id: str) -> ReviewItem:
-        """One item as it is now, without leasing it. Raises LedgerError when there is none."""
+    def item(self, item_id: str, *, reviewer: str | None = None, track: Track = "review") -> ReviewItem:
+        """One item as it is now, or what a reviewer may know of it, without leasing it. LedgerError for no item."""
         with reading(self._engine) as connection:
-            return queue.review_item(connection, item_id)
+            return queue.review_item(connection, item_id, reviewer=reviewer, track=track)
+
+    def assign(self, item_ids: Sequence[str], *, overlap: int | None = None, gold: bool | None = None) -> int:
+        """Say how items are reviewed from now on; returns for how many of them that is new.
+
+        `overlap` people decide about each, without seeing one another. `gold` makes what stands now the truth that
+        everybody else is measured by. None leaves either as it is. Raises LedgerError for an item that is not there,
+        and for gold that nobody decided about.
+        """
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            return sum(decisions.assign(connection, item_id, overlap=overlap, gold=gold) for item_id in item_ids)
+
+    def scope(self, episode_ids: Sequence[str]) -> str:
+        """Note a set of episodes, of any size, for the filter `scope`; returns its name, the same for the same set."""
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            return queue.scope(connection, episode_ids)
 
     def decide(
         self,
@@ -182,6 +217,7 @@ class Ledger:
         note: str = "",
         base_revision: int | None = None,
         seen: ContentHashes | None = None,
+        track: Track = "review",
     ) -> StoredDecision:
         """Append one decision and give the item free.
 
@@ -199,6 +235,7 @@ class Ledger:
             lead_time_ms=lead_time_ms,
             note=note,
             seen=seen,
+            track=track,
         )
         with writing(self._engine) as connection:
             return decisions.decide(connection, wish, base_revision)
@@ -224,10 +261,15 @@ class Ledger:
         with reading(self._engine) as connection:
             return store.load_decisions(connection)
 
-    def queue(self, wanted: QueueFilter = ALL, *, limit: int = 200) -> list[QueueRow]:
-        """The items in order of review, what waits first."""
+    def queue(self, wanted: QueueFilter = ALL, *, limit: int = 200, reviewer: str | None = None) -> list[QueueRow]:
+        """The items in order of review, what waits first; without the shared ones that a reviewer is done with."""
         with reading(self._engine) as connection:
-            return queue.queue_rows(connection, wanted, limit)
+            return queue.queue_rows(connection, wanted, limit, reviewer)
+
+    def facets(self, wanted: QueueFilter = ALL) -> dict[str, list[str]]:
+        """What these items can be filtered by: family, annotator, stratum, verifier."""
+        with reading(self._engine) as connection:
+            return queue.facets(connection, wanted)
 
     def progress(self, wanted: QueueFilter = ALL) -> Progress:
         """How far the review is."""
@@ -248,8 +290,7 @@ class Ledger:
         """Write the items table again from what was proposed and decided; leases stay."""
         with writing(self._engine) as connection:
             store.next_seq(connection, 0)
-            for item_id in connection.execute(select(ITEMS.c.item_id)).scalars().all():
-                store.project(connection, item_id)
+            store.project_all(connection)
 
     def backup(self, path: Path) -> None:
         """Copy the ledger, as it is at one moment, into a new file while others go on working.

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, LedgerUrl, WorkspaceDir
 from apps.cli.output import show_json
 from dataengine.workspace import Workspace
-from schemas.errors import LedgerError
+from schemas.errors import LedgerError, UsageError, did_you_mean
 from schemas.refs import Ref
 
 _PAGE = "open"  # what `dataengine review sim@1` means
@@ -130,6 +130,46 @@ def remove(
     with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
         book.accounts.remove(name)
     typer.echo(f"{name} can not log in any more.")
+
+
+@review_app.command()
+def assign(
+    episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes.")],
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=1, help="So many people decide, each without seeing the others.")
+    ] = None,
+    gold: Annotated[
+        bool | None,
+        typer.Option("--gold/--no-gold", help="What stands now is the truth; reviewers meet it as a test."),
+    ] = None,
+    share: Annotated[float, typer.Option("--share", min=0.0, max=1.0, help="Only this share, the same each time.")] = 1,
+    episode: Annotated[
+        list[str] | None, typer.Option("--episode", help="Only this episode_id; repeat for several.")
+    ] = None,
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Say how items are reviewed from now on: by how many people, and which are gold.
+
+    Example: dataengine review assign sim@1 --overlap 2 --share 0.1
+    """
+    from annotators.ledger import Ledger
+    from annotators.review import chosen_share
+    from dataengine.episode_set import EpisodeSet
+
+    if overlap is None and gold is None:
+        raise UsageError("nothing is to be assigned. Give --overlap N, --gold or both.")
+    place = Workspace.at(workspace)
+    ids = set(EpisodeSet.open(place, Ref.parse(episodes)).ids())
+    if unknown := sorted(set(episode or ()) - ids):
+        raise UsageError(f"{episodes} has no episode '{unknown[0]}'. {did_you_mean(unknown[0], ids)}")
+    with Ledger.open(ledger or place.ledger_url) as book:
+        _, items = book.snapshot()
+        named = [row for row in items if row.episode_id in (ids if episode is None else episode)]
+        wanted = [row.item_id for row in named if row.standing is not None or not gold]
+        chosen = chosen_share(wanted, share)
+        num_new = book.assign(chosen, overlap=overlap, gold=gold)
+    typer.echo(f"{len(chosen)} of {len(wanted)} items chosen; assigned anew: {num_new}.")
 
 
 @review_app.command()

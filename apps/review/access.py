@@ -61,7 +61,7 @@ class Gate:
         if account is None:
             raise AccessError("you are not logged in. Reload the page and log in.")
         if not account.may(role):
-            raise AccessError(f"a {account.role} may not do that; it takes a {role}. Ask your lead.")
+            raise AccessError(f"the role {account.role} may not do that; it takes {role}. Ask your lead.")
         return account
 
     def login_of(self, request: Request) -> str | None:

@@ -56,7 +56,7 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     inputs, outputs = page.inputs, page.outputs
     app.load(page.on_load, inputs, outputs, **common)
-    app.load(page.on_login, [page.reviewer], [page.reviewer], **common)
+    app.load(page.on_login, [page.reviewer], [page.reviewer, page.work], **common)
     page.reviewer.submit(page.on_name, inputs, outputs, **common)
     page.reviewer.blur(page.on_name_left, inputs, outputs, **common)
     page.accept.click(page.on_accept, inputs, outputs, **common)
@@ -71,7 +71,9 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     typing = [field.change for field in page.fields]
     gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
     lists = [page.queue, page.progress]
-    gr.on([page.status.input, page.rank.input, page.search.input], page.on_filter, inputs, lists, **common)
+    filters = [page.status.input, page.rank.input, page.search.input, page.facets.input]
+    gr.on(filters, page.on_filter, inputs, lists, **common)
+    page.work.input(page.on_work, inputs, outputs, **common)
     gr.Timer(_SECONDS_BETWEEN_LOOKS).tick(page.on_tick, inputs, lists, **common)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from annotators.ledger import Account, QueueFilter
+from annotators.ledger import Account, QueueFilter, Track
 from annotators.review import TraceForm
 from annotators.traces import MOST_CARDS
 from apps.review.desk import Desk, Token, Typed, typed_cells
@@ -12,9 +12,10 @@ class Call:
     """The values that came with one event, by name, and who sent them."""
 
     def __init__(self, account: Account | None, values: tuple[Any, ...]) -> None:
-        token, _, self._status, self._rank, self._search, note, *fields = values
+        token, _, self._status, self._rank, self._search, self._facets, work, note, *fields = values
         board, solution, pick_text, pick_position, segments, *cards = fields
         self.token = Token.read(token)
+        self.track: Track = "adjudication" if work == "adjudication" else "review"
         self.reviewer = account.name if account else ""
         self.decides = account is not None and account.may("reviewer")
         pairs = zip(cards[:MOST_CARDS], cards[MOST_CARDS:], strict=True)
@@ -33,7 +34,7 @@ class Call:
     def wanted(self, desk: Desk) -> QueueFilter:
         """The queue's filter."""
         rank = None if self._rank in (None, -1) else int(self._rank)
-        return desk.wanted(status=self._status, rank=rank, search=self._search or "")
+        return desk.wanted(status=self._status, rank=rank, search=self._search or "", facets=self._facets or ())
 
 
 def _without_empty_tail(cards: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -33,7 +33,11 @@ _OPEN_ROW = """element.addEventListener('click', event => {
 _LOG_OUT = '<form method="post" action="/logout"><button>Log out</button></form>'
 _STATUSES: list[str | int | float | tuple[str | I18nData, str | int | float]] = [
     ("all items", ""),
-    *("open", "stale", "skipped", "accepted", "edited", "rejected"),
+    *("open", "stale", "disputed", "skipped", "accepted", "edited", "rejected"),
+]
+_WORK: list[str | int | float | tuple[str | I18nData, str | int | float]] = [
+    ("review", "review"),
+    ("settle disagreements", "adjudication"),
 ]
 
 
@@ -75,7 +79,8 @@ class Page:
             *self.card_texts,
             *self.card_places,
         ]
-        self.inputs = [self.token, self.reviewer, self.status, self.rank, self.search, self.note, *self.fields]
+        filters = [self.status, self.rank, self.search, self.facets, self.work]
+        self.inputs = [self.token, self.reviewer, *filters, self.note, *self.fields]
         self.outputs = [
             self.token,
             self.progress,
@@ -104,6 +109,12 @@ class Page:
                 self.rank = gr.Dropdown(
                     rank_choices(), value=-1, show_label=False, container=False, elem_id="rank", filterable=False
                 )
+            self.facets = gr.Dropdown(
+                self._desk.facets(), value=[], multiselect=True, show_label=False, container=False, elem_id="facets"
+            )
+            self.work = gr.Dropdown(
+                _WORK, value="review", show_label=False, container=False, elem_id="work", filterable=False
+            )
         self.queue = gr.HTML(elem_id="queue", js_on_load=_OPEN_ROW)
 
     def _form_controls(self) -> None:
@@ -168,16 +179,17 @@ class Page:
         """The page was opened: show the next item."""
         return self._next(self._enter(request, values))
 
-    def on_login(self, reviewer: str, request: gr.Request) -> str:
-        """The page was opened: say who decides, where people log in."""
+    def on_login(self, reviewer: str, request: gr.Request) -> list[Any]:
+        """The page was opened: say who decides, where people log in, and what else they may do."""
         account = self._caller(request, reviewer or "", "viewer")
-        return account.name if account else ""
+        settles = not self._gate.has_login or (account is not None and account.may("adjudicator"))
+        return [account.name if account else "", gr.update(visible=settles)]
 
     def on_name(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """A name was typed: show that reviewer's next item."""
         call = self._enter(request, values)
         if call.token is not None and self._is_unsaved(call):
-            owner = self._desk.again(call.token).item.lease_owner
+            owner = self._desk.again(call.token, call.reviewer).item.lease_owner
             back = f"Put the name back to {owner} and save the edit" if owner else "Save the edit"
             return _warn(f"You changed fields. {back} (Ctrl+Enter), or reset the fields first.")
         return self._next(call)
@@ -226,7 +238,7 @@ class Page:
         call = self._enter(request, values)
         if call.token is None:
             return gr.skip()
-        shown = self._desk.again(call.token)
+        shown = self._desk.again(call.token, call.reviewer)
         return self._show(shown, call, fields=shown.newest)
 
     def on_open(self, event: gr.EventData, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
@@ -249,6 +261,11 @@ class Page:
         """A filter changed: show the queue it leaves."""
         return self._lists(self._enter(request, values))
 
+    def on_work(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
+        """Other work was chosen: show what waits there."""
+        call = self._enter(request, values)
+        return _warn(UNSAVED) if self._is_unsaved(call) else self._next(call)
+
     def on_tick(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """Time passed: show what others did."""
         return self._lists(self._enter(request, values))
@@ -263,11 +280,14 @@ class Page:
 
     def _enter(self, request: gr.Request, values: tuple[Any, ...], role: Role = "viewer") -> Call:
         """What was sent and by whom. Raises gr.Error when they may not act as that role."""
-        return Call(self._caller(request, str(values[1] or ""), role), values)
+        call = Call(self._caller(request, str(values[1] or ""), role), values)
+        if "adjudication" in (call.track, call.token and call.token.track):
+            self._caller(request, call.reviewer, "adjudicator")
+        return call
 
     def _is_unsaved(self, call: Call) -> bool:
         """True when showing another item would lose what was typed."""
-        return call.token is not None and self._desk.is_changed(self._desk.again(call.token), call.typed)
+        return call.token is not None and self._desk.is_changed(self._desk.again(call.token, call.reviewer), call.typed)
 
     def _decide(self, choice: Choice, request: gr.Request, values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - as above
         call = self._enter(request, values, "reviewer")
@@ -285,7 +305,7 @@ class Page:
 
     def _words(self, token: Token, call: Call) -> str:
         """What the fields amount to, beside what the ledger says of the item now."""
-        shown = self._desk.again(token)
+        shown = self._desk.again(token, call.reviewer)
         return words_panel(shown, self._desk.read(shown, call.typed))
 
     def _next(self, call: Call) -> Any:  # noqa: ANN401 - Gradio's values
@@ -294,7 +314,7 @@ class Page:
         if not call.decides:
             return self._idle("You may look and not decide. Open an item in the queue.", call)
         try:
-            shown = self._desk.take(reviewer=call.reviewer, wanted=call.wanted(self._desk))
+            shown = self._desk.take(reviewer=call.reviewer, wanted=call.wanted(self._desk), track=call.track)
         except EngineError as error:
             return self._idle(str(error), call)
         if shown is None:
@@ -306,9 +326,10 @@ class Page:
             return _warn("Type your name first.")
         try:
             if call.decides:
-                shown = self._desk.take(reviewer=call.reviewer, wanted=self._desk.wanted(), item_id=item_id)
+                name, everything = call.reviewer, self._desk.wanted()
+                shown = self._desk.take(reviewer=name, wanted=everything, item_id=item_id, track=call.track)
             else:
-                shown = self._desk.look(item_id)
+                shown = self._desk.look(item_id, reviewer=call.reviewer)
         except LedgerError as error:
             return _warn(str(error))
         return gr.skip() if shown is None else self._show(shown, call)
@@ -317,7 +338,7 @@ class Page:
         """Queue and progress."""
         if current is None and call.token is not None:
             current = call.token.item_id
-        rows = self._desk.queue(call.wanted(self._desk))
+        rows = self._desk.queue(call.wanted(self._desk), reviewer=call.reviewer if call.track == "review" else None)
         name = str(self._desk.episodes.ref)
         return queue_panel(rows, current, call.reviewer), progress_panel(self._desk.progress(), name)
 

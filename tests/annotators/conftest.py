@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from raw_files import write_aloha_episode
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from annotators.ledger import Ledger
+from dataengine.convert import convert
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
 
 BOTH = ["sqlite", "postgresql"]
 _numbers = itertools.count()
@@ -64,6 +68,17 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database without any table."""
     return _database(request, tmp_path, None)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One converted episode, tiny@1."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
+    workspace = Workspace.at(folder / "workspace")
+    ref = Ref("tiny", "1")
+    convert(source_path=folder / "raw", to=ref, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
+    return workspace
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sqlalchemy import MetaData, insert, text
 from annotators.ledger.engine import open_engine
 from annotators.ledger.ledger import MIGRATIONS
 
-REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][1:]  # but the newest
 
 
 def write_old_ledger(url: str, revision: str) -> None:

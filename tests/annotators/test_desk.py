@@ -8,28 +8,18 @@ from typing import Any
 
 import pytest
 from ledger_rows import proposal, result, segments, trace
-from raw_files import write_aloha_episode
 
 from annotators.review import TraceForm, segment_rows
 from apps.review.access import Gate
 from apps.review.desk import Desk, Shown, Typed, typed_cells
 from apps.review.page import Page
-from dataengine.convert import convert
+from apps.review.panels import words_panel
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    folder = tmp_path_factory.mktemp("desk")
-    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
-    workspace = Workspace.at(folder / "workspace")
-    convert(source_path=folder / "raw", to=EPISODES, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
-    return workspace
 
 
 @pytest.fixture
@@ -170,6 +160,8 @@ def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list
         "",
         -1,
         "",
+        [],
+        "review",
         "",
         board or form.board,
         form.solution,
@@ -229,3 +221,37 @@ def test_typing_keeps_the_item(desk: Desk, page: Page) -> None:
     desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
     page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
     assert desk.ledger.item(shown.item.item_id).lease_owner == "bob"
+
+
+def test_an_adjudicator_sees_both_decisions_and_a_reviewer_neither(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    [row] = desk.queue(desk.wanted())
+    desk.ledger.assign([row.item_id], overlap=2)
+    hers = shown_to(desk, "alice")
+    desk.decide("edit", token=hers.token, reviewer="alice", typed=replace(fields(ALICE), note="it says two"))
+    his = shown_to(desk, "bob")
+    assert his.start == MACHINE
+    page = words_panel(his, desk.read(his, fields(MACHINE)))
+    assert "alice" not in page
+    desk.decide("accept", token=his.token, reviewer="bob", typed=fields(MACHINE))
+    assert desk.take(reviewer="alice", wanted=desk.wanted()) is None
+    shown = desk.take(reviewer="carol", wanted=desk.wanted(status="disputed"), track="adjudication")
+    assert shown is not None
+    page = words_panel(shown, desk.read(shown, fields(MACHINE)))
+    for words in (
+        "<b>alice</b> (edit)",
+        "it says two",
+        "The board reads 4+2.",
+        "<b>bob</b> (accept)",
+        "The board reads 4+1.",
+    ):
+        assert words in page
+    made = desk.decide("edit", token=shown.token, reviewer="carol", typed=fields(ALICE))
+    assert (made.track, desk.ledger.item(row.item_id).confirmed) == ("adjudication", ALICE)
+
+
+def test_the_queue_is_filtered_by_what_there_is(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    assert ("stratum: sum with +", "stratum=sum with +") in desk.facets()
+    assert len(desk.queue(desk.wanted(facets=["stratum=sum with +", "family=math-matching@1"]))) == 1
+    assert desk.queue(desk.wanted(facets=["verifier=arithmetic"])) == []

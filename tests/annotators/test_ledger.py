@@ -118,6 +118,8 @@ def test_undo_is_a_new_decision_and_the_item_waits_again(ledger: Ledger) -> None
     assert undone is not None
     assert undone.undoes == made.decision_id
     assert ledger.undo(reviewer="alice", idem_key="undo") == undone
+    with pytest.raises(LedgerError, match="another decision by alice"):
+        ledger.undo(reviewer="bob", idem_key="undo")
     assert ledger.item(item.item_id).status == "open"
     assert [row.action for row in ledger.history(item.item_id)] == ["edit", "undo"]
     assert ledger.undo(reviewer="alice", idem_key="undo 2") is None

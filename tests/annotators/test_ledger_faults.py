@@ -22,7 +22,8 @@ from schemas.errors import LedgerError
 @pytest.mark.parametrize("table", APPEND_ONLY)
 def test_triggers_refuse_update_and_delete(ledger: Ledger, url: str, table: str) -> None:
     fill(ledger, 1)
-    decide(ledger, claimed(ledger), "accept", "k")
+    made = decide(ledger, claimed(ledger), "accept", "k")
+    assert ledger.assign([made.item_id], overlap=2) == 1
     engine = open_engine(url)
     column = inspect(engine).get_columns(table)[0]["name"]
     for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
@@ -149,6 +150,6 @@ def test_a_link_covers_every_field_of_its_decision(tmp_path: Path) -> None:
     for name in made.__slots__:
         if name != "hash":
             value = getattr(made, name)
-            others = {"payload": trace(board="1+1"), "seen": hashes()}
+            others = {"payload": trace(board="1+1"), "seen": hashes(), "track": "adjudication"}
             other = value + 1 if isinstance(value, int) else others.get(name, "other")
             assert replace(made, **{name: other}).link_hash() != made.hash, name

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 from ledger_rows import proposal, result
-from raw_files import write_aloha_episode
 from starlette.routing import Route
 
 from annotators.ledger import Ledger, Role
 from apps.review.access import check_host
 from apps.review.app import ReviewApp, build_app, serve
-from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
@@ -50,14 +49,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("access")
-    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
-    workspace = Workspace.at(folder / "workspace")
-    convert(source_path=folder / "raw", to=EPISODES, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
-    url = f"sqlite:///{folder / 'ledger.db'}"
+def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    url = f"sqlite:///{tmp_path_factory.mktemp('access') / 'ledger.db'}"
     with Ledger.open(url) as ledger, socket.socket() as probe:
-        [episode_id] = EpisodeSet.open(workspace, EPISODES).ids()
+        [episode_id] = EpisodeSet.open(tiny, EPISODES).ids()
         run_id = ledger.start_run(kind="annotate", recipe={})
         ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
         for role in ROLES:
@@ -65,7 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
         probe.close()
-        app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=url)
+        app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url)
         serve(app, host="127.0.0.1", port=port)
         video = next(app.desk.episodes.path.rglob("*.mp4"))
         yield Served(app=app, url=f"http://127.0.0.1:{port}", ledger=ledger, video=video)
@@ -86,21 +81,22 @@ def addresses(routes: Iterable[Any]) -> Iterator[Route]:
             yield from addresses(getattr(route, "original_router", route).routes)
 
 
-def sent(served: Served, number: int) -> list[Any]:
+def sent(served: Served, number: int, track: str = "review") -> list[Any]:
     """As many values as the handler takes, naming alice and the first item."""
     [row] = served.ledger.queue()
     item = served.ledger.item(row.item_id)
     token = {"item_id": row.item_id, "base_proposal_id": item.head.proposal_id, "revision": item.revision}
-    values: list[Any] = [json.dumps({**token, "key": "forged", "shown_ms": 0}), "alice", "", -1, "", "", "4+1", "4+1=5"]
-    values += ["5", "middle", {"headers": [], "data": []}, "3", "5", "7", "", "", "", "left", "middle", "right"]
-    values += ["unknown"] * 3
+    shown = json.dumps({**token, "key": uuid.uuid4().hex, "shown_ms": 0, "track": track})
+    filters = ["", -1, "", [], "review"]
+    values: list[Any] = [shown, "alice", *filters, "", "4+1", "4+1=5", "5", "middle", {"headers": [], "data": []}]
+    values += ["3", "5", "7", "", "", "", "left", "middle", "right", *["unknown"] * 3]
     return values[: len(served.app.blocks.fns[number].inputs)]
 
 
-def call(served: Served, client: httpx.Client, number: int) -> dict[str, Any]:
+def call(served: Served, client: httpx.Client, number: int, track: str = "review") -> dict[str, Any]:
     """What a handler answers to a plain POST, past the page."""
     [row] = served.ledger.queue()
-    body = {"data": sent(served, number), "fn_index": number, "session_hash": f"s{number}"}
+    body = {"data": sent(served, number, track), "fn_index": number, "session_hash": f"s{number}"}
     joined = client.post("/gradio_api/queue/join", json={**body, "event_data": {"item": row.item_id}})
     assert joined.status_code == 200, joined.text
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"s{number}"}) as stream:
@@ -143,18 +139,33 @@ def test_a_viewer_sees_everything_and_changes_nothing(served: Served) -> None:
             answer = call(served, client, number)
             if name in DECIDING:
                 assert not answer["success"], name
-                assert "a viewer may not do that; it takes a reviewer" in answer["output"]["error"]
+                assert "the role viewer may not do that; it takes reviewer" in answer["output"]["error"]
             else:
                 assert answer["success"], (name, answer)
     assert served.ledger.decisions() == []
     assert served.ledger.queue()[0].lease_owner is None
 
 
+def test_only_an_adjudicator_settles(served: Served) -> None:
+    with served.session("reviewer") as client:
+        for name, number in endpoints(served).items():
+            if name != "on_login":  # it is sent nothing but a name
+                answer = call(served, client, number, "adjudication")
+                assert "the role reviewer may not do that; it takes adjudicator" in answer["output"]["error"], name
+    assert served.ledger.decisions() == []
+    with served.session("adjudicator") as client:
+        assert call(served, client, endpoints(served)["on_reject"], "adjudication")["success"]
+        [made] = served.ledger.decisions()
+        assert (made.reviewer, made.track) == ("adjudicator", "adjudication")
+        assert call(served, client, endpoints(served)["on_undo"])["success"]
+        served.ledger.renew(reviewer="adjudicator", item_id=made.item_id, lease_s=0)  # undo showed the item again
+
+
 def test_a_reviewer_decides_under_the_name_of_the_login(served: Served) -> None:
     with served.session("reviewer") as client:
         answer = call(served, client, endpoints(served)["on_accept"])
         assert answer["success"], answer
-        [made] = served.ledger.decisions()
+        made = served.ledger.decisions()[-1]
         assert (made.reviewer, made.action) == ("reviewer", "accept")
         assert call(served, client, endpoints(served)["on_undo"])["success"]
 
