@@ -75,7 +75,6 @@ def claim(
     """Lease one item; see Ledger.claim. PostgreSQL skips rows that another claim holds, SQLite admits one writer."""
     now = store.now_ms(connection)
     table = ITEMS.c
-    mine = and_(table.lease_owner == reviewer, table.lease_until_ms > now)
     free = or_(table.lease_until_ms <= now, table.lease_owner == reviewer)
     unseen = ~exists().where(and_(VOTES.c.item_id == table.item_id, VOTES.c.reviewer == reviewer))
     if item_id is not None:
@@ -83,13 +82,16 @@ def claim(
         if found is None:
             raise LedgerError(_why_not(connection, item_id))
     else:
-        # In the order of the index, so that the first row that fits ends the search however long the queue is.
-        waiting = [table.waits == track, free, unseen, *_not_skipped(reviewer, wanted.status), *wanted.conditions()]
-        found = _first(connection, mine, table.waits == track, unseen, *wanted.conditions())
+        fits = [free, unseen, *wanted.conditions()]
+        waiting = [*fits, *_not_skipped(reviewer, wanted.status)]
+        kinds = ("review", "gold") if track == "review" else (track,)
+        held = select(table.item_id).where(table.lease_owner == reviewer, table.lease_until_ms > now).limit(1)
+        found = _first(connection, table.item_id == held.scalar_subquery(), table.waits.in_(kinds), *fits)
+        # Each in the order of the index, so that the first row that fits ends the search however long the queue is.
         if found is None and track == "review" and _is_gold_turn(connection, reviewer, gold_every):
-            found = _first(connection, table.is_gold, *waiting)
+            found = _first(connection, table.waits == "gold", *waiting)
         if found is None:
-            found = _first(connection, ~table.is_gold, *waiting)
+            found = _first(connection, table.waits == track, *waiting)
         if found is None:
             return None
     others = and_(table.lease_owner == reviewer, table.item_id != found)
@@ -168,12 +170,15 @@ def queue_rows(connection: Connection, wanted: QueueFilter, limit: int, reviewer
         done = and_(VOTES.c.item_id == ITEMS.c.item_id, VOTES.c.reviewer == reviewer)
         conditions.append(or_(ITEMS.c.waits == "", ~exists().where(done)))
     rows: list[Any] = []
-    for waits in ("review", "adjudication", ""):  # one by one, each in the order of the index
-        query = select(ITEMS).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)
-        rows += connection.execute(query.limit(limit - len(rows))).all()
-        if len(rows) == limit:
+    for kinds in (("review", "gold"), ("adjudication",), ("",)):  # one by one, each in the order of the index
+        found: list[Any] = []
+        for waits in kinds:
+            query = select(ITEMS).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)
+            found += connection.execute(query.limit(limit - len(rows))).all()
+        rows += sorted(found, key=lambda row: (row.rank, row.item_id))
+        if len(rows) >= limit:
             break
-    return [_queue_row(row, now) for row in rows]
+    return [_queue_row(row, now) for row in rows[:limit]]
 
 
 def _queue_row(row: Any, now: int) -> QueueRow:  # noqa: ANN401 - a SQL row
@@ -195,7 +200,7 @@ def progress(connection: Connection, wanted: QueueFilter) -> Progress:
     """Counts over the items that are wanted."""
     table = ITEMS.c
     columns = (table.status, table.conflict, table.rank, table.decided_by, table.stale != "")
-    query = select(*columns, func.count()).where(~table.is_gold, *wanted.conditions()).group_by(*columns)
+    query = select(*columns, func.count()).where(table.waits != "gold", *wanted.conditions()).group_by(*columns)
     by_status: dict[str, int] = {}
     by_reviewer: dict[str, int] = {}
     by_rank: dict[int, int] = {}

@@ -261,10 +261,10 @@ class ItemHistory:
             return RANK_DISAGREEMENT
         return RANK_UNKNOWN if self.head.verdict == "unknown" else RANK_REST
 
-    def waits(self, now: ContentHashes | None) -> Track | Literal[""]:
+    def waits(self, now: ContentHashes | None) -> Track | Literal["gold", ""]:
         """Whom the item waits for, in an episode that is like `now`; empty when it is settled."""
         if self.gold is not None:
-            return "review"
+            return "gold"
         if self.standing is None:
             return "adjudication" if self.disputed else "review"
         if not self.conflict and not self.stale(now):

@@ -330,7 +330,6 @@ def projection(history: ItemHistory, now: ContentHashes | None) -> dict[str, Any
         "annotator": annotator_of(head.proposal),
         "stratum": stratum_of(head.proposal),
         "doubts": f"|{'|'.join(doubts)}|" if doubts else "",
-        "is_gold": is_gold,
     }
 
 

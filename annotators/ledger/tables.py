@@ -5,7 +5,7 @@ counter, so that "everything up to seq N" is one state of the ledger. `items` is
 can be rebuilt. `accounts` and `sessions` say who may work with it now.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, false
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
 NAMING = {  # without names a constraint can not be dropped by a later migration
@@ -51,12 +51,11 @@ ITEMS = Table(
     Column("lease_owner", String(255)),
     Column("lease_until_ms", BigInteger, nullable=False),
     Unique("episode_id", "stamp_ns", "field"),
-    Column("waits", String(16), nullable=False, server_default=""),  # for review or adjudication; empty when settled
+    Column("waits", String(16), nullable=False, server_default=""),  # review, gold, adjudication; empty when settled
     Column("family", String(255), nullable=False, server_default=""),  # what queues are filtered by, of the newest...
     Column("annotator", String(255), nullable=False, server_default=""),  # ...proposal: who made it,
     Column("stratum", String(64), nullable=False, server_default=""),  # what kind of scene it is about,
     Column("doubts", Text, nullable=False, server_default=""),  # |names| of verifiers that did not pass
-    Column("is_gold", Boolean, nullable=False, server_default=false()),  # looks open to everybody who did not see it
     Index("ix_items_queue", "waits", "rank", "item_id"),
     Index("ix_items_lease_owner", "lease_owner"),
 )

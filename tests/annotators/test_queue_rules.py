@@ -139,11 +139,11 @@ def test_a_gold_item_looks_like_any_other_and_keeps_its_truth(ledger: Ledger) ->
 
 
 def test_gold_comes_now_and_then_and_not_when_it_is_not_due(ledger: Ledger) -> None:
-    item_id = gold(ledger, 40)
+    item_id = gold(ledger, 12)
     assert claimed(ledger, gold_every=NEVER).item_id != item_id
     places = []
-    for number in range(38):
-        item = claimed(ledger, "bob", gold_every=4)
+    for number in range(10):
+        item = claimed(ledger, "bob", gold_every=2)
         places += [number] if item.item_id == item_id else []
         decide(ledger, item, "accept", f"k {number}", "bob")
     assert len(places) == 1

@@ -34,7 +34,6 @@ def upgrade() -> None:
     for name, length in (("waits", 16), ("family", 255), ("annotator", 255), ("stratum", 64)):
         op.add_column("items", sa.Column(name, sa.String(length), nullable=False, server_default=""))
     op.add_column("items", sa.Column("doubts", sa.Text, nullable=False, server_default=""))
-    op.add_column("items", sa.Column("is_gold", sa.Boolean, nullable=False, server_default=sa.false()))
     op.drop_index("ix_items_queue", "items")
     op.create_index("ix_items_queue", "items", ["waits", "rank", "item_id"])
     op.create_index("ix_items_lease_owner", "items", ["lease_owner"])
