@@ -261,10 +261,15 @@ class Ledger:
         with reading(self._engine) as connection:
             return store.load_decisions(connection)
 
-    def queue(self, wanted: QueueFilter = ALL, *, limit: int = 200, reviewer: str | None = None) -> list[QueueRow]:
-        """The items in order of review, what waits first; without the shared ones that a reviewer is done with."""
+    def queue(
+        self, wanted: QueueFilter = ALL, *, limit: int = 200, reviewer: str | None = None, track: Track = "review"
+    ) -> list[QueueRow]:
+        """The items in order of review, what waits on the track first.
+
+        Shared items that a reviewer is done with are left out on the track `review`.
+        """
         with reading(self._engine) as connection:
-            return queue.queue_rows(connection, wanted, limit, reviewer)
+            return queue.queue_rows(connection, wanted, limit, reviewer, track)
 
     def facets(self, wanted: QueueFilter = ALL) -> dict[str, list[str]]:
         """What these items can be filtered by: family, annotator, stratum, verifier."""

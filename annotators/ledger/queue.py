@@ -162,15 +162,20 @@ def review_item(
     )
 
 
-def queue_rows(connection: Connection, wanted: QueueFilter, limit: int, reviewer: str | None) -> list[QueueRow]:
-    """Items in order of review, what waits first; without the shared ones that a reviewer is done with."""
+def queue_rows(
+    connection: Connection, wanted: QueueFilter, limit: int, reviewer: str | None, track: Track
+) -> list[QueueRow]:
+    """Items in order of review, what waits on the track first; see Ledger.queue."""
     now = store.now_ms(connection)
     conditions = wanted.conditions()
-    if reviewer is not None:
+    if reviewer is not None and track == "review":
         done = and_(VOTES.c.item_id == ITEMS.c.item_id, VOTES.c.reviewer == reviewer)
         conditions.append(or_(ITEMS.c.waits == "", ~exists().where(done)))
     rows: list[Any] = []
-    for kinds in (("review", "gold"), ("adjudication",), ("",)):  # one by one, each in the order of the index
+    order: list[tuple[str, ...]] = [("review", "gold"), ("adjudication",), ("",)]
+    if track == "adjudication":
+        order = [order[1], order[0], order[2]]
+    for kinds in order:  # one by one, each in the order of the index
         found: list[Any] = []
         for waits in kinds:
             query = select(ITEMS).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)

@@ -71,7 +71,7 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     typing = [field.change for field in page.fields]
     gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
     lists = [page.queue, page.progress]
-    filters = [page.status.input, page.rank.input, page.search.input, page.facets.input]
+    filters = [page.status.input, page.rank.input, page.search.input, page.facet.input]
     gr.on(filters, page.on_filter, inputs, lists, **common)
     page.work.input(page.on_work, inputs, outputs, **common)
     gr.Timer(_SECONDS_BETWEEN_LOOKS).tick(page.on_tick, inputs, lists, **common)

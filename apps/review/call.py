@@ -12,7 +12,7 @@ class Call:
     """The values that came with one event, by name, and who sent them."""
 
     def __init__(self, account: Account | None, values: tuple[Any, ...]) -> None:
-        token, _, self._status, self._rank, self._search, self._facets, work, note, *fields = values
+        token, _, self._status, self._rank, self._search, self._facet, work, note, *fields = values
         board, solution, pick_text, pick_position, segments, *cards = fields
         self.token = Token.read(token)
         self.track: Track = "adjudication" if work == "adjudication" else "review"
@@ -34,7 +34,7 @@ class Call:
     def wanted(self, desk: Desk) -> QueueFilter:
         """The queue's filter."""
         rank = None if self._rank in (None, -1) else int(self._rank)
-        return desk.wanted(status=self._status, rank=rank, search=self._search or "", facets=self._facets or ())
+        return desk.wanted(status=self._status, rank=rank, search=self._search or "", facet=self._facet or "")
 
 
 def _without_empty_tail(cards: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

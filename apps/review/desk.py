@@ -88,12 +88,13 @@ class Desk:
         self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
 
     def wanted(
-        self, *, status: str | None = None, rank: int | None = None, search: str = "", facets: Sequence[str] = ()
+        self, *, status: str | None = None, rank: int | None = None, search: str = "", facet: str = ""
     ) -> QueueFilter:
-        """A filter over the items of these episodes; of `facets`, spelled `name=value`, the last of a name counts."""
+        """A filter over the items of these episodes; `facet` as `facets` spells it, e.g. `verifier=arithmetic`."""
         chosen = cast(ItemStatus, status) if status in get_args(ItemStatus) else None
         stale = True if status == "stale" else None
-        found = dict(facet.partition("=")[::2] for facet in facets)
+        name, _, value = facet.partition("=")
+        found = {name: value}
         return QueueFilter(
             status=chosen,
             stale=stale,
@@ -132,9 +133,9 @@ class Desk:
         item = self.ledger.item(token.item_id, reviewer=reviewer, track=token.track)
         return Shown(item=item, token=token, reviewer=reviewer)
 
-    def queue(self, wanted: QueueFilter, *, reviewer: str | None = None) -> list[QueueRow]:
+    def queue(self, wanted: QueueFilter, *, reviewer: str | None = None, track: Track = "review") -> list[QueueRow]:
         """The queue, in order."""
-        return self.ledger.queue(wanted, reviewer=reviewer)
+        return self.ledger.queue(wanted, reviewer=reviewer, track=track)
 
     def progress(self) -> Progress:
         """How far these episodes are."""

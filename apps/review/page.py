@@ -79,7 +79,7 @@ class Page:
             *self.card_texts,
             *self.card_places,
         ]
-        filters = [self.status, self.rank, self.search, self.facets, self.work]
+        filters = [self.status, self.rank, self.search, self.facet, self.work]
         self.inputs = [self.token, self.reviewer, *filters, self.note, *self.fields]
         self.outputs = [
             self.token,
@@ -109,12 +109,15 @@ class Page:
                 self.rank = gr.Dropdown(
                     rank_choices(), value=-1, show_label=False, container=False, elem_id="rank", filterable=False
                 )
-            self.facets = gr.Dropdown(
-                self._desk.facets(), value=[], multiselect=True, show_label=False, container=False, elem_id="facets"
-            )
-            self.work = gr.Dropdown(
-                _WORK, value="review", show_label=False, container=False, elem_id="work", filterable=False
-            )
+            with gr.Row():
+                facets: list[Any] = [("any family, model, ...", ""), *self._desk.facets()]
+                self.facet = gr.Dropdown(
+                    facets, value="", show_label=False, container=False, elem_id="facet", filterable=False
+                )
+            with gr.Row():
+                self.work = gr.Dropdown(
+                    _WORK, value="review", show_label=False, container=False, elem_id="work", filterable=False
+                )
         self.queue = gr.HTML(elem_id="queue", js_on_load=_OPEN_ROW)
 
     def _form_controls(self) -> None:
@@ -338,7 +341,7 @@ class Page:
         """Queue and progress."""
         if current is None and call.token is not None:
             current = call.token.item_id
-        rows = self._desk.queue(call.wanted(self._desk), reviewer=call.reviewer if call.track == "review" else None)
+        rows = self._desk.queue(call.wanted(self._desk), reviewer=call.reviewer, track=call.track)
         name = str(self._desk.episodes.ref)
         return queue_panel(rows, current, call.reviewer), progress_panel(self._desk.progress(), name)
 

@@ -105,7 +105,7 @@ def _standing(shown: Shown) -> str:
     """What people decided before, where they did."""
     item = shown.item
     last = item.last_word
-    if last is None:
+    if last is None or item.status == "disputed":  # then everybody's words stand above
         return ""
     note = f" \u201c{say(last.note)}\u201d" if last.note else ""
     what = STATUSES[item.status][1].capitalize()

@@ -160,7 +160,7 @@ def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list
         "",
         -1,
         "",
-        [],
+        "",
         "review",
         "",
         board or form.board,
@@ -253,5 +253,5 @@ def test_an_adjudicator_sees_both_decisions_and_a_reviewer_neither(desk: Desk) -
 def test_the_queue_is_filtered_by_what_there_is(desk: Desk) -> None:
     propose(desk, MACHINE)
     assert ("stratum: sum with +", "stratum=sum with +") in desk.facets()
-    assert len(desk.queue(desk.wanted(facets=["stratum=sum with +", "family=math-matching@1"]))) == 1
-    assert desk.queue(desk.wanted(facets=["verifier=arithmetic"])) == []
+    assert len(desk.queue(desk.wanted(facet="stratum=sum with +"))) == 1
+    assert desk.queue(desk.wanted(facet="verifier=arithmetic")) == []

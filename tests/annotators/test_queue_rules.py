@@ -67,6 +67,7 @@ def test_who_disagrees_is_settled_by_a_third_who_sees_both(ledger: Ledger) -> No
         assert ledger.claim(reviewer=name) is None
     for name in ("alice", "bob"):
         assert ledger.claim(reviewer=name, track="adjudication") is None
+    assert [row.status for row in ledger.queue(reviewer="carol", track="adjudication")] == ["disputed"]
     item = claimed(ledger, "carol", track="adjudication")
     assert [(row.reviewer, row.action) for row in item.votes] == [("alice", "accept"), ("bob", "edit")]
     ledger.renew(reviewer="carol", item_id=item_id, lease_s=0)

@@ -87,7 +87,7 @@ def sent(served: Served, number: int, track: str = "review") -> list[Any]:
     item = served.ledger.item(row.item_id)
     token = {"item_id": row.item_id, "base_proposal_id": item.head.proposal_id, "revision": item.revision}
     shown = json.dumps({**token, "key": uuid.uuid4().hex, "shown_ms": 0, "track": track})
-    filters = ["", -1, "", [], "review"]
+    filters = ["", -1, "", "", "review"]
     values: list[Any] = [shown, "alice", *filters, "", "4+1", "4+1=5", "5", "middle", {"headers": [], "data": []}]
     values += ["3", "5", "7", "", "", "", "left", "middle", "right", *["unknown"] * 3]
     return values[: len(served.app.blocks.fns[number].inputs)]
