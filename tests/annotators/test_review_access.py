@@ -14,8 +14,10 @@ import httpx
 import pytest
 from ledger_rows import proposal, result
 from starlette.routing import Route
+from typer.testing import CliRunner
 
 from annotators.ledger import Ledger, Role
+from apps.cli.main import app as cli
 from apps.review.access import check_host
 from apps.review.app import ReviewApp, build_app, serve
 from dataengine.episode_set import EpisodeSet
@@ -48,18 +50,22 @@ class Served:
             yield client
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     url = f"sqlite:///{tmp_path_factory.mktemp('access') / 'ledger.db'}"
-    with Ledger.open(url) as ledger, socket.socket() as probe:
+    with Ledger.open(url) as ledger:
         [episode_id] = EpisodeSet.open(tiny, EPISODES).ids()
         run_id = ledger.start_run(kind="annotate", recipe={})
         ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
         for role in ROLES:
             ledger.accounts.add(role, role, PASSWORD)
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
+        port = free_port()
         app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url)
         serve(app, host="127.0.0.1", port=port)
         video = next(app.desk.episodes.path.rglob("*.mp4"))
@@ -212,3 +218,36 @@ def test_other_machines_are_let_in_where_people_log_in(host: str) -> None:
     check_host(host, has_login=True)
     for here in ("127.0.0.1", "localhost", "::1"):
         check_host(here, has_login=False)
+
+
+def test_without_accounts_a_page_of_another_name_is_refused(tiny: Workspace, tmp_path: Path) -> None:
+    app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}")
+    port = free_port()
+    serve(app, host="127.0.0.1", port=port)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert client.get("/config").status_code == 200
+            assert client.get("/config", headers={"host": f"localhost:{port}"}).status_code == 200
+            for name in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example"):
+                assert client.get("/config", headers={"host": name}).status_code == 403, name
+    finally:
+        app.close()
+
+
+def test_a_lead_says_from_the_command_line_how_items_are_reviewed(tiny: Workspace, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    [episode_id] = EpisodeSet.open(tiny, EPISODES).ids()
+
+    def run(*words: str) -> str:
+        place = ["--workspace", str(tiny.root), "--db", url]
+        done = CliRunner().invoke(cli, ["review", "assign", str(EPISODES), *words, *place])
+        return done.output + str(done.exception or "")
+
+    with Ledger.open(url) as ledger:
+        run_id = ledger.start_run(kind="annotate", recipe={})
+        ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
+        assert "1 of 1 items chosen; assigned anew: 1" in run("--overlap", "2")
+        assert "assigned anew: 0" in run("--overlap", "2", "--episode", episode_id)
+        assert "0 of 0 items chosen" in run("--gold")  # nobody decided yet
+        assert "Give --overlap N, --gold or both" in run()
+        assert "has no episode 'nothing'" in run("--overlap", "2", "--episode", "nothing")
