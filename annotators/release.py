@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from annotators.inputs import numbers_hash
 from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
-from annotators.ledger.rows import AnyPayload
+from annotators.ledger.rows import AnyPayload, Assignment
 from dataengine.artifacts import Draft, begin
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from dataengine.workspace import Workspace
@@ -99,6 +99,10 @@ def choose(
     `now` is what its episode is like; a decision about anything else does not count, except that a reject stays one.
     """
     decision = history.standing
+    if decision is None and history.votes:
+        people = ", ".join(sorted(history.votes))
+        why = "disagree" if history.disputed else f"decided, {history.assignment.overlap} have to"
+        return Withheld(history=history, reason=f"not settled: {people} {why}")
     stale = history.stale(now) if decision is not None else ""
     if decision is not None and decision.action == "reject":
         words = f": {decision.note}" if decision.note else ""
@@ -158,7 +162,9 @@ def _state(history: ItemHistory) -> list[Any]:
         for row in history.proposals
     ]
     seen = sorted(canonical_json(one.model_dump(mode="json")) for row in history.proposals for one in row.seen)
-    return [history.item_id, said, [row.decision_id for row in history.decisions], *([seen] if seen else [])]
+    rule = history.assignment
+    shared = [] if rule == Assignment() else [{"overlap": rule.overlap, "gold": rule.gold}]
+    return [history.item_id, said, [row.decision_id for row in history.decisions], *([seen] if seen else []), *shared]
 
 
 def _in_dataset_order(shown: EpisodeSet, histories: Sequence[ItemHistory]) -> list[ItemHistory]:

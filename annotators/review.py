@@ -13,6 +13,7 @@ from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_nu
 from annotators.ledger.rows import AnyPayload, payload_marker
 from annotators.traces import MOST_CARDS
 from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
+from schemas.records import sha256_of
 from schemas.spans import NS_PER_S
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -193,6 +194,11 @@ def _time_ns(text: str, exact: dict[str, int]) -> int | None:
 
 def _words(text: str) -> str | None:
     return " ".join(text.split()) or None
+
+
+def chosen_share(item_ids: Sequence[str], share: float) -> list[str]:
+    """A share of items that looks random and is the same each time: more of them hold all of fewer."""
+    return [item_id for item_id in item_ids if int(sha256_of(item_id)[:13], 16) / 16**13 < share]
 
 
 def changes(before: AnyPayload, after: AnyPayload) -> tuple[FieldChange, ...]:

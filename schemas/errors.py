@@ -15,6 +15,7 @@ with 2; anything else is our bug and keeps its traceback.
   x FamilyError        a task family is unknown or its files are wrong
   x BackendError       a VLM backend cannot be reached or answers nonsense
   x LedgerError        a proposal or decision does not fit the ledger
+  x AccessError        someone may not do what they ask, or can not log in
   x MixError           a mix cannot be resolved as asked
   x TrainError         a training run cannot start or go on as asked
   x WireError          a message between robot and server is malformed or refused
@@ -70,6 +71,10 @@ class BackendError(EngineError):
 
 class LedgerError(EngineError):
     """A proposal or decision does not fit the ledger."""
+
+
+class AccessError(EngineError):
+    """Someone may not do what they ask, or can not log in."""
 
 
 class MixError(EngineError):

@@ -13,6 +13,8 @@ from schemas.errors import TrainError
 # Qwen2-VL was trained with CLIP's channel statistics.
 MEAN_C = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD_C = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+# What a byte becomes, (C, 256): looking it up is a fifth of the time of computing it for every pixel.
+_LEVELS_C256 = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN_C) / STD_C).T.copy()
 
 
 def patch_grid(width: int, height: int, *, patch_size: int, merge_size: int) -> tuple[int, int]:
@@ -49,12 +51,14 @@ def patchify(
     for image in images:
         rows, columns = patch_grid(image.shape[1], image.shape[0], patch_size=patch_size, merge_size=merge_size)
         fitted_HWC = _fit(image, columns * patch_size, rows * patch_size)
-        x_HWC = (fitted_HWC.astype(np.float32) / 255 - MEAN_C) / STD_C
-        x = x_HWC.reshape(
+        cut = fitted_HWC.reshape(
             rows // merge_size, merge_size, patch_size, columns // merge_size, merge_size, patch_size, 3
         ).transpose(0, 3, 1, 4, 6, 2, 5)  # cell row, cell column, row in cell, column in cell, C, P, P
-        x = np.repeat(x[:, :, :, :, :, None], frames_per_patch, axis=5)  # a still image is the same frame L times
-        parts.append(x.reshape(rows * columns, -1))
+        bytes_NCP = np.ascontiguousarray(cut).reshape(rows * columns, 3, -1)
+        x_NCLP = np.empty((rows * columns, 3, frames_per_patch, bytes_NCP.shape[2]), np.float32)
+        for channel in range(3):  # a still image is the same frame L times
+            x_NCLP[:, channel] = np.take(_LEVELS_C256[channel], bytes_NCP[:, channel])[:, None]
+        parts.append(x_NCLP.reshape(rows * columns, -1))
         grids.append((1, rows, columns))
     return np.concatenate(parts), np.array(grids, np.int64)
 

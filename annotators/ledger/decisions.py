@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from annotators.ledger import store
-from annotators.ledger.queue import now_ms
-from annotators.ledger.rows import AnyPayload, ItemHistory, StoredDecision, payload_marker
-from annotators.ledger.tables import DECISIONS, ITEMS
-from schemas.annotations import Action, ReasoningTrace, SegmentList
+from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, StoredDecision, Track, payload_marker, saw_hash
+from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
+from schemas.annotations import Action, ReasoningTrace, SegmentList, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
+
+_MOST_NOTE, _MOST_PAYLOAD = 2_000, 1_000_000
+_MOST_WORDS = 300  # of another decision, in the sentence that refuses a late one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +32,14 @@ class Wish:
     note: str = ""
     undoes: str | None = None
     seen: ContentHashes | None = None  # what the episode was like
+    track: Track = "review"
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)
         if self.payload is not None:
             check_words(self.payload)
+        if self.track not in get_args(Track):
+            raise LedgerError(f"'{self.track}' is no track. Use {', '.join(get_args(Track))}.")
         if self.action not in get_args(Action):
             raise LedgerError(f"'{self.action}' is no decision. Use {', '.join(get_args(Action))}.")
         if (self.action == "edit") != (self.payload is not None):
@@ -46,6 +51,10 @@ class Wish:
             raise LedgerError("a decision needs a key of 1 to 255 characters, so that sending it twice counts once.")
         if "\0" in self.note:
             raise LedgerError("the note holds a NUL character. Remove it.")
+        if len(self.note) > _MOST_NOTE:
+            raise LedgerError(f"the note has {len(self.note):,} characters. Say it in {_MOST_NOTE:,}.")
+        if self.payload is not None and len(self.payload.model_dump_json()) > _MOST_PAYLOAD:
+            raise LedgerError(f"the words have more than {_MOST_PAYLOAD:,} characters. Shorten them.")
 
 
 def check_reviewer(reviewer: str) -> None:
@@ -80,7 +89,9 @@ def decide(connection: Connection, wish: Wish, base_revision: int | None) -> Sto
         )
     if wish.action == "accept":
         check_words(history.head.proposal.payload)
-    return _append(connection, wish)
+    if wish.track == "adjudication" and wish.reviewer in history.votes:
+        raise LedgerError("you decided about this item yourself, so somebody else settles it. Take another one.")
+    return _append(connection, wish, history)
 
 
 def _decidable(connection: Connection, wish: Wish, base_revision: int | None) -> ItemHistory:
@@ -88,18 +99,27 @@ def _decidable(connection: Connection, wish: Wish, base_revision: int | None) ->
     history = store.load_history(connection, wish.item_id)
     if row is None or history is None:
         raise LedgerError(f"no item '{wish.item_id}' in the ledger. Take one from the queue.")
-    if row.lease_owner not in (None, wish.reviewer) and row.lease_until_ms > now_ms():
+    if row.lease_owner not in (None, wish.reviewer) and row.lease_until_ms > store.now_ms(connection):
         raise LedgerError(f"{row.lease_owner} works on this item now, so nothing was saved. Take another one.")
     if history.head.proposal_id != wish.base_proposal_id:
         raise LedgerError(
             "a newer proposal for this item arrived while you were looking, so nothing was saved. "
             "Look at the new one and decide again."
         )
-    if base_revision is not None and base_revision != len(history.decisions):
-        last = history.decisions[-1] if history.decisions else None
-        who = f"{last.reviewer} ({last.action})" if last else "someone"
-        raise LedgerError(f"{who} decided about this item meanwhile, so nothing was saved. Look at it again.")
+    facing = history.decisions if wish.track == "adjudication" else history.facing(wish.reviewer)
+    if base_revision is not None and base_revision != len(facing):
+        raise LedgerError(f"{_meanwhile(facing)}, so nothing was saved. Look at it again.")
     return history
+
+
+def _meanwhile(facing: Sequence[StoredDecision]) -> str:
+    """What was decided since somebody looked: who, what, in which words."""
+    if not facing:
+        return "this item is not the one you saw"
+    last = facing[-1]
+    words = render_payload(last.payload) if last.payload is not None else last.note
+    said = f": \u201c{words[:_MOST_WORDS]}\u201d" if words else ""
+    return f"{last.reviewer} ({last.action}) decided about this item meanwhile{said}"
 
 
 def undo(connection: Connection, *, reviewer: str, idem_key: str) -> StoredDecision | None:
@@ -107,11 +127,15 @@ def undo(connection: Connection, *, reviewer: str, idem_key: str) -> StoredDecis
     store.next_seq(connection, 0)
     before = _by_key(connection, idem_key)
     if before is not None:
+        if (before.action, before.reviewer) != ("undo", reviewer):
+            raise LedgerError(f"the key '{idem_key}' belongs to another decision by {before.reviewer}. Use a new key.")
         return before
     last = _last_live(store.load_decisions(connection, DECISIONS.c.reviewer == reviewer))
     if last is None:
         return None
-    newest = _last_live(store.load_decisions(connection, DECISIONS.c.item_id == last.item_id))
+    history = store.load_history(connection, last.item_id)
+    assert history is not None  # it has a decision
+    newest = _last_live(history.facing(reviewer))
     if newest is not None and newest.decision_id != last.decision_id:
         raise LedgerError(
             f"{newest.reviewer} decided about that item after you, so your decision can not be undone. "
@@ -126,8 +150,31 @@ def undo(connection: Connection, *, reviewer: str, idem_key: str) -> StoredDecis
         idem_key=idem_key,
         lead_time_ms=0,
         undoes=last.decision_id,
+        track=last.track,
     )
-    return _append(connection, wish)
+    return _append(connection, wish, history)
+
+
+def assign(connection: Connection, item_id: str, *, overlap: int | None, gold: bool | None) -> bool:
+    """Write how an item is reviewed from now on, if that is new; see Ledger.assign."""
+    history = store.load_history(connection, item_id)
+    if history is None:
+        raise LedgerError(f"no item '{item_id}' in the ledger. Take one from the queue.")
+    before = history.assignment
+    gold_id = before.gold if gold is None else None
+    if gold:
+        truth = history.gold or history.standing
+        if truth is None:
+            what = f"{history.episode_id} ({history.field})"
+            raise LedgerError(f"nobody decided about {what}, so there is no truth. Decide, then make it gold.")
+        gold_id = truth.decision_id
+    rule = Assignment(overlap=before.overlap if overlap is None else overlap, gold=gold_id)
+    if rule == before:
+        return False
+    values = {"seq": store.next_seq(connection), "item_id": item_id, "created": store.now_iso(connection)}
+    connection.execute(insert(ASSIGNMENTS).values(overlap=rule.overlap, gold=rule.gold, **values))
+    store.project(connection, item_id)
+    return True
 
 
 def _last_live(rows: Sequence[StoredDecision]) -> StoredDecision | None:
@@ -140,15 +187,16 @@ def _by_key(connection: Connection, idem_key: str) -> StoredDecision | None:
     return found[0] if found else None
 
 
-def _append(connection: Connection, wish: Wish) -> StoredDecision:
+def _append(connection: Connection, wish: Wish, history: ItemHistory) -> StoredDecision:
     """Add one link and update its item. The caller holds the counter's lock, so the chain can not fork."""
     last = connection.execute(select(DECISIONS.c.hash).order_by(DECISIONS.c.seq.desc()).limit(1)).scalar()
     values = {name: getattr(wish, name) for name in Wish.__slots__}
     values |= {
         "seq": store.next_seq(connection),
         "decision_id": sha256_of(wish.idem_key)[:24],
-        "created": store.now_iso(),
+        "created": store.now_iso(connection),
         "prev_hash": last or store.GENESIS,
+        "saw_hash": saw_hash(history.proposal(wish.base_proposal_id).results),
     }
     decision = StoredDecision(hash=StoredDecision(hash="", **values).link_hash(), **values)
     store.insert_decision(connection, decision)

@@ -4,7 +4,7 @@ Every write transaction on SQLite starts with BEGIN IMMEDIATE: with a deferred B
 of their read lock and `busy_timeout` does not help. WAL keeps readers out of the writers' way; it needs a local disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
@@ -83,10 +83,11 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def migrate(engine: Engine, migrations: Path) -> None:
+def migrate(engine: Engine, migrations: Path, *, fill: Callable[[Connection], None] | None = None) -> None:
     """Bring the database to the newest schema; one process does it, the others wait.
 
-    Raises LedgerError when the database was written by a newer version of this project.
+    `fill` writes what new columns derive from old rows, in the same transaction. Raises LedgerError when the database
+    was written by a newer version of this project.
     """
     from alembic.script import ScriptDirectory
 
@@ -98,6 +99,8 @@ def migrate(engine: Engine, migrations: Path) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         _upgrade(connection, migrations)
+        if fill is not None:
+            fill(connection)
 
 
 def _revision(engine: Engine) -> str | None:

@@ -14,6 +14,9 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, insert, select
 
 from annotators.ledger import decisions, queue, store
+from annotators.ledger.accounts import Accounts
+from annotators.ledger.audit import Audit, audit
+from annotators.ledger.backup import backup
 from annotators.ledger.engine import migrate, open_engine, reading, writing
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.rows import (
@@ -24,6 +27,7 @@ from annotators.ledger.rows import (
     ReviewItem,
     StoredDecision,
     StoredProposal,
+    Track,
 )
 from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
 from schemas.annotations import Action, FieldName, Proposal, VerifierResult
@@ -41,12 +45,13 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.accounts = Accounts(engine)
 
     @classmethod
     def open(cls, url: str) -> "Ledger":
         """Open, create or migrate the ledger at a SQLAlchemy URL. Raises LedgerError when it can not be reached."""
         engine = open_engine(url)
-        migrate(engine, MIGRATIONS)
+        migrate(engine, MIGRATIONS, fill=store.project_all)
         return cls(engine)
 
     def close(self) -> None:
@@ -65,10 +70,11 @@ class Ledger:
 
     def start_run(self, *, kind: str, recipe: dict[str, JsonValue]) -> str:
         """Note that a program starts to propose, with every argument that matters; returns its run's id."""
-        values = {"run_id": uuid.uuid4().hex, "kind": kind, "created": store.now_iso()}
+        run_id = uuid.uuid4().hex
         with writing(self._engine) as connection:
+            values = {"run_id": run_id, "kind": kind, "created": store.now_iso(connection)}
             connection.execute(insert(RUNS).values(recipe_json=canonical_json(recipe), **values))
-        return values["run_id"]
+        return run_id
 
     def add_proposals(
         self,
@@ -139,22 +145,64 @@ class Ledger:
     # What people do
 
     def claim(
-        self, *, reviewer: str, lease_s: float = LEASE_S, item_id: str | None = None, wanted: QueueFilter = ALL
+        self,
+        *,
+        reviewer: str,
+        lease_s: float = LEASE_S,
+        item_id: str | None = None,
+        wanted: QueueFilter = ALL,
+        track: Track = "review",
+        gold_every: int = queue.GOLD_EVERY,
     ) -> ReviewItem | None:
         """Lease the next item (or the named one) to a reviewer, who then holds no other; None when nothing waits.
 
         Order: what they hold already, then verifier fail > disagreement > unknown > rest, which comes in random order
-        (by hash). What they skipped comes back only by name or with the filter `skipped`. LedgerError when the named
-        item is held by someone else.
+        (by hash), with one gold item in `gold_every` mixed in. What they skipped comes back only by name or with the
+        filter `skipped`; of items that several people decide, one they decided does not come back, and shows nothing
+        of what others decided. The track `adjudication` hands out what people disagree about, to somebody who is none
+        of them. LedgerError when the named item is held by someone else.
         """
         decisions.check_reviewer(reviewer)
         with writing(self._engine) as connection:
-            return queue.claim(connection, reviewer=reviewer, lease_s=lease_s, item_id=item_id, wanted=wanted)
+            return queue.claim(
+                connection,
+                reviewer=reviewer,
+                lease_s=lease_s,
+                item_id=item_id,
+                wanted=wanted,
+                track=track,
+                gold_every=gold_every,
+            )
 
-    def item(self, item_id: str) -> ReviewItem:
-        """One item as it is now, without leasing it. Raises LedgerError when there is none."""
+    def renew(self, *, reviewer: str, item_id: str, lease_s: float = LEASE_S) -> bool:
+        """Prolong a lease of someone who is still at work; False when the item is no longer theirs.
+
+        A lease that ran out counts as theirs until somebody else claims the item.
+        """
+        with writing(self._engine) as connection:
+            return queue.renew(connection, reviewer=reviewer, item_id=item_id, lease_s=lease_s)
+
+    def item(self, item_id: str, *, reviewer: str | None = None, track: Track = "review") -> ReviewItem:
+        """One item as it is now, or what a reviewer may know of it, without leasing it. LedgerError for no item."""
         with reading(self._engine) as connection:
-            return queue.review_item(connection, item_id)
+            return queue.review_item(connection, item_id, reviewer=reviewer, track=track)
+
+    def assign(self, item_ids: Sequence[str], *, overlap: int | None = None, gold: bool | None = None) -> int:
+        """Say how items are reviewed from now on; returns for how many of them that is new.
+
+        `overlap` people decide about each, without seeing one another. `gold` makes what stands now the truth that
+        everybody else is measured by. None leaves either as it is. Raises LedgerError for an item that is not there,
+        and for gold that nobody decided about.
+        """
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            return sum(decisions.assign(connection, item_id, overlap=overlap, gold=gold) for item_id in item_ids)
+
+    def scope(self, episode_ids: Sequence[str]) -> str:
+        """Note a set of episodes, of any size, for the filter `scope`; returns its name, the same for the same set."""
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            return queue.scope(connection, episode_ids)
 
     def decide(
         self,
@@ -169,6 +217,7 @@ class Ledger:
         note: str = "",
         base_revision: int | None = None,
         seen: ContentHashes | None = None,
+        track: Track = "review",
     ) -> StoredDecision:
         """Append one decision and give the item free.
 
@@ -186,6 +235,7 @@ class Ledger:
             lead_time_ms=lead_time_ms,
             note=note,
             seen=seen,
+            track=track,
         )
         with writing(self._engine) as connection:
             return decisions.decide(connection, wish, base_revision)
@@ -211,10 +261,20 @@ class Ledger:
         with reading(self._engine) as connection:
             return store.load_decisions(connection)
 
-    def queue(self, wanted: QueueFilter = ALL, *, limit: int = 200) -> list[QueueRow]:
-        """The items in order of review, what waits first."""
+    def queue(
+        self, wanted: QueueFilter = ALL, *, limit: int = 200, reviewer: str | None = None, track: Track = "review"
+    ) -> list[QueueRow]:
+        """The items in order of review, what waits on the track first.
+
+        Shared items that a reviewer is done with are left out on the track `review`.
+        """
         with reading(self._engine) as connection:
-            return queue.queue_rows(connection, wanted, limit)
+            return queue.queue_rows(connection, wanted, limit, reviewer, track)
+
+    def facets(self, wanted: QueueFilter = ALL) -> dict[str, list[str]]:
+        """What these items can be filtered by: family, annotator, stratum, verifier."""
+        with reading(self._engine) as connection:
+            return queue.facets(connection, wanted)
 
     def progress(self, wanted: QueueFilter = ALL) -> Progress:
         """How far the review is."""
@@ -225,6 +285,24 @@ class Ledger:
         """The last number given: what a release freezes when nothing else is asked."""
         with reading(self._engine) as connection:
             return store.current(connection)
+
+    def audit(self) -> Audit:
+        """Replay everything from the first row and compare; what does not fit is in `Audit.problems`."""
+        with reading(self._engine) as connection:
+            return audit(connection)
+
+    def rebuild(self) -> None:
+        """Write the items table again from what was proposed and decided; leases stay."""
+        with writing(self._engine) as connection:
+            store.next_seq(connection, 0)
+            store.project_all(connection)
+
+    def backup(self, path: Path) -> None:
+        """Copy the ledger, as it is at one moment, into a new file while others go on working.
+
+        Raises LedgerError when the file exists, and for a database that is no SQLite file.
+        """
+        backup(self._engine, path)
 
     def check_chain(self) -> None:
         """Walk the chain of decisions. Raises LedgerError that names the first link that was changed or is gone."""

@@ -1,16 +1,18 @@
 """Who gets which item next, and how far the review is."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, update
 
 from annotators.ledger import store
-from annotators.ledger.rows import ItemStatus, Progress, QueueRow, ReviewItem
-from annotators.ledger.tables import ITEMS
+from annotators.ledger.rows import ItemStatus, Progress, QueueRow, ReviewItem, Track
+from annotators.ledger.tables import DECISIONS, ITEMS, SCOPES, VOTES
 from schemas.errors import LedgerError
+from schemas.records import sha256_of
+
+GOLD_EVERY = 10  # about one item in ten is gold, while there is gold that a reviewer has not seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,12 @@ class QueueFilter:
     stale: bool | None = None  # True: only what no longer fits its episode
     rank: int | None = None  # RANK_FAIL ... RANK_REST
     search: str = ""  # part of an episode's id
-    among: Sequence[str] | None = field(default=None)  # only these episodes
+    among: Sequence[str] | None = field(default=None)  # only these episodes: a few of them, else a scope
+    scope: str | None = None  # only the episodes of a set; see Ledger.scope
+    family: str | None = None  # task family of the newest proposal, e.g. math-matching@1
+    annotator: str | None = None  # who made the newest proposal
+    stratum: str | None = None  # what kind of scene it is about
+    verifier: str | None = None  # a verifier that did not pass
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The same in SQL."""
@@ -36,47 +43,85 @@ class QueueFilter:
             found.append(ITEMS.c.episode_id.icontains(self.search, autoescape=True))
         if self.among is not None:
             found.append(ITEMS.c.episode_id.in_(self.among))
+        if self.scope is not None:
+            inside = and_(SCOPES.c.scope == self.scope, SCOPES.c.episode_id == ITEMS.c.episode_id)
+            found.append(exists().where(inside))
+        facets = ((ITEMS.c.family, self.family), (ITEMS.c.annotator, self.annotator), (ITEMS.c.stratum, self.stratum))
+        found += [column == value for column, value in facets if value is not None]
+        if self.verifier is not None:
+            found.append(ITEMS.c.doubts.contains(f"|{self.verifier}|", autoescape=True))
         return found
 
 
-def now_ms() -> int:
-    """Wall-clock milliseconds, for leases."""
-    return time.time_ns() // 1_000_000
+def scope(connection: Connection, episode_ids: Sequence[str]) -> str:
+    """Store a set of episodes under its hash; see Ledger.scope."""
+    wanted = sorted(set(episode_ids))
+    key = sha256_of(wanted)
+    if wanted and connection.execute(select(SCOPES.c.scope).where(SCOPES.c.scope == key).limit(1)).first() is None:
+        connection.execute(insert(SCOPES), [{"scope": key, "episode_id": episode_id} for episode_id in wanted])
+    return key
 
 
 def claim(
-    connection: Connection, *, reviewer: str, lease_s: float, item_id: str | None, wanted: QueueFilter
+    connection: Connection,
+    *,
+    reviewer: str,
+    lease_s: float,
+    item_id: str | None,
+    wanted: QueueFilter,
+    track: Track,
+    gold_every: int,
 ) -> ReviewItem | None:
     """Lease one item; see Ledger.claim. PostgreSQL skips rows that another claim holds, SQLite admits one writer."""
-    now = now_ms()
-    mine = and_(ITEMS.c.lease_owner == reviewer, ITEMS.c.lease_until_ms > now)
-    query = select(ITEMS.c.item_id).where(or_(ITEMS.c.lease_until_ms <= now, ITEMS.c.lease_owner == reviewer))
+    now = store.now_ms(connection)
+    table = ITEMS.c
+    free = or_(table.lease_until_ms <= now, table.lease_owner == reviewer)
+    unseen = ~exists().where(and_(VOTES.c.item_id == table.item_id, VOTES.c.reviewer == reviewer))
     if item_id is not None:
-        query = query.where(ITEMS.c.item_id == item_id)
-    else:
-        query = query.where(or_(mine, _waiting(reviewer, wanted.status)), *wanted.conditions())
-        query = query.order_by(case((mine, 0), else_=1), ITEMS.c.rank, ITEMS.c.item_id)
-    found = connection.execute(query.limit(1).with_for_update(skip_locked=True)).scalar()
-    if found is None:
-        if item_id is not None:
+        found = _first(connection, table.item_id == item_id, free)
+        if found is None:
             raise LedgerError(_why_not(connection, item_id))
-        return None
-    others = and_(ITEMS.c.lease_owner == reviewer, ITEMS.c.item_id != found)
+    else:
+        fits = [free, unseen, *wanted.conditions()]
+        waiting = [*fits, *_not_skipped(reviewer, wanted.status)]
+        kinds = ("review", "gold") if track == "review" else (track,)
+        held = select(table.item_id).where(table.lease_owner == reviewer, table.lease_until_ms > now).limit(1)
+        found = _first(connection, table.item_id == held.scalar_subquery(), table.waits.in_(kinds), *fits)
+        # Each in the order of the index, so that the first row that fits ends the search however long the queue is.
+        if found is None and track == "review" and _is_gold_turn(connection, reviewer, gold_every):
+            found = _first(connection, table.waits == "gold", *waiting)
+        if found is None:
+            found = _first(connection, table.waits == track, *waiting)
+        if found is None:
+            return None
+    others = and_(table.lease_owner == reviewer, table.item_id != found)
     connection.execute(update(ITEMS).where(others).values(lease_owner=None, lease_until_ms=0))
     lease = {"lease_owner": reviewer, "lease_until_ms": now + int(lease_s * 1000)}
-    connection.execute(update(ITEMS).where(ITEMS.c.item_id == found).values(**lease))
-    return review_item(connection, found)
+    connection.execute(update(ITEMS).where(table.item_id == found).values(**lease))
+    return review_item(connection, found, reviewer=reviewer, track=track)
 
 
-def _waiting(reviewer: str, status: ItemStatus | None) -> ColumnElement[bool]:
-    """What a claim may hand out: undecided, stale and conflicting items, except those this reviewer set aside."""
-    if status == "skipped":
-        return ITEMS.c.status == "skipped"
-    return and_(_unsettled(), ITEMS.c.skipped_by != reviewer)
+def _first(connection: Connection, *conditions: ColumnElement[bool]) -> str | None:
+    query = select(ITEMS.c.item_id).where(*conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id).limit(1)
+    return connection.execute(query.with_for_update(skip_locked=True, of=ITEMS)).scalar()
 
 
-def _unsettled() -> ColumnElement[bool]:
-    return or_(ITEMS.c.status.in_(("open", "skipped")), ITEMS.c.conflict, ITEMS.c.stale != "")
+def _is_gold_turn(connection: Connection, reviewer: str, gold_every: int) -> bool:
+    """True for one in so many of a reviewer's items, at places that look random."""
+    num_made = connection.execute(select(func.count()).where(DECISIONS.c.reviewer == reviewer)).scalar_one()
+    return int(sha256_of([reviewer, num_made]), 16) % gold_every == 0
+
+
+def _not_skipped(reviewer: str, status: ItemStatus | None) -> list[ColumnElement[bool]]:
+    """What somebody set aside comes back to them only when they ask for it."""
+    return [] if status == "skipped" else [ITEMS.c.skipped_by != reviewer]
+
+
+def renew(connection: Connection, *, reviewer: str, item_id: str, lease_s: float) -> bool:
+    """Prolong a lease; see Ledger.renew."""
+    held = and_(ITEMS.c.item_id == item_id, ITEMS.c.lease_owner == reviewer)
+    until_ms = store.now_ms(connection) + int(lease_s * 1000)
+    return connection.execute(update(ITEMS).where(held).values(lease_until_ms=until_ms)).rowcount == 1
 
 
 def _why_not(connection: Connection, item_id: str) -> str:
@@ -86,12 +131,16 @@ def _why_not(connection: Connection, item_id: str) -> str:
     return f"{row.lease_owner or 'someone'} works on this item now. Take another one, or wait."
 
 
-def review_item(connection: Connection, item_id: str) -> ReviewItem:
-    """One item with everything said about it. Raises LedgerError when there is none."""
+def review_item(
+    connection: Connection, item_id: str, *, reviewer: str | None = None, track: Track = "review"
+) -> ReviewItem:
+    """One item with everything said about it, or what a reviewer may know of it. Raises LedgerError for no item."""
     row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == item_id)).one_or_none()
-    history = store.load_history(connection, item_id)
-    if row is None or history is None:
+    whole = store.load_history(connection, item_id)
+    if row is None or whole is None:
         raise LedgerError(f"no item '{item_id}' in the ledger. Take one from the queue.")
+    is_open = reviewer is None or track == "adjudication"
+    history = whole if is_open else whole.as_seen_by(reviewer or "")
     return ReviewItem(
         item_id=item_id,
         episode_id=history.episode_id,
@@ -100,26 +149,44 @@ def review_item(connection: Connection, item_id: str) -> ReviewItem:
         status=history.status,
         conflict=history.conflict,
         rank=history.rank,
-        revision=len(history.decisions),
+        revision=len(whole.decisions if is_open else whole.facing(reviewer or "")),
         head=history.head,
         proposals=history.proposals,
         history=history.decisions,
         confirmed=history.confirmed,
         last_word=history.last_word,
-        lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
+        lease_owner=row.lease_owner if row.lease_until_ms > store.now_ms(connection) else None,
         lease_until_ms=row.lease_until_ms,
-        stale=row.stale,
+        stale=row.stale if history is whole else "",
+        votes=tuple(whole.votes.values()) if is_open and whole.is_shared else (),
     )
 
 
-def queue_rows(connection: Connection, wanted: QueueFilter, limit: int) -> list[QueueRow]:
-    """Items in order of review, what waits first."""
-    settled = case((_unsettled(), 0), else_=1)
-    query = select(ITEMS).where(*wanted.conditions()).order_by(settled, ITEMS.c.rank, ITEMS.c.item_id).limit(limit)
-    return [_queue_row(row) for row in connection.execute(query)]
+def queue_rows(
+    connection: Connection, wanted: QueueFilter, limit: int, reviewer: str | None, track: Track
+) -> list[QueueRow]:
+    """Items in order of review, what waits on the track first; see Ledger.queue."""
+    now = store.now_ms(connection)
+    conditions = wanted.conditions()
+    if reviewer is not None and track == "review":
+        done = and_(VOTES.c.item_id == ITEMS.c.item_id, VOTES.c.reviewer == reviewer)
+        conditions.append(or_(ITEMS.c.waits == "", ~exists().where(done)))
+    rows: list[Any] = []
+    order: list[tuple[str, ...]] = [("review", "gold"), ("adjudication",), ("",)]
+    if track == "adjudication":
+        order = [order[1], order[0], order[2]]
+    for kinds in order:  # one by one, each in the order of the index
+        found: list[Any] = []
+        for waits in kinds:
+            query = select(ITEMS).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)
+            found += connection.execute(query.limit(limit - len(rows))).all()
+        rows += sorted(found, key=lambda row: (row.rank, row.item_id))
+        if len(rows) >= limit:
+            break
+    return [_queue_row(row, now) for row in rows[:limit]]
 
 
-def _queue_row(row: Any) -> QueueRow:  # noqa: ANN401 - a SQL row
+def _queue_row(row: Any, now: int) -> QueueRow:  # noqa: ANN401 - a SQL row
     return QueueRow(
         item_id=row.item_id,
         episode_id=row.episode_id,
@@ -129,7 +196,7 @@ def _queue_row(row: Any) -> QueueRow:  # noqa: ANN401 - a SQL row
         conflict=bool(row.conflict),
         rank=row.rank,
         decided_by=row.decided_by,
-        lease_owner=row.lease_owner if row.lease_until_ms > now_ms() else None,
+        lease_owner=row.lease_owner if row.lease_until_ms > now else None,
         stale=row.stale,
     )
 
@@ -138,7 +205,7 @@ def progress(connection: Connection, wanted: QueueFilter) -> Progress:
     """Counts over the items that are wanted."""
     table = ITEMS.c
     columns = (table.status, table.conflict, table.rank, table.decided_by, table.stale != "")
-    query = select(*columns, func.count()).where(*wanted.conditions()).group_by(*columns)
+    query = select(*columns, func.count()).where(table.waits != "gold", *wanted.conditions()).group_by(*columns)
     by_status: dict[str, int] = {}
     by_reviewer: dict[str, int] = {}
     by_rank: dict[int, int] = {}
@@ -159,3 +226,14 @@ def progress(connection: Connection, wanted: QueueFilter) -> Progress:
         num_conflicts=num_conflicts,
         num_decisions=store.current(connection, "decisions"),
     )
+
+
+def facets(connection: Connection, wanted: QueueFilter) -> dict[str, list[str]]:
+    """What a queue can be filtered by: the families, annotators, strata and doubting verifiers there are."""
+    found: dict[str, list[str]] = {}
+    for column in (ITEMS.c.family, ITEMS.c.annotator, ITEMS.c.stratum):
+        query = select(column).where(*wanted.conditions()).distinct().order_by(column)
+        found[column.name] = list(connection.execute(query).scalars())
+    doubts = connection.execute(select(ITEMS.c.doubts).where(*wanted.conditions()).distinct()).scalars()
+    found["verifier"] = sorted({name for row in doubts for name in row.split("|") if name})
+    return found

@@ -1,7 +1,7 @@
 """What the ledger gives back: frozen rows, and the rules that turn a history into the state of an item."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from pydantic import JsonValue
@@ -18,10 +18,13 @@ from schemas.annotations import (
 )
 from schemas.chat import chat_marker
 from schemas.content_hashes import ContentHashes
+from schemas.errors import LedgerError
 from schemas.records import canonical_json, sha256_of
 
 type AnyPayload = ReasoningTrace | SegmentList
-ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped"]
+ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped", "disputed"]
+Track = Literal["review", "adjudication"]
+MOST_OVERLAP = 20
 RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_REST = range(4)
 RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "audit")
 
@@ -76,6 +79,8 @@ class StoredDecision:
     prev_hash: str
     hash: str
     seen: ContentHashes | None = None  # what the episode was like; None when nobody noted it
+    track: Track = "review"
+    saw_hash: str | None = None  # of what the verifiers had said; None when nobody noted it
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -96,7 +101,23 @@ class StoredDecision:
         }
         if self.seen is not None:  # a decision from before this field keeps its hash
             fields["seen"] = self.seen.model_dump(mode="json")
+        if self.track != "review":
+            fields["track"] = self.track
+        if self.saw_hash is not None:
+            fields["saw_hash"] = self.saw_hash
         return sha256_of(fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """How one item is reviewed."""
+
+    overlap: int = 1  # how many people decide, each without seeing the others
+    gold: str | None = None  # the decision that is the truth; everybody else is measured by it
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.overlap <= MOST_OVERLAP:
+            raise LedgerError(f"{self.overlap} people can not decide about one item. Use 1 to {MOST_OVERLAP}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +130,7 @@ class ItemHistory:
     field: FieldName
     proposals: tuple[StoredProposal, ...]
     decisions: tuple[StoredDecision, ...]
+    assignment: Assignment = Assignment()
 
     @property
     def head(self) -> StoredProposal:
@@ -122,9 +144,61 @@ class ItemHistory:
         return tuple(row for row in self.decisions if row.action != "undo" and row.decision_id not in undone)
 
     @property
+    def gold(self) -> StoredDecision | None:
+        """The decision that is the truth, while it holds."""
+        return next((row for row in self.live if row.decision_id == self.assignment.gold), None)
+
+    @property
+    def is_shared(self) -> bool:
+        """True when several people decide about it, or everybody as a test: nobody sees what the others said."""
+        return self.assignment.overlap > 1 or self.gold is not None
+
+    @property
+    def votes(self) -> dict[str, StoredDecision]:
+        """The newest accept, edit or reject of each reviewer that counts, without those that settled a dispute."""
+        return {row.reviewer: row for row in self.live if row.action != "skip" and row.track == "review"}
+
+    @property
     def standing(self) -> StoredDecision | None:
-        """The accept, edit or reject that holds now; None when nobody decided."""
-        return next((row for row in reversed(self.live) if row.action != "skip"), None)
+        """The accept, edit or reject that holds now; None when nobody decided, or not enough people or not as one.
+
+        The gold decision, else what an adjudicator said, else what all of enough people said, or the one who decides.
+        """
+        decided = [row for row in self.live if row.action != "skip"]
+        rulings = [row for row in decided if row.track == "adjudication"]
+        if self.gold is not None:
+            return self.gold
+        if self.assignment.overlap > 1 and not rulings and (self._differ or len(self.votes) < self.assignment.overlap):
+            return None
+        return next(reversed(rulings if self.assignment.overlap > 1 and rulings else decided), None)
+
+    @property
+    def _differ(self) -> bool:
+        return len({self.said(row) for row in self.votes.values()}) > 1
+
+    @property
+    def disputed(self) -> bool:
+        """True when enough people decided, not as one, and nobody settled it."""
+        return self.standing is None and len(self.votes) >= self.assignment.overlap > 1
+
+    def said(self, decision: StoredDecision) -> str:
+        """What a decision amounts to, to compare it with another one."""
+        if decision.action == "reject":
+            return "reject"
+        return substance(decision.payload or self.proposal(decision.base_proposal_id).proposal.payload)
+
+    def facing(self, reviewer: str) -> tuple[StoredDecision, ...]:
+        """The decisions that a reviewer's own must not pass over: of a shared item only their own and settlements."""
+        if not self.is_shared:
+            return self.decisions
+        return tuple(row for row in self.decisions if row.reviewer == reviewer or row.track == "adjudication")
+
+    def as_seen_by(self, reviewer: str) -> "ItemHistory":
+        """What a reviewer may know: of an unsettled shared item, and of gold, only what they did themselves."""
+        if not self.is_shared or (self.gold is None and self.standing is not None):
+            return self
+        own = tuple(row for row in self.decisions if row.reviewer == reviewer and row.track == "review")
+        return replace(self, decisions=own, assignment=Assignment())
 
     def proposal(self, proposal_id: str) -> StoredProposal:
         """One of this item's proposals."""
@@ -150,7 +224,9 @@ class ItemHistory:
             return cast(
                 ItemStatus, {"accept": "accepted", "edit": "edited", "reject": "rejected"}[self.standing.action]
             )
-        return "skipped" if self.live else "open"
+        if self.disputed:
+            return "disputed"
+        return "skipped" if self.live and not self.votes else "open"
 
     @property
     def conflict(self) -> bool:
@@ -185,6 +261,16 @@ class ItemHistory:
             return RANK_DISAGREEMENT
         return RANK_UNKNOWN if self.head.verdict == "unknown" else RANK_REST
 
+    def waits(self, now: ContentHashes | None) -> Track | Literal["gold", ""]:
+        """Whom the item waits for, in an episode that is like `now`; empty when it is settled."""
+        if self.gold is not None:
+            return "gold"
+        if self.standing is None:
+            return "adjudication" if self.disputed else "review"
+        if not self.conflict and not self.stale(now):
+            return ""
+        return "adjudication" if self.is_shared else "review"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewItem:
@@ -206,6 +292,7 @@ class ReviewItem:
     lease_owner: str | None  # who works on it now; None when nobody does
     lease_until_ms: int
     stale: str = ""  # why what stands no longer fits its episode; empty when it does
+    votes: tuple[StoredDecision, ...] = ()  # what an adjudicator has to settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +341,25 @@ def cameras_of(proposal: Proposal) -> tuple[str, ...] | None:
         str(image["camera"]) for image in proposal.images.values() if isinstance(image, dict) and "camera" in image
     }
     return tuple(sorted(named)) or None
+
+
+def stratum_of(proposal: Proposal) -> str:
+    """What kind of scene a proposal is about, in a word or two: the sign of the sum, or the number of segments."""
+    payload = proposal.payload
+    if isinstance(payload, SegmentList):
+        return f"{len(payload.segments)} segments"
+    signs = [letter for letter in payload.board or "" if not letter.isalnum() and letter not in " .,()?="]
+    return f"sum with {signs[0]}" if signs else "no sum"
+
+
+def annotator_of(proposal: Proposal) -> str:
+    """Who made a proposal, as a queue shows it."""
+    return f"{proposal.provenance.backend} {proposal.provenance.model}"[:255]
+
+
+def saw_hash(results: Sequence[VerifierResult]) -> str:
+    """Hash of what the verifiers said, in any order."""
+    return sha256_of(sorted(canonical_json(row.model_dump(mode="json")) for row in results))
 
 
 def worst(results: Sequence[VerifierResult]) -> Verdict:

@@ -5,10 +5,27 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, text, update
 
-from annotators.ledger.rows import ItemHistory, StoredDecision, StoredProposal, item_id_of
-from annotators.ledger.tables import COUNTERS, DECISIONS, ITEMS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
+from annotators.ledger.rows import (
+    Assignment,
+    ItemHistory,
+    StoredDecision,
+    StoredProposal,
+    annotator_of,
+    item_id_of,
+    stratum_of,
+)
+from annotators.ledger.tables import (
+    ASSIGNMENTS,
+    COUNTERS,
+    DECISIONS,
+    ITEMS,
+    PROPOSALS,
+    SIGHTINGS,
+    VERIFIER_RESULTS,
+    VOTES,
+)
 from schemas.annotations import Proposal, VerifierResult, payload_from_json
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
@@ -18,9 +35,18 @@ _CHUNK = 500  # SQLite allows 32,766 bound values in one statement; PostgreSQL p
 GENESIS = "0" * 64
 
 
-def now_iso() -> str:
-    """The time in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now_ms(connection: Connection) -> int:
+    """Milliseconds since 1970 on the database's clock, which all who ask share: their own clocks may be wrong."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    else:
+        query = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    return int(connection.execute(text(query)).scalar_one())
+
+
+def now_iso(connection: Connection) -> str:
+    """The time in UTC on the database's clock, to the millisecond."""
+    return datetime.fromtimestamp(now_ms(connection) / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def next_seq(connection: Connection, count: int = 1, counter: str = "seq") -> int:
@@ -64,7 +90,7 @@ def insert_proposal(connection: Connection, run_id: str, proposal: Proposal, pro
             episode_id=proposal.episode_id,
             field=proposal.field,
             body_json=canonical_json(proposal.model_dump(mode="json")),
-            created=now_iso(),
+            created=now_iso(connection),
         )
     )
     return item_id
@@ -169,7 +195,8 @@ def load_history(connection: Connection, item_id: str) -> ItemHistory | None:
     proposals = load_proposals(connection, PROPOSALS.c.item_id == item_id)
     if not proposals:
         return None
-    return _history(item_id, proposals, load_decisions(connection, DECISIONS.c.item_id == item_id))
+    rules = assignments(connection, ASSIGNMENTS.c.item_id == item_id)
+    return _history(item_id, proposals, load_decisions(connection, DECISIONS.c.item_id == item_id), rules)
 
 
 def load_histories(connection: Connection, seq: int) -> list[ItemHistory]:
@@ -180,10 +207,19 @@ def load_histories(connection: Connection, seq: int) -> list[ItemHistory]:
     decisions: dict[str, list[StoredDecision]] = {}
     for decision in load_decisions(connection, seq=seq):
         decisions.setdefault(decision.item_id, []).append(decision)
-    return [_history(item_id, rows, decisions.get(item_id, [])) for item_id, rows in proposals.items()]
+    rules = assignments(connection, ASSIGNMENTS.c.seq <= seq)
+    return [_history(item_id, rows, decisions.get(item_id, []), rules) for item_id, rows in proposals.items()]
 
 
-def _history(item_id: str, proposals: list[StoredProposal], decisions: list[StoredDecision]) -> ItemHistory:
+def assignments(connection: Connection, *conditions: ColumnElement[bool]) -> dict[str, Assignment]:
+    """How items are reviewed, by item; those that nobody assigned are left out."""
+    query = select(ASSIGNMENTS).where(*conditions).order_by(ASSIGNMENTS.c.seq)
+    return {row.item_id: Assignment(overlap=row.overlap, gold=row.gold) for row in connection.execute(query)}
+
+
+def _history(
+    item_id: str, proposals: list[StoredProposal], decisions: list[StoredDecision], rules: Mapping[str, Assignment]
+) -> ItemHistory:
     first = proposals[0].proposal
     return ItemHistory(
         item_id=item_id,
@@ -192,29 +228,64 @@ def _history(item_id: str, proposals: list[StoredProposal], decisions: list[Stor
         field=first.field,
         proposals=tuple(proposals),
         decisions=tuple(decisions),
+        assignment=rules.get(item_id, Assignment()),
     )
 
 
 def check_projection(connection: Connection, histories: Sequence[ItemHistory]) -> None:
     """Raises LedgerError when a row of `items` does not say what its history says."""
     rows = {row.item_id: row for row in connection.execute(select(ITEMS))}
+    votes = {(row.item_id, row.reviewer) for row in connection.execute(select(VOTES))}
+    wanted = {(history.item_id, name) for history in histories for name in _voters(history)}
+    if wrong := sorted(votes ^ wanted):
+        raise LedgerError(
+            f"the votes table is wrong about item {wrong[0][0]} and {wrong[0][1]}. "
+            "Rebuild it with dataengine review audit --rebuild."
+        )
     for history in histories:
-        for column, value in projection(history, _hashes(rows[history.item_id].now_json)).items():
-            found = getattr(rows[history.item_id], column)
+        row = rows.pop(history.item_id, None)
+        if row is None:
+            raise LedgerError(f"item {history.item_id} is gone. Restore the ledger from a backup.")
+        for column, value in projection(history, _hashes(row.now_json)).items():
+            found = getattr(row, column)
             if found != value:
                 raise LedgerError(
                     f"item {history.item_id} ({history.episode_id}) has {column} {found!r} where its history says "
-                    f"{value!r}. Restore the ledger from a backup."
+                    f"{value!r}. Rebuild it with dataengine review audit --rebuild."
                 )
+    if rows:
+        raise LedgerError(f"nobody proposed anything for item {next(iter(rows))}. Restore the ledger from a backup.")
 
 
 def project(connection: Connection, item_id: str) -> None:
-    """Write into `items` what the history says."""
+    """Write into `items` and `votes` what the history says."""
     history = load_history(connection, item_id)
     if history is not None:
         now = connection.execute(select(ITEMS.c.now_json).where(ITEMS.c.item_id == item_id)).scalar()
-        values = projection(history, _hashes(now))
-        connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**values))
+        _write(connection, history, _hashes(now))
+
+
+def project_all(connection: Connection) -> None:
+    """Write `items` and `votes` again from every history."""
+    states = {row.item_id: row.now_json for row in connection.execute(select(ITEMS.c.item_id, ITEMS.c.now_json))}
+    connection.execute(delete(VOTES))
+    for history in load_histories(connection, current(connection)):
+        _write(connection, history, _hashes(states[history.item_id]))
+
+
+def _write(connection: Connection, history: ItemHistory, now: ContentHashes | None) -> None:
+    item_id = history.item_id
+    connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**projection(history, now)))
+    connection.execute(delete(VOTES).where(VOTES.c.item_id == item_id))
+    if voters := _voters(history):
+        connection.execute(insert(VOTES), [{"item_id": item_id, "reviewer": name} for name in voters])
+
+
+def _voters(history: ItemHistory) -> list[str]:
+    """Who must not get a shared item from the queue again."""
+    if not history.is_shared:
+        return []
+    return sorted({*history.votes, *([history.gold.reviewer] if history.gold else [])})
 
 
 def refit(connection: Connection, now: Mapping[str, ContentHashes]) -> int:
@@ -226,30 +297,39 @@ def refit(connection: Connection, now: Mapping[str, ContentHashes]) -> int:
             proposals.setdefault(row.item_id, []).append(row)
         decisions: dict[str, list[StoredDecision]] = {}
         inside = select(ITEMS.c.item_id).where(ITEMS.c.episode_id.in_(chunk))
+        rules = assignments(connection, ASSIGNMENTS.c.item_id.in_(inside))
         for decision in load_decisions(connection, DECISIONS.c.item_id.in_(inside)):
             decisions.setdefault(decision.item_id, []).append(decision)
         for item_id, rows in proposals.items():
-            history = _history(item_id, rows, decisions.get(item_id, []))
+            history = _history(item_id, rows, decisions.get(item_id, []), rules)
             hashes = now[history.episode_id]
-            stale = history.stale(hashes)
-            num_stale += stale != ""
+            num_stale += history.stale(hashes) != ""
             told = and_(ITEMS.c.item_id == item_id, or_(ITEMS.c.now_json.is_(None), ITEMS.c.now_json != _json(hashes)))
-            connection.execute(update(ITEMS).where(told).values(now_json=_json(hashes), stale=stale))
+            values = projection(history, hashes)
+            connection.execute(update(ITEMS).where(told).values(now_json=_json(hashes), **values))
     return num_stale
 
 
 def projection(history: ItemHistory, now: ContentHashes | None) -> dict[str, Any]:
-    """The derived columns of `items`, for an episode that is like `now`."""
+    """The derived columns of `items`, for an episode that is like `now`. A gold item looks as if nobody had decided."""
+    is_gold, head = history.gold is not None, history.head
+    standing = None if is_gold else history.standing
     last = history.live[-1] if history.live else None
+    doubts = sorted(row.verifier for row in head.results if row.verdict != "pass")
     return {
-        "head_proposal_id": history.head.proposal_id,
+        "head_proposal_id": head.proposal_id,
         "rank": history.rank,
-        "status": history.status,
-        "conflict": history.conflict,
-        "decided_by": history.standing.reviewer if history.standing else None,
+        "status": "open" if is_gold else history.status,
+        "conflict": not is_gold and history.conflict,
+        "decided_by": standing.reviewer if standing else None,
         "skipped_by": last.reviewer if last is not None and last.action == "skip" else "",
         "num_decisions": len(history.decisions),
-        "stale": history.stale(now),
+        "stale": "" if is_gold else history.stale(now),
+        "waits": history.waits(now),
+        "family": head.proposal.family,
+        "annotator": annotator_of(head.proposal),
+        "stratum": stratum_of(head.proposal),
+        "doubts": f"|{'|'.join(doubts)}|" if doubts else "",
     }
 
 
@@ -272,8 +352,8 @@ def _decision(row: Row[Any]) -> StoredDecision:
     return StoredDecision(payload=payload, seen=_hashes(row.seen_json), **values)
 
 
-def _hashes(text: str | None) -> ContentHashes | None:
-    return None if text is None else ContentHashes.model_validate_json(text)
+def _hashes(words: str | None) -> ContentHashes | None:
+    return None if words is None else ContentHashes.model_validate_json(words)
 
 
 def _chunks(values: Sequence[str]) -> list[Sequence[str]]:

@@ -1,8 +1,8 @@
 """The ledger's tables.
 
 `proposals`, `verifier_results` and `decisions` are append-only (triggers refuse UPDATE and DELETE) and numbered by one
-counter, so that "everything up to seq N" is one state of the ledger. `items` is a projection of them plus leases: the
-only table that changes, and it can be rebuilt.
+counter, so that "everything up to seq N" is one state of the ledger. `items` is a projection of them plus leases, and
+can be rebuilt. `accounts` and `sessions` say who may work with it now.
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
@@ -16,7 +16,7 @@ NAMING = {  # without names a constraint can not be dropped by a later migration
     "pk": "pk_%(table_name)s",
 }
 METADATA = MetaData(naming_convention=NAMING)
-APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions", "sightings")
+APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions", "sightings", "assignments")
 
 COUNTERS = Table(
     "counters",
@@ -41,7 +41,7 @@ ITEMS = Table(
     Column("field", String(32), nullable=False),
     Column("head_proposal_id", String(64)),  # the newest proposal; null only inside the transaction that adds it
     Column("rank", Integer, nullable=False),  # order of review: 0 fail, 1 disagreement, 2 unknown, 3 rest
-    Column("status", String(16), nullable=False),  # open, accepted, edited, rejected, skipped
+    Column("status", String(16), nullable=False),  # open, accepted, edited, rejected, skipped, disputed
     Column("conflict", Boolean, nullable=False),  # a newer proposal differs from what a person decided
     Column("decided_by", String(255)),
     Column("skipped_by", String(255), nullable=False),  # who set it aside last; empty when nobody
@@ -51,7 +51,13 @@ ITEMS = Table(
     Column("lease_owner", String(255)),
     Column("lease_until_ms", BigInteger, nullable=False),
     Unique("episode_id", "stamp_ns", "field"),
-    Index("ix_items_queue", "status", "rank", "item_id"),
+    Column("waits", String(16), nullable=False, server_default=""),  # review, gold, adjudication; empty when settled
+    Column("family", String(255), nullable=False, server_default=""),  # what queues are filtered by, of the newest...
+    Column("annotator", String(255), nullable=False, server_default=""),  # ...proposal: who made it,
+    Column("stratum", String(64), nullable=False, server_default=""),  # what kind of scene it is about,
+    Column("doubts", Text, nullable=False, server_default=""),  # |names| of verifiers that did not pass
+    Index("ix_items_queue", "waits", "rank", "item_id"),
+    Index("ix_items_lease_owner", "lease_owner"),
 )
 PROPOSALS = Table(
     "proposals",
@@ -98,4 +104,44 @@ DECISIONS = Table(
     Column("created", String(32), nullable=False),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("track", String(16), nullable=False, server_default="review"),  # or adjudication
+    Column("saw_hash", String(64)),  # of what the verifiers said to the reviewer; null in older ledgers
+)
+ASSIGNMENTS = Table(  # how an item is reviewed from now on; without one, one person decides
+    "assignments",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("item_id", String(64), ForeignKey("items.item_id"), nullable=False, index=True),
+    Column("overlap", Integer, nullable=False),  # how many people decide, each without seeing the others
+    Column("gold", String(64), ForeignKey("decisions.decision_id")),  # the decision that is the truth
+    Column("created", String(32), nullable=False),
+)
+VOTES = Table(  # whose decision about a shared item counts now; derived, like `items`
+    "votes",
+    METADATA,
+    Column("reviewer", String(255), primary_key=True),
+    Column("item_id", String(64), ForeignKey("items.item_id"), primary_key=True, index=True),
+)
+SCOPES = Table(  # sets of episodes that pages work on: too many to send with every question
+    "scopes",
+    METADATA,
+    Column("scope", String(64), primary_key=True),  # hash of the set
+    Column("episode_id", String(255), primary_key=True),
+)
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column("name", String(255), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text, nullable=False),  # argon2, with its own salt and cost
+    Column("created", String(32), nullable=False),
+    Column("failures", Integer, nullable=False),  # wrong passwords since the last right one
+    Column("locked_until_ms", BigInteger, nullable=False),
+)
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("secret_hash", String(64), primary_key=True),  # who reads the database can not log in with it
+    Column("name", String(255), ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("until_ms", BigInteger, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""`annotate`, `review`, `release`: from episodes to reasoning that programs checked and people corrected."""
+"""`annotate` and `release`: from episodes to reasoning that programs checked and people corrected."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -159,38 +159,6 @@ def _backend(
             return Replay(path=answers)
         case _:
             return Perception()
-
-
-def review(
-    episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes to review.")],
-    reviewer: Annotated[str | None, typer.Option("--reviewer", envvar="DATAENGINE_REVIEWER", help="Your name.")] = None,
-    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port")] = 7860,
-    auth: Annotated[
-        Path | None,
-        typer.Option("--auth", help="File of name:password lines: who may log in. Needed for any --host but this one."),
-    ] = None,
-    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    ledger: LedgerUrl = None,
-) -> None:
-    """Open the review page: watch, accept, edit or reject what was proposed.
-
-    Example: dataengine review sim@1 --reviewer alice
-    """
-    from apps.review.app import launch
-
-    place = Workspace.at(workspace)
-    ref = Ref.parse(episodes)
-    place.find("episodes", ref)
-    launch(
-        workspace=place,
-        episodes=ref,
-        ledger_url=ledger or place.ledger_url,
-        host=host,
-        port=port,
-        reviewer=reviewer,
-        auth_file=auth,
-    )
 
 
 def release(

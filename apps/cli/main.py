@@ -5,9 +5,27 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from apps.cli import conversion, corpus, data, editing, exporting, labels, path, robot, scores, shelf, transfer, vlm
+from apps.cli import (
+    conversion,
+    corpus,
+    data,
+    editing,
+    exporting,
+    labels,
+    path,
+    reviewing,
+    robot,
+    scores,
+    shelf,
+    transfer,
+    vlm,
+)
 
-_BEFORE = {"mix": "train", "evaluate": "serve"}  # verbs with verbs of their own, which Typer would list last
+_BEFORE = {
+    "review": "release",
+    "mix": "train",
+    "evaluate": "serve",
+}  # verbs with verbs of their own: Typer lists them last
 
 
 class InOrder(TyperGroup):
@@ -38,9 +56,9 @@ app.command()(conversion.convert)
 app.command()(data.verify)
 app.command()(editing.edit)
 app.command()(labels.annotate)
-app.command()(labels.review)
 app.command()(labels.release)
 app.command()(exporting.export)
+app.add_typer(reviewing.review_app, name="review")
 app.add_typer(corpus.mix_app, name="mix")
 app.command()(robot.train)
 app.add_typer(scores.evaluate_app, name="evaluate")

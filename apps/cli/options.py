@@ -20,8 +20,9 @@ LedgerUrl = Annotated[
     str | None,
     typer.Option(
         "--ledger",
+        "--db",
         envvar="DATAENGINE_LEDGER",
-        help="SQLAlchemy URL of the ledger. Default: ledger.db in the workspace.",
+        help="URL of the ledger, e.g. postgresql+psycopg://USER@HOST/NAME. Default: ledger.db in the workspace.",
     ),
 ]
 DEFAULT_WORKSPACE = Path("workspace")

@@ -1,46 +1,179 @@
-"""Who may open the review page: this machine without a password, other machines only with one."""
+"""Who reaches the review page: the one person of this machine, or people who log in. Each asks for what a role may.
 
+Two walls, each of which would do: `Guard` stands before every address of the server, and each handler of the page asks
+its `Gate` who calls. A button that is not shown is no wall, since anybody can send what it sends.
+"""
+
+import html
 import ipaddress
 from pathlib import Path
+from urllib.parse import parse_qs
 
-from schemas.errors import UsageError
+from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LEAST_PASSWORD = 8
-Login = tuple[str, str]  # name, password
+from annotators.ledger import Account, Accounts, Role
+from annotators.ledger.accounts import SESSION_S
+from schemas.errors import AccessError, UsageError
+
+_COOKIE = "review_session"
+_MOST_BODY = 2_000_000  # bytes; what the page sends is far smaller
+_ANYBODY = ("/login", "/favicon.ico", "/gradio_api/startup-events")  # the last starts Gradio's queue, and says nothing
+_NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, recordings and more
+    "/assets/",
+    "/static/",
+    "/svelte/",
+    "/config",
+    "/theme.css",
+    "/manifest.json",
+    "/robots.txt",
+    "/logout",
+    "/gradio_api/queue/",
+    "/gradio_api/file=",
+    "/gradio_api/heartbeat/",
+    "/gradio_api/theme.css",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+    "/gradio_api/login_check",
+    "/gradio_api/app_id",
+    "/gradio_api/info",
+)
+_STYLE = (Path(__file__).parent / "login.css").read_text()
 
 
-def read_logins(path: Path) -> list[Login]:
-    """One `name:password` per line; empty lines are skipped. Raises UsageError, which never quotes a password."""
+class Gate:
+    """Says who calls. Without accounts it is whoever types a name, on this machine only."""
+
+    def __init__(self, accounts: Accounts, *, has_login: bool) -> None:
+        self._accounts = accounts
+        self.has_login = has_login
+
+    def caller(self, login: str | None, typed: str, *, role: Role) -> Account | None:
+        """The account behind a login, or, where nobody logs in, the typed name; None when there is no name yet.
+
+        Raises AccessError when nobody is logged in, and when the account may not act as that role.
+        """
+        if not self.has_login:
+            return Account(name=typed, role="lead") if typed else None
+        account = self._accounts.find(login) if login else None
+        if account is None:
+            raise AccessError("you are not logged in. Reload the page and log in.")
+        if not account.may(role):
+            raise AccessError(f"the role {account.role} may not do that; it takes {role}. Ask your lead.")
+        return account
+
+    def login_of(self, request: Request) -> str | None:
+        """The name of the session that a request carries."""
+        account = self._accounts.who(request.cookies.get(_COOKIE))
+        return None if account is None else account.name
+
+
+class Guard:
+    """Stands before the page's server: logs people in and out, and lets nobody else past."""
+
+    def __init__(self, app: ASGIApp, accounts: Accounts, *, has_login: bool) -> None:
+        self._app, self._accounts, self._has_login = app, accounts, has_login
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # the page uses no websocket
+        path = scope["path"]
+        if not (path == "/" or path.startswith((*_ANYBODY, *_NEEDED))):
+            await JSONResponse({"error": "not served"}, 404)(scope, receive, send)
+            return
+        request = Request(scope, _limited(receive))
+        if int(request.headers.get("content-length", "0")) > _MOST_BODY:  # the server refuses what is no number
+            await JSONResponse({"error": "too large"}, 413)(scope, receive, send)
+            return
+        refusal = await self._refusal(request) if self._has_login else self._stranger(request)
+        if refusal is None:
+            await self._app(scope, request.receive, send)
+        else:
+            await refusal(scope, receive, send)
+
+    def _stranger(self, request: Request) -> Response | None:
+        """The answer to a web page that calls this machine by a name of its own, to decide in its visitor's name."""
+        here = _is_loopback(request.url.hostname or "")
+        return None if here else JSONResponse({"error": "open the page as 127.0.0.1 or localhost"}, 403)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """The answer to everybody who is not logged in, and to who logs in or out; None lets the request past."""
+        path, secret = request.url.path, request.cookies.get(_COOKIE)
+        if path == "/login":
+            return await self._login(request)
+        if path in _ANYBODY:
+            return None
+        if await run_sync(self._accounts.who, secret) is None:
+            return RedirectResponse("/login", 303) if path == "/" else JSONResponse({"error": "log in first"}, 401)
+        return await self._logout(request.method, secret) if path == "/logout" else None
+
+    async def _login(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _form("")
+        try:
+            fields = parse_qs((await request.body()).decode(), max_num_fields=10)
+        except (ClientDisconnect, ValueError):  # too large, no text, or too many fields
+            return _form("that is no login. Try again.", 400)
+        name, password = (fields.get(key, [""])[0] for key in ("name", "password"))
+        try:
+            secret = await run_sync(self._accounts.log_in, name, password)  # hashing must not hold up others' video
+        except AccessError as error:
+            return _form(str(error), 401)
+        response = RedirectResponse("/", 303)
+        is_safe = request.url.scheme == "https"
+        response.set_cookie(_COOKIE, secret, max_age=int(SESSION_S), httponly=True, samesite="strict", secure=is_safe)
+        return response
+
+    async def _logout(self, method: str, secret: str | None) -> Response:
+        if method != "POST":  # a link on another page must not log anybody out
+            return JSONResponse({"error": "log out with POST"}, 405)
+        await run_sync(self._accounts.log_out, secret)
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(_COOKIE)
+        return response
+
+
+def _limited(receive: Receive) -> Receive:
+    """Ends a request whose body is larger than anything the page sends, as if its sender had hung up."""
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if seen > _MOST_BODY else message
+
+    return limited
+
+
+def _form(problem: str, status: int = 200) -> HTMLResponse:
+    said = f'<p role="alert">{html.escape(problem)}</p>' if problem else ""
+    return HTMLResponse(
+        f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Log in</title>
+<style>{_STYLE}</style></head><body><main><form method="post" action="/login"><h1>Review</h1>{said}
+<label>Name <input name="name" autocomplete="username" required autofocus maxlength="80"></label>
+<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+<button>Log in</button></form></main></body></html>""",
+        status,
+    )
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the file of logins '{path}' can not be read ({error}). Check the path.") from None
-    logins: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, colon, password = line.strip().partition(":")
-        if not colon or not name.strip() or len(password) < _LEAST_PASSWORD:
-            raise UsageError(
-                f"'{path.name}' line {number} is no name:password with {_LEAST_PASSWORD} or more characters after the "
-                "colon. Write e.g. alice:PASSWORD."
-            )
-        if name.strip() in logins:
-            raise UsageError(f"'{path.name}' line {number} names '{name.strip()}' again. Keep one line per name.")
-        logins[name.strip()] = password
-    if not logins:
-        raise UsageError(f"'{path.name}' holds no login. Write one name:password per line.")
-    return list(logins.items())
-
-
-def check_host(host: str, logins: list[Login] | None) -> None:
-    """Raises UsageError for a host that other machines can reach while nobody has to log in."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        is_loopback = False
-    if not is_loopback and not logins:
+        return False
+
+
+def check_host(host: str, *, has_login: bool) -> None:
+    """Raises UsageError for a host that other machines can reach while nobody has to log in."""
+    if not _is_loopback(host) and not has_login:
         raise UsageError(
-            f"host '{host}' can be reached from other machines, and without logins anybody could decide in anybody's "
-            "name. Give --auth FILE with name:password lines, or stay on 127.0.0.1."
+            f"host '{host}' can be reached from other machines, and without accounts anybody could decide in anybody's "
+            "name. Add them with dataengine review user add NAME --role reviewer, or stay on 127.0.0.1."
         )

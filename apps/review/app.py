@@ -5,13 +5,15 @@ reads the ledger, and the page holds one `Token` that says what it shows.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import typer
+from starlette.middleware import Middleware
 
-from apps.review.access import Login, check_host, read_logins
+from apps.review.access import Gate, Guard, check_host
 from apps.review.desk import Desk
 from apps.review.page import Page
 from dataengine.workspace import Workspace
@@ -22,18 +24,31 @@ _HERE = Path(__file__).parent
 _SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
 
 
-def build_app(
-    *, workspace: Workspace, episodes: Ref, ledger_url: str, reviewer: str | None, has_login: bool = False
-) -> gr.Blocks:
-    """The page for one set of episodes. `reviewer` fills the name field; with a login, its name counts instead."""
+@dataclass(frozen=True, slots=True)
+class ReviewApp:
+    """The page, and the desk it shows."""
+
+    blocks: gr.Blocks
+    desk: Desk
+    gate: Gate
+
+    def close(self) -> None:
+        """End the server, and let go of ledger and videos."""
+        self.blocks.close(verbose=False)
+        self.desk.close()
+
+
+def build_app(*, workspace: Workspace, episodes: Ref, ledger_url: str, reviewer: str | None = None) -> ReviewApp:
+    """The page for one set of episodes. Where the ledger holds accounts, people log in; else `reviewer` fills the name
+    field of the one person of this machine."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
+    gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()))
     gr.set_static_paths([desk.episodes.path / "videos"])  # served from where they are, never copied
-    app = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
-    with app:
-        page = Page(desk, reviewer or "", has_login=has_login)
-        _connect(app, page)
-    return app
+    blocks = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
+    with blocks:
+        _connect(blocks, Page(desk, gate, reviewer or ""))
+    return ReviewApp(blocks, desk, gate)
 
 
 def _connect(app: gr.Blocks, page: Page) -> None:
@@ -41,7 +56,7 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     inputs, outputs = page.inputs, page.outputs
     app.load(page.on_load, inputs, outputs, **common)
-    app.load(page.on_login, [page.reviewer], [page.reviewer], **common)
+    app.load(page.on_login, [page.reviewer], [page.reviewer, page.work], **common)
     page.reviewer.submit(page.on_name, inputs, outputs, **common)
     page.reviewer.blur(page.on_name_left, inputs, outputs, **common)
     page.accept.click(page.on_accept, inputs, outputs, **common)
@@ -56,7 +71,9 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     typing = [field.change for field in page.fields]
     gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
     lists = [page.queue, page.progress]
-    gr.on([page.status.input, page.rank.input, page.search.input], page.on_filter, inputs, lists, **common)
+    filters = [page.status.input, page.rank.input, page.search.input, page.facet.input]
+    gr.on(filters, page.on_filter, inputs, lists, **common)
+    page.work.input(page.on_work, inputs, outputs, **common)
     gr.Timer(_SECONDS_BETWEEN_LOOKS).tick(page.on_tick, inputs, lists, **common)
 
 
@@ -69,40 +86,32 @@ def launch(
     port: int = 7860,
     reviewer: str | None = None,
     open_browser: bool = False,
-    auth_file: Path | None = None,
 ) -> None:
-    """Serve the page until interrupted. With `auth_file` everybody logs in, and decides under the name of the login.
+    """Serve the page until interrupted. Where there are accounts, everybody decides under the name of the login.
 
-    Raises UsageError when the port is taken, and for a host that other machines reach while there are no logins.
+    Raises UsageError when the port is taken, and for a host that other machines reach while there are no accounts.
     """
-    logins = None if auth_file is None else read_logins(auth_file)
-    check_host(host, logins)
-    app = build_app(
-        workspace=workspace,
-        episodes=episodes,
-        ledger_url=ledger_url,
-        reviewer=reviewer,
-        has_login=logins is not None,
-    )
-    serve(app, host=host, port=port, open_browser=open_browser, logins=logins)
+    app = build_app(workspace=workspace, episodes=episodes, ledger_url=ledger_url, reviewer=reviewer)
+    serve(app, host=host, port=port, open_browser=open_browser)
     typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
-    app.block_thread()
+    app.blocks.block_thread()
 
 
-def serve(
-    app: gr.Blocks, *, host: str, port: int, open_browser: bool = False, logins: list[Login] | None = None
-) -> None:
+def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -> None:
     """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError as `launch` does."""
-    check_host(host, logins)
-    app.queue(default_concurrency_limit=None)
+    has_login = app.gate.has_login
+    check_host(host, has_login=has_login)
+    app.blocks.queue(default_concurrency_limit=None)
+    guard = Middleware(Guard, app.desk.ledger.accounts, has_login=has_login)
     try:
-        app.launch(
+        app.blocks.launch(
             server_name=host,
             server_port=port,
             inbrowser=open_browser,
             prevent_thread_lock=True,
             share=False,
-            auth=logins,
+            auth_dependency=app.gate.login_of if has_login else None,
+            app_kwargs={"middleware": [guard]},
             ssr_mode=False,
             enable_monitoring=False,
             quiet=True,

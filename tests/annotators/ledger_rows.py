@@ -1,13 +1,4 @@
-"""Proposals for tests of the ledger, and databases to keep them in."""
-
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+"""Proposals for tests of the ledger."""
 
 from annotators.ledger import Ledger, ReviewItem, StoredDecision
 from schemas.annotations import (
@@ -102,42 +93,3 @@ def claimed(ledger: Ledger, reviewer: str = "alice", **more: object) -> ReviewIt
     item = ledger.claim(reviewer=reviewer, **more)
     assert item is not None
     return item
-
-
-def postgres_bin() -> Path | None:
-    """The folder of PostgreSQL's server programs; None where there is none."""
-    found = shutil.which("initdb")
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    if found:
-        folders.insert(0, Path(found).parent)
-    return next((folder for folder in folders if (folder / "initdb").exists()), None)
-
-
-@contextmanager
-def postgres_server(programs: Path) -> Iterator[str]:
-    """A server of its own on a socket in a temporary folder, gone afterwards; gives the URL of its first database."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    user = pwd.getpwuid(os.getuid()).pw_name
-    switch: dict[str, str] = {}
-    if os.getuid() == 0:  # the server refuses to run as root
-        user = "postgres" if any(row.pw_name == "postgres" for row in pwd.getpwall()) else "nobody"
-        shutil.chown(folder, user)
-        switch = {"user": user}
-    data = folder / "data"
-
-    def call(*words: str) -> None:
-        log = (folder.parent / f"{folder.name}.log").open("ab")
-        with log:  # a file, not a pipe: the server inherits it and would keep a pipe open
-            subprocess.run(words, check=True, stdout=log, stderr=log, cwd=folder, timeout=120, **switch)
-
-    try:
-        call(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "tester", "--no-sync")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        call(str(programs / "pg_ctl"), "-D", str(data), "-w", "-o", options, "-l", str(folder / "log"), "start")
-        try:
-            yield f"postgresql://tester@/postgres?host={folder}"
-        finally:
-            call(str(programs / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)

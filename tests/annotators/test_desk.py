@@ -8,29 +8,18 @@ from typing import Any
 
 import pytest
 from ledger_rows import proposal, result, segments, trace
-from raw_files import write_aloha_episode
 
 from annotators.review import TraceForm, segment_rows
-from apps.review.access import check_host, read_logins
-from apps.review.app import build_app
+from apps.review.access import Gate
 from apps.review.desk import Desk, Shown, Typed, typed_cells
 from apps.review.page import Page
-from dataengine.convert import convert
+from apps.review.panels import words_panel
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, ReasoningTrace, SegmentList
-from schemas.errors import LedgerError, UsageError
+from schemas.errors import LedgerError
 from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    folder = tmp_path_factory.mktemp("desk")
-    write_aloha_episode(folder / "raw" / "episode_0.hdf5", num_frames=20)
-    workspace = Workspace.at(folder / "workspace")
-    convert(source_path=folder / "raw", to=EPISODES, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
-    return workspace
 
 
 @pytest.fixture
@@ -157,7 +146,7 @@ def page(desk: Desk) -> Page:
     import gradio as gr
 
     with gr.Blocks():
-        return Page(desk, "alice")
+        return Page(desk, Gate(desk.ledger.accounts, has_login=False), "alice")
 
 
 def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list[Any]:
@@ -171,6 +160,8 @@ def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list
         "",
         -1,
         "",
+        "",
+        "review",
         "",
         board or form.board,
         form.solution,
@@ -211,58 +202,56 @@ def test_a_decision_about_nothing_says_so(page: Page, said: list[str]) -> None:
     assert "needs your name" in said[1]
 
 
-def test_a_login_decides_under_its_own_name_whatever_the_field_says(desk: Desk, page: Page) -> None:
+def test_a_late_decision_shows_the_other_one_and_keeps_what_was_typed(desk: Desk, page: Page, said: list[str]) -> None:
     propose(desk, MACHINE)
-    shown = shown_to(desk, "carol")
-    page.on_accept(SimpleNamespace(username="carol"), *values(shown, "alice"))
-    [made] = desk.ledger.decisions()
-    assert made.reviewer == "carol"
+    shown = shown_to(desk, "bob")
+    desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
+    hers = shown_to(desk, "alice")
+    desk.decide("edit", token=hers.token, reviewer="alice", typed=fields(ALICE))
+    given = dict(zip(page.outputs, page.on_save(NOBODY, *values(shown, "bob", board="4+8")), strict=True))
+    assert "alice (edit) decided about this item meanwhile" in said[0]
+    assert "<b>Edited</b> by alice" in given[page.words]
+    assert given[page.board]["__type__"] == "update"  # the fields stay as they are
+    assert [row.reviewer for row in desk.ledger.decisions()] == ["alice"]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "robot.lab", ""])
-def test_other_machines_are_let_in_with_logins_only(host: str) -> None:
-    with pytest.raises(UsageError, match="--auth FILE"):
-        check_host(host, None)
-    check_host(host, [("alice", "correct horse")])
-    check_host("127.0.0.1", None)
-    check_host("localhost", None)
-    check_host("::1", None)
+def test_typing_keeps_the_item(desk: Desk, page: Page) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
+    page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
+    assert desk.ledger.item(shown.item.item_id).lease_owner == "bob"
 
 
-@pytest.mark.parametrize("words", ["", "alice\n", "alice:short\n", ":long enough\n", "a:long enough\na:long enough\n"])
-def test_a_file_of_logins_that_is_wrong_is_refused_without_quoting_it(tmp_path: Path, words: str) -> None:
-    path = tmp_path / "logins"
-    path.write_text(words)
-    with pytest.raises(UsageError) as refused:
-        read_logins(path)
-    assert "enough" not in str(refused.value)
-    path.write_text("alice:pass:word\n\nbob: two words \n")
-    assert read_logins(path) == [("alice", "pass:word"), ("bob", " two words")]
+def test_an_adjudicator_sees_both_decisions_and_a_reviewer_neither(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    [row] = desk.queue(desk.wanted())
+    desk.ledger.assign([row.item_id], overlap=2)
+    hers = shown_to(desk, "alice")
+    desk.decide("edit", token=hers.token, reviewer="alice", typed=replace(fields(ALICE), note="it says two"))
+    his = shown_to(desk, "bob")
+    assert his.start == MACHINE
+    page = words_panel(his, desk.read(his, fields(MACHINE)))
+    assert "alice" not in page
+    desk.decide("accept", token=his.token, reviewer="bob", typed=fields(MACHINE))
+    assert desk.take(reviewer="alice", wanted=desk.wanted()) is None
+    shown = desk.take(reviewer="carol", wanted=desk.wanted(status="disputed"), track="adjudication")
+    assert shown is not None
+    page = words_panel(shown, desk.read(shown, fields(MACHINE)))
+    for words in (
+        "<b>alice</b> (edit)",
+        "it says two",
+        "The board reads 4+2.",
+        "<b>bob</b> (accept)",
+        "The board reads 4+1.",
+    ):
+        assert words in page
+    made = desk.decide("edit", token=shown.token, reviewer="carol", typed=fields(ALICE))
+    assert (made.track, desk.ledger.item(row.item_id).confirmed) == ("adjudication", ALICE)
 
 
-def test_a_served_page_with_logins_shows_nothing_without_one(desk: Desk, tiny: Workspace, tmp_path: Path) -> None:
-    import socket
-
-    import httpx
-
-    from apps.review.app import serve
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    url = f"http://127.0.0.1:{port}"
-    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=ledger_url, reviewer=None, has_login=True)
-    with pytest.raises(UsageError, match="--auth FILE"):
-        serve(app, host="0.0.0.0", port=port)
-    serve(app, host="127.0.0.1", port=port, logins=[("alice", "correct horse")])
-    try:
-        with httpx.Client(base_url=url) as client:
-            assert client.get("/config").status_code == 401
-            assert client.post("/gradio_api/queue/join", json={}).status_code == 401
-            wrong = {"username": "alice", "password": "guess"}
-            assert client.post("/login", data=wrong).status_code == 400
-            assert client.post("/login", data={**wrong, "password": "correct horse"}).status_code == 200
-            assert client.get("/config").json()["username"] == "alice"
-    finally:
-        app.close(verbose=False)
+def test_the_queue_is_filtered_by_what_there_is(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    assert ("stratum: sum with +", "stratum=sum with +") in desk.facets()
+    assert len(desk.queue(desk.wanted(facet="stratum=sum with +"))) == 1
+    assert desk.queue(desk.wanted(facet="verifier=arithmetic")) == []

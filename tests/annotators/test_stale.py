@@ -1,20 +1,16 @@
 """Decisions about pixels or clocks that later changed are marked stale: shown, held back, never lost."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from ledger_rows import claimed, decide, fill, hashes, proposal, result, segments, trace
 from raw_files import write_aloha_episode, write_metadata_csv
-from sqlalchemy import text
 
 from annotators.annotate import annotate
 from annotators.inputs import numbers_hash, pictures_hash
 from annotators.ledger import Ledger, QueueFilter
-from annotators.ledger import ledger as ledger_module
-from annotators.ledger.engine import open_engine
 from annotators.release import release
 from annotators.review import TraceForm
 from annotators.vlm.backends import Perception
@@ -24,7 +20,7 @@ from dataengine.convert import convert
 from dataengine.edit import Changes, Trim, edit
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
-from schemas.annotations import Action, Proposal, ReleasePolicy
+from schemas.annotations import Proposal, ReleasePolicy
 from schemas.content_hashes import ContentHashes
 from schemas.records import Record
 from schemas.refs import Ref
@@ -291,81 +287,3 @@ def test_the_review_page_says_what_is_stale_and_why(made: Workspace, url: str) -
     assert made_now.seen == desk.episodes.row(shown.item.episode_id).hashes
     assert desk.ledger.item(shown.item.item_id).stale == ""
     desk.close()
-
-
-def test_a_ledger_of_the_first_schema_is_upgraded_with_its_decisions(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
-    _write_old_ledger(path)
-    with Ledger.open(f"sqlite:///{path}") as ledger:
-        ledger.check_chain()
-        ledger.check_items()
-        [made] = ledger.decisions()
-        assert (made.reviewer, made.action, made.seen) == ("alice", "accept", None)
-        assert ledger.refit({"episode_0": hashes(clock="any")}) == 0  # nobody noted what it was about
-        [row] = ledger.queue()
-        assert (row.status, row.stale) == ("accepted", "")
-        decide(ledger, ledger.item(row.item_id), "reject", "new", seen=hashes())
-        assert ledger.refit({"episode_0": hashes(clock="other")}) == 1
-        ledger.check_chain()
-    with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO sightings VALUES (99, (SELECT proposal_id FROM proposals), '{}')")
-        for table in ("decisions", "sightings"):
-            with pytest.raises(sqlite3.IntegrityError, match=f"{table} is append-only"):
-                connection.execute(f"DELETE FROM {table}")
-
-
-def _write_old_ledger(path: Path) -> None:
-    """A ledger as the first migration leaves it, with one accepted proposal."""
-    from alembic import command
-    from alembic.config import Config
-
-    engine = open_engine(f"sqlite:///{path}")
-    config = Config()
-    config.set_main_option("script_location", str(ledger_module.MIGRATIONS))
-    said = proposal("episode_0")
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001_ledger")
-        connection.execute(text("UPDATE counters SET value = CASE name WHEN 'seq' THEN 2 ELSE 1 END"))
-        connection.execute(text("INSERT INTO runs VALUES ('run', 'annotate', '{}', '2026-01-01T00:00:00.000+00:00')"))
-        values = {"item": "i" * 64, "proposal": said.proposal_id, "body": json.dumps(said.model_dump(mode="json"))}
-        connection.execute(
-            text(
-                "INSERT INTO items (item_id, episode_id, stamp_ns, field, head_proposal_id, rank, status, conflict, "
-                "decided_by, skipped_by, num_decisions, lease_until_ms) VALUES "
-                "(:item, 'episode_0', 0, 'trace', :proposal, 2, 'accepted', 0, 'alice', '', 1, 0)"
-            ),
-            values,
-        )
-        connection.execute(
-            text("INSERT INTO proposals VALUES (:proposal, 1, 'run', :item, 'episode_0', 'trace', :body, 'then')"),
-            values,
-        )
-        link = _old_link(values)
-        names = ", ".join(link)
-        marks = ", ".join(f":{name}" for name in link)
-        connection.execute(text(f"INSERT INTO decisions ({names}) VALUES ({marks})"), link)
-    engine.dispose()
-
-
-def _old_link(values: dict[str, str]) -> dict[str, object]:
-    """A decision and its hash, computed the way the first version did."""
-    import hashlib
-
-    action: Action = "accept"
-    link: dict[str, object] = {
-        "seq": 2,
-        "decision_id": "d" * 24,
-        "item_id": values["item"],
-        "base_proposal_id": values["proposal"],
-        "action": action,
-        "undoes": None,
-        "reviewer": "alice",
-        "note": "",
-        "lead_time_ms": 5,
-        "idem_key": "k",
-        "created": "then",
-        "prev_hash": "0" * 64,
-    }
-    spelled = json.dumps(link | {"payload": None}, sort_keys=True, separators=(",", ":"))
-    return link | {"payload_json": None, "hash": hashlib.sha256(spelled.encode()).hexdigest()}

@@ -100,7 +100,7 @@ def desk(workspace: Workspace, tmp_path: Path) -> Iterator[Desk]:
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer="alice")
     serve(app, host="127.0.0.1", port=port)
     yield Desk(url=f"http://127.0.0.1:{port}/", workspace=workspace, ledger_url=ledger_url, ids=ids)
-    app.close(verbose=False)
+    app.close()
 
 
 @pytest.fixture
@@ -278,6 +278,38 @@ def test_writing_in_the_scene_is_shown_and_never_run(page: Page, desk: Desk) -> 
     expect(page.locator("#board input")).to_have_value(EVIL)
     assert page.evaluate("window.evil") is None
     assert page.locator("#words img").count() == 0
+
+
+def test_people_log_in_where_there_are_accounts(workspace: Workspace, browser: Browser, tmp_path: Path) -> None:
+    ledger_url, port = f"sqlite:///{tmp_path / 'ledger.db'}", _free_port()
+    ids = EpisodeSet.open(workspace, EPISODES).ids()
+    with Ledger.open(ledger_url) as ledger:
+        _fill(ledger, ids)
+        ledger.accounts.add("carol", "reviewer", "correct horse")
+    app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url)
+    serve(app, host="127.0.0.1", port=port)
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SLOW_MS)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_label("Name").fill("carol")
+        page.get_by_label("Password").fill("guess guess")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("wrong name or password")
+        page.get_by_label("Name").fill("carol")
+        page.get_by_label("Password").fill("correct horse")
+        page.keyboard.press("Enter")
+        _shown(page, ids[0])
+        expect(page.locator("#reviewer input")).to_have_value("carol")
+        _press(page, "a")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Password")).to_be_visible()
+    finally:
+        context.close()
+        app.close()
+    with Ledger.open(ledger_url) as ledger:
+        assert [row.reviewer for row in ledger.decisions()] == ["carol"]
 
 
 def test_a_second_reviewer_gets_another_item(page: Page, desk: Desk, browser: Browser) -> None:
