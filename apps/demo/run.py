@@ -202,7 +202,7 @@ def _label(workspace: Workspace, clock: Clock) -> None:
     from annotators.annotate import annotate
     from annotators.ledger import Ledger
     from annotators.release import release
-    from annotators.vlm.local import Local, nano_model_dir
+    from annotators.vlm.backends import Perception
 
     with Ledger.open(workspace.ledger_url) as ledger:
         with clock.stage("annotate") as say, progress("annotate") as on_progress:
@@ -210,7 +210,7 @@ def _label(workspace: Workspace, clock: Clock) -> None:
                 episodes=MADE.episodes,
                 workspace=workspace,
                 family="math-matching",
-                backend=Local(path=nano_model_dir()),
+                backend=Perception(),  # the small VLM reads boards, but no cards yet: docs/nano-vlm.md
                 workers=None,
                 ray_address=None,
                 ledger=ledger,

@@ -64,11 +64,17 @@ class VlmConfig:
     max_grad_norm: float = 1.0
     checkpoint_every: int = 200
     log_every: int = 20
+    stop_after: int | None = None  # leave the curriculum after so many steps; None: at its end
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps over all phases."""
+        """Optimizer steps over all phases: what the learning rate and the difficulty are stretched over."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps that are taken."""
+        return self.num_steps if self.stop_after is None else min(self.stop_after, self.num_steps)
 
     def phase_at(self, step: int) -> tuple[Phase, int]:
         """The phase of a step, and the step counted from its start."""
@@ -164,6 +170,7 @@ def nano_vlm() -> VlmConfig:
         learning_rate=1.5e-3,
         final_learning_rate=1e-4,
         warmup_steps=100,
+        stop_after=4400,  # what two shared cores did in two hours
     )
 
 
@@ -181,4 +188,5 @@ def shortened(config: VlmConfig, steps: int) -> VlmConfig:
     """The same curriculum in about `steps` steps, each phase at least one."""
     share = steps / config.num_steps
     phases = tuple(replace(phase, steps=max(1, round(phase.steps * share))) for phase in config.phases)
-    return replace(config, phases=phases, warmup_steps=max(1, round(config.warmup_steps * share)))
+    warmup_steps = max(1, round(config.warmup_steps * share))
+    return replace(config, phases=phases, warmup_steps=warmup_steps, stop_after=None)

@@ -80,7 +80,7 @@ def train_vlm(
     optimizer = _optimizer(model, config)
     done = _resume(staging, identity, model, optimizer)
     _trim(staging / METRICS_FILE, done)
-    end = config.num_steps if stop_after is None else min(stop_after, config.num_steps)
+    end = config.last_step if stop_after is None else min(stop_after, config.last_step)
     with (staging / METRICS_FILE).open("a", encoding="utf-8") as metrics:
         for step, batch in _batches(config, lessons, LessonCollator(config.vlm, tokenizer), done, end):
             row = _learn(config, model, optimizer, step, batch, device)

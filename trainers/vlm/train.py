@@ -86,7 +86,7 @@ def train_small_vlm(
 
 
 def _tell(on_progress: Callable[[int, int], None], row: VlmStep, config: VlmConfig) -> None:
-    on_progress(row.step + 1, config.num_steps)
+    on_progress(row.step + 1, config.last_step)
 
 
 def _publish(
@@ -107,7 +107,7 @@ def _publish(
     (draft.path / METRICS_FILE).write_bytes((draft.staging / METRICS_FILE).read_bytes())
     weights = weights_fingerprint({name: value.detach() for name, value in model.vlm.named_parameters()})
     counts: dict[str, int | float] = {
-        "num_steps": config.num_steps,
+        "num_steps": config.last_step,
         "num_parameters": sum(weight.numel() for weight in model.vlm.parameters()),
     }
     counts |= {f"{source}/{row.skill}": round(row.share, 4) for source, rows in scores.items() for row in rows}
