@@ -44,7 +44,7 @@ class DemoConfig:
     num_episodes: int = 24
     rows_per_skill: int = 24  # of image-text questions
     num_steps: int = 150
-    num_exams: int = 20  # held-out questions a skill they are asked
+    num_exams: int = 15  # held-out questions a skill they are asked
     num_trials: int = 20  # of each yardstick
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
@@ -52,7 +52,7 @@ class DemoConfig:
     @property
     def retention_steps(self) -> int:
         """Of each of the four short runs that show what is forgotten."""
-        return max(2, self.num_steps // 4)
+        return max(2, self.num_steps // 6)
 
     def __post_init__(self) -> None:
         if self.num_trials > self.num_episodes:
