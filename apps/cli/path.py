@@ -10,7 +10,7 @@ from apps.cli.options import DEFAULT_WORKSPACE, WorkspaceDir
 def demo(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 24,
-    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 150,
+    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 120,
     exams: Annotated[int, typer.Option("--exams", min=1, help="Held-out questions a skill, before and after.")] = 15,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Closed-loop trials per policy.")] = 20,
 ) -> None:

@@ -43,7 +43,7 @@ class DemoConfig:
 
     num_episodes: int = 24
     rows_per_skill: int = 24  # of image-text questions
-    num_steps: int = 150
+    num_steps: int = 120
     num_exams: int = 15  # held-out questions a skill they are asked
     num_trials: int = 20  # of each yardstick
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
