@@ -170,7 +170,12 @@ class Page:
             with gr.Column(min_width=80, elem_classes="card", visible=number <= 3) as column:
                 text = gr.Textbox(label=f"Card {number}", elem_id=f"card-{number}", max_lines=1, max_length=80)
                 place = gr.Dropdown(
-                    list(POSITIONS), show_label=False, container=False, elem_id=f"place-{number}", filterable=False
+                    list(POSITIONS),
+                    value="unknown",
+                    show_label=False,
+                    container=False,
+                    elem_id=f"place-{number}",
+                    filterable=False,
                 )
             self.cards.append(column)
             self.card_texts.append(text)

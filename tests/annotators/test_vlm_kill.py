@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from vlm_server import Reply, said, serving
 
 from annotators.calls import CallStore
@@ -15,6 +16,7 @@ from annotators.vlm.endpoint import Endpoint, EndpointClient
 from annotators.vlm.protocol import Request, Speaker, TextPart, Turn
 from annotators.vlm.stored import StoredClient
 
+pytestmark = pytest.mark.slow  # a process is started, killed and started again
 IN_FLIGHT, COUNT = 4, 40
 
 

@@ -32,6 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_one_command_makes_a_directory_that_loads_and_a_page(place: Path) -> None:
     folder = place / f"checkpoints/{REF}"
     loaded = load_vlm_directory(folder)
@@ -47,6 +48,7 @@ def test_one_command_makes_a_directory_that_loads_and_a_page(place: Path) -> Non
         assert sample["question"].replace("'", "&#x27;") in page
 
 
+@pytest.mark.slow
 def test_the_same_words_again_are_already_there(place: Path) -> None:
     before = (place / f"checkpoints/{REF}/record.json").read_bytes()
     assert run(*WORDS, "--workspace", str(place)).returncode == 0
@@ -54,6 +56,7 @@ def test_the_same_words_again_are_already_there(place: Path) -> None:
     assert write_vlm_page(Workspace.at(place), REF).is_file()
 
 
+@pytest.mark.slow
 def test_what_is_shipped_says_where_it_comes_from(place: Path, tmp_path: Path) -> None:
     workspace = Workspace.at(place)
     folder = ship(workspace, REF, to=tmp_path / "nano", commit="0123abc")
