@@ -168,10 +168,9 @@ def test_cut_connections_and_answers_that_drip_for_ever_are_tried_again() -> Non
         Reply(said(OK).body, drip_s=0.0002),
     ]
     with serving(lambda body, number: replies[min(number, 2)]) as server:
-        # On a machine at work elsewhere the good answer may come too late as well; it is asked for again then.
-        answers, _ = ask(server.url, 1, timeout_s=2.0, max_attempts=9, patience_s=600.0)
-    assert outcomes(answers) == {"success": 1}
-    assert len(server.bodies) >= 3
+        # Long beside the good answer's 0.1 s, so that a busy machine does not lose it too; the dripping one takes 15 s.
+        answers, _ = ask(server.url, 1, timeout_s=4.0, max_attempts=9)
+    assert (outcomes(answers), len(server.bodies)) == ({"success": 1}, 3)
 
 
 def test_a_dead_url_among_several_costs_no_answer() -> None:
@@ -200,7 +199,7 @@ def test_requests_and_tokens_per_minute_are_kept() -> None:
         crowd = Crowd(stay_s=0.0)
         with serving(crowd) as server:
             ask(server.url, 9, in_flight=1, **limit)
-        assert crowd.came_s[-1] - crowd.came_s[0] >= 0.3
+        assert 0.3 <= crowd.came_s[-1] - crowd.came_s[0] <= 2.0
 
 
 def test_a_budget_is_never_overspent_and_the_rest_is_not_asked() -> None:

@@ -12,7 +12,8 @@ from trainers.stages import learning_rate
 
 
 def test_an_unknown_recipe_names_the_nearest_one() -> None:
-    with pytest.raises(TrainError, match=r"no recipe 'nanno'\. Did you mean 'nano'\? Known: chatvla2_2b, nano, nano_d"):
+    told = r"no recipe 'nanno'\. Did you mean 'nano'\? Known: chatvla2_2b, nano, nano_dense\."
+    with pytest.raises(TrainError, match=told):
         recipe("nanno")
 
 

@@ -79,16 +79,19 @@ class Frames:
         return decode_picture((self.folder / name).read_bytes())
 
     def exams(self, num_per_skill: int) -> list[Exam]:
-        """The first questions of each skill."""
-        left: dict[str, int] = {}
-        exams = []
+        """Questions of each skill, evenly from first to last: neighbouring pictures show one scene."""
+        found: dict[str, list[tuple[str, Asked, tuple[float, float] | None]]] = {}
         for name, rows in self.pictures:
             for skill, asked, point in rows:
-                if left.setdefault(skill, num_per_skill) > 0:
-                    left[skill] -= 1
-                    lesson = Lesson(picture=self.picture(name), asked=(asked,), glyphs=None)
-                    exams.append(Exam(skill=skill, lesson=lesson, point_px=point))
-        return sorted(exams, key=lambda exam: exam.skill)
+                found.setdefault(skill, []).append((name, asked, point))
+        exams = []
+        for skill, listed in sorted(found.items()):
+            num = min(num_per_skill, len(listed))
+            for place in range(num):
+                name, asked, point = listed[place * len(listed) // num]
+                lesson = Lesson(picture=self.picture(name), asked=(asked,), glyphs=None)
+                exams.append(Exam(skill=skill, lesson=lesson, point_px=point))
+        return exams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
