@@ -63,12 +63,12 @@ class PackedVlm(nn.Module):
             use_cache=False,
             output_hidden_states=after is not None,
         )
-        last_BTD: Tensor = found.last_hidden_state
-        return last_BTD, None if after is None else found.hidden_states[after]
+        return found.last_hidden_state, None if after is None else found.hidden_states[after]
 
     def _is_picture(self, batch: LessonBatch) -> Tensor:
         """(B, T) bool. Only in the picture's part: an untrained model may say the placeholder in its answer."""
-        return (batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)
+        is_picture_BT: Tensor = (batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)
+        return is_picture_BT
 
     def _positions(self, batch: LessonBatch) -> Tensor:
         """(3, B, T): the picture's as Qwen2-VL counts them; each question goes on behind the picture."""
