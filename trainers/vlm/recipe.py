@@ -196,7 +196,7 @@ def nano_vlm_places() -> VlmConfig:
         phases=(
             Phase(
                 name="one card",
-                steps=350,
+                steps=300,
                 skills=finding,
                 start=middle,
                 end=middle,
@@ -208,7 +208,7 @@ def nano_vlm_places() -> VlmConfig:
             ),
             Phase(
                 name="three cards",
-                steps=450,
+                steps=350,
                 skills=finding,
                 start=middle,
                 end=full,
@@ -221,7 +221,7 @@ def nano_vlm_places() -> VlmConfig:
             ),
             Phase(
                 name="all skills",
-                steps=1000,
+                steps=650,
                 skills=tuple((skill, 3.0 if skill in ("cards", "point") else 1.0) for skill in SKILLS),
                 start=full,
                 end=full,
