@@ -41,7 +41,8 @@ review: $(STAMP) ## open the review page on the demo's episodes
 
 nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (two hours on 2 cores, resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1
-	@$(PY) -m apps.vlm_shipping nano-vlm@1
+	@$(PY) -m apps train nano_vlm_places --weights workspace/checkpoints/nano-vlm@1 --to nano-vlm@2
+	@$(PY) -m apps.vlm_shipping nano-vlm@2 nano-vlm@1
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
