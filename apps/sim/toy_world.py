@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from apps.sim.station import Station
 from apps.sim.tabletop import TabletopXml, station_xml, wood_png
@@ -68,7 +69,7 @@ class ToyWorld(Station):
         return [_around(bodies == self.model.body(_name(number)).id) for number in range(len(self.scene.toys))]
 
 
-def _around(mask: np.ndarray) -> Box | None:
+def _around(mask: NDArray[np.bool_]) -> Box | None:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
