@@ -75,6 +75,7 @@ _FREE_M = 0.034  # between any other two: a hand must fit
 _BASES_M = {"left": (-0.24, -0.34), "right": (0.24, -0.34)}
 _REACH_M = 0.53  # from an arm's base: further, a gripper can not point straight down with height to spare
 _LEAST_REACH_M = 0.25
+_LEAST_WAY_M = 0.06  # from where the target starts to where it belongs: less is nothing to show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +201,8 @@ def _can_be_played(scene: ToyScene) -> bool:
             return False
     others = [toy for number, toy in enumerate(scene.toys) if number not in (scene.target, scene.reference)]
     goal = scene.goal_xy_m
+    if _apart_m(goal, (target.x_m, target.y_m)) < _LEAST_WAY_M:
+        return False
     if any(_apart_m(goal, (toy.x_m, toy.y_m)) < _round_m(target) + _round_m(toy) + _FREE_M for toy in others):
         return False
     furthest_m = _furthest_m(scene.side, (target.x_m, target.y_m), goal)
