@@ -28,6 +28,7 @@ from schemas.content_hashes import ContentHashes
 from schemas.errors import UsageError
 from schemas.records import InputRef, Record, RejectedRow, canonical_json, sha256_of
 from schemas.refs import Ref
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 FILE = "annotations.parquet"
@@ -234,16 +235,17 @@ _TRIMMED = "it lies in what was trimmed off"
 
 
 def _rows(released: Released, end_ns: int, window: _Window) -> list[dict[str, Any]]:
-    """The rows of one item: one for a trace, one per segment. Raises SpanError when a time does not fit."""
+    """The rows of one item: one for a trace or a scene, one per segment. Raises SpanError when a time does not fit."""
     start_ns = released.history.stamp_ns
     match released.payload:
-        case ReasoningTrace() as trace:
+        case ReasoningTrace() | PlacementTrace() | SceneNotes() as whole:
             if start_ns >= end_ns:
                 raise SpanError(f"it starts at {start_ns} ns, and the episode ends at {end_ns} ns")
             span = window.cut(start_ns, end_ns)
             if span is None:
                 raise SpanError(_TRIMMED)
-            return [_row(released, "trace", *span, trace.render(), trace.model_dump(mode="json"))]
+            field = "scene" if isinstance(whole, SceneNotes) else "trace"
+            return [_row(released, field, *span, whole.render(), whole.model_dump(mode="json"))]
         case SegmentList() as listed:
             rows = []
             before = start_ns

@@ -11,14 +11,16 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.records import sha256_of
+from schemas.scenes import PlacementTrace, SceneNotes
 
-FieldName = Literal["trace", "segments"]  # trace: ReasoningTrace; segments: SegmentList
+# trace: ReasoningTrace or PlacementTrace, as the family has it; segments: SegmentList; scene: SceneNotes
+FieldName = Literal["trace", "segments", "scene"]
 Verdict = Literal["pass", "fail", "unknown"]
 Position = Literal["left", "middle", "right", "unknown"]
 Action = Literal["accept", "edit", "reject", "skip", "undo"]
 ReleasePolicy = Literal["human", "verified", "either"]
 Basis = Literal["human", "verified"]
-RELEASE_SCHEMA = 1
+RELEASE_SCHEMA = 2  # 2: rows of the field "scene", and traces of placements
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -91,7 +93,8 @@ class SegmentList(BaseModel):
     events: tuple[GripperEvent, ...] = ()
 
 
-Payload = Annotated[ReasoningTrace | SegmentList, Field(discriminator="kind")]
+type AnyPayload = ReasoningTrace | SegmentList | PlacementTrace | SceneNotes
+Payload = Annotated[ReasoningTrace | SegmentList | PlacementTrace | SceneNotes, Field(discriminator="kind")]
 
 
 class Provenance(BaseModel):
@@ -113,7 +116,7 @@ class Proposal(BaseModel):
     episode_id: str
     stamp_ns: int  # source time the item is keyed by; 0 for a whole-episode field
     field: FieldName
-    family: str  # "math-matching@1", "generic@1"
+    family: str  # "math-matching@1", "toy-placement@1", "generic@1"
     payload: Payload
     provenance: Provenance
     images: dict[str, JsonValue] = Field(
@@ -134,10 +137,10 @@ class Proposal(BaseModel):
         return render_payload(self.payload)
 
 
-def render_payload(payload: ReasoningTrace | SegmentList) -> str:
+def render_payload(payload: AnyPayload) -> str:
     """The text a payload stands for."""
     match payload:
-        case ReasoningTrace():
+        case ReasoningTrace() | PlacementTrace() | SceneNotes():
             return payload.render()
         case SegmentList():
             return " ".join(f"{segment.render()}." for segment in payload.segments)
@@ -159,7 +162,7 @@ def release_schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field("episode_id", pa.string(), nullable=False),
-            pa.field("field", pa.string(), nullable=False),  # "trace" | "segment"
+            pa.field("field", pa.string(), nullable=False),  # "trace" | "segment" | "scene"
             pa.field("start_ns", pa.int64(), nullable=False),
             pa.field("end_ns", pa.int64(), nullable=False),  # half-open; episode end for a whole-episode field
             pa.field("text", pa.string(), nullable=False),
@@ -182,10 +185,14 @@ def release_schema() -> pa.Schema:
     )
 
 
-def payload_from_json(value: dict[str, Any]) -> ReasoningTrace | SegmentList:
+def payload_from_json(value: dict[str, Any]) -> AnyPayload:
     """Read a payload back; raises pydantic.ValidationError when it does not fit."""
     match value.get("kind"):
         case "segments":
             return SegmentList.model_validate(value)
+        case "toy-placement":
+            return PlacementTrace.model_validate(value)
+        case "scene":
+            return SceneNotes.model_validate(value)
         case _:
             return ReasoningTrace.model_validate(value)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from annotators.ledger import store
 from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, StoredDecision, Track, payload_marker, saw_hash
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
-from schemas.annotations import Action, ReasoningTrace, SegmentList, render_payload
+from schemas.annotations import Action, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
@@ -82,7 +82,7 @@ def decide(connection: Connection, wish: Wish, base_revision: int | None) -> Sto
             )
         return before
     history = _decidable(connection, wish, base_revision)
-    kind = SegmentList if history.field == "segments" else ReasoningTrace
+    kind = type(history.head.proposal.payload)
     if wish.payload is not None and not isinstance(wish.payload, kind):
         raise LedgerError(
             f"this item is about {history.field}, the edit about {wish.payload.kind}. Send the same kind."

@@ -10,18 +10,20 @@ from schemas.annotations import (
     Action,
     FieldName,
     Proposal,
-    ReasoningTrace,
     SegmentList,
     Verdict,
     VerifierResult,
     render_payload,
 )
+from schemas.annotations import (
+    AnyPayload as AnyPayload,
+)
 from schemas.chat import chat_marker
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import canonical_json, sha256_of
+from schemas.scenes import PlacementTrace, SceneNotes
 
-type AnyPayload = ReasoningTrace | SegmentList
 ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped", "disputed"]
 Track = Literal["review", "adjudication"]
 MOST_OVERLAP = 20
@@ -348,6 +350,10 @@ def stratum_of(proposal: Proposal) -> str:
     payload = proposal.payload
     if isinstance(payload, SegmentList):
         return f"{len(payload.segments)} segments"
+    if isinstance(payload, PlacementTrace):
+        return payload.relation
+    if isinstance(payload, SceneNotes):
+        return f"scene: {payload.outcome}"
     signs = [letter for letter in payload.board or "" if not letter.isalnum() and letter not in " .,()?="]
     return f"sum with {signs[0]}" if signs else "no sum"
 
@@ -375,6 +381,10 @@ def substance(payload: AnyPayload) -> str:
     fields = payload.model_dump(mode="json")
     for card in fields.get("cards", ()):
         card.pop("box_xyxy")
+    for thing in (fields.get("target"), fields.get("reference"), *fields.get("objects", ())):
+        if thing is not None:
+            thing.pop("box_xyxy")
+    fields.pop("picture", None)
     return sha256_of(fields)
 
 

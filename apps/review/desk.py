@@ -21,6 +21,7 @@ from dataengine.workspace import Workspace
 from schemas.annotations import Action, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.refs import Ref
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 Choice = Literal["accept", "edit", "reject", "skip"]
@@ -151,6 +152,8 @@ class Desk:
                 return read_trace(typed.trace, start)
             case SegmentList():
                 return read_segments(typed.segments, start, end_ns=self.end_ns(shown.item.episode_id))
+            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
+                return Reading(payload=start)
 
     def is_changed(self, shown: Shown, typed: Typed) -> bool:
         """True when the fields no longer say what they started with."""
@@ -240,6 +243,8 @@ def shown(item: ReviewItem, reviewer: str, track: Track = "review") -> Shown:
 
 def _differs(payload: AnyPayload, typed: Typed) -> bool:
     """True when the fields do not say what a payload says."""
+    if isinstance(payload, PlacementTrace | SceneNotes):
+        return False
     if isinstance(payload, ReasoningTrace):
         return typed.trace != TraceForm.of(payload)
     rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]

@@ -22,7 +22,7 @@ from apps.review.panels import (
     words_panel,
 )
 from apps.review.stage import stage
-from schemas.annotations import ReasoningTrace
+from schemas.annotations import ReasoningTrace, SegmentList
 from schemas.errors import AccessError, EngineError, LedgerError
 
 _HEADERS = ["start_s", "end_s", "label", "end effector"]
@@ -356,7 +356,7 @@ class Page:
         start = fields or shown.start
         is_trace = isinstance(start, ReasoningTrace)
         form = TraceForm.of(start) if isinstance(start, ReasoningTrace) else TraceForm()
-        rows = [] if isinstance(start, ReasoningTrace) else segment_rows(start)
+        rows = segment_rows(start) if isinstance(start, SegmentList) else []
         typed = Typed(trace=form, segments=typed_cells(rows), note="")
         cards = (form.cards + (("", "unknown"),) * MOST_CARDS)[:MOST_CARDS]
         return [
@@ -368,7 +368,7 @@ class Page:
             verdicts_panel(shown),
             "",
             gr.update(visible=is_trace),
-            gr.update(visible=not is_trace),
+            gr.update(visible=isinstance(start, SegmentList)),
             gr.update(visible=call.decides),
             gr.update(visible=shown.start != shown.newest),
             *(gr.update(visible=index < len(form.cards)) for index in range(MOST_CARDS)),

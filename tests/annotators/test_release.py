@@ -86,7 +86,7 @@ def rows_of(tiny: Workspace, record: Record) -> list[dict[str, object]]:
     path = tiny.path("annotations", Ref(record.name, record.version)) / "annotations.parquet"
     table = pq.read_table(path)
     assert table.schema.names == release_schema().names
-    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.metadata[b"schema_version"] == b"2"
     return table.to_pylist()
 
 
