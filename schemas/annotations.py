@@ -21,6 +21,7 @@ Action = Literal["accept", "edit", "reject", "skip", "undo"]
 ReleasePolicy = Literal["human", "verified", "either"]
 Basis = Literal["human", "verified"]
 RELEASE_SCHEMA = 2  # 2: rows of the field "scene", and traces of placements
+UNUSABLE = "episode unusable"  # why a reject keeps everything about its episode out of releases and mixes
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 

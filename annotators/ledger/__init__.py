@@ -2,8 +2,11 @@
 
 from annotators.ledger.accounts import ROLES, Account, Accounts, Role
 from annotators.ledger.audit import Audit
+from annotators.ledger.drafts import Draft
 from annotators.ledger.ledger import Ledger
+from annotators.ledger.own import OwnDecision
 from annotators.ledger.queue import QueueFilter
+from annotators.ledger.remarks import Remark
 from annotators.ledger.rows import (
     ItemHistory,
     ItemStatus,
@@ -21,12 +24,15 @@ __all__ = [
     "Account",
     "Accounts",
     "Audit",
+    "Draft",
     "ItemHistory",
     "ItemStatus",
     "Ledger",
+    "OwnDecision",
     "Progress",
     "QueueFilter",
     "QueueRow",
+    "Remark",
     "ReviewItem",
     "Role",
     "StoredDecision",

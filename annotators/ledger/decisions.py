@@ -9,12 +9,13 @@ from sqlalchemy import Connection, insert, select, update
 from annotators.ledger import store
 from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, StoredDecision, Track, payload_marker, saw_hash
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
-from schemas.annotations import Action, render_payload
+from schemas.annotations import UNUSABLE, Action, ReasoningTrace, SegmentList, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 
 _MOST_NOTE, _MOST_PAYLOAD = 2_000, 1_000_000
+REASONS = ("wrong reading", "wrong boundaries", "not visible", "robot failed", "wrong task", "other", UNUSABLE)
 _MOST_WORDS = 300  # of another decision, in the sentence that refuses a late one
 
 
@@ -33,6 +34,9 @@ class Wish:
     undoes: str | None = None
     seen: ContentHashes | None = None  # what the episode was like
     track: Track = "review"
+    guideline: str | None = None  # version of the guideline that lay beside it
+    reason: str | None = None  # of a reject, one of REASONS
+    ticked: str | None = None  # names of the fields that were accepted one by one
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)
@@ -47,6 +51,8 @@ class Wish:
             raise LedgerError(f"the decision '{self.action}' {needs}.")
         if (self.action == "undo") != (self.undoes is not None):
             raise LedgerError("an undo is made by Ledger.undo, and nothing else names what it takes back.")
+        if self.reason is not None and (self.action != "reject" or self.reason not in REASONS):
+            raise LedgerError(f"'{self.reason}' is no reason for a {self.action}. Reject for {', '.join(REASONS)}.")
         if not self.idem_key or len(self.idem_key) > 255:
             raise LedgerError("a decision needs a key of 1 to 255 characters, so that sending it twice counts once.")
         if "\0" in self.note:

@@ -13,12 +13,15 @@ from types import TracebackType
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, insert, select
 
-from annotators.ledger import decisions, queue, store
+from annotators.ledger import decisions, drafts, own, queue, remarks, store
 from annotators.ledger.accounts import Accounts
 from annotators.ledger.audit import Audit, audit
 from annotators.ledger.backup import backup
+from annotators.ledger.drafts import Draft
 from annotators.ledger.engine import migrate, open_engine, reading, writing
+from annotators.ledger.own import OwnDecision
 from annotators.ledger.queue import QueueFilter
+from annotators.ledger.remarks import Remark
 from annotators.ledger.rows import (
     AnyPayload,
     ItemHistory,
@@ -218,12 +221,15 @@ class Ledger:
         base_revision: int | None = None,
         seen: ContentHashes | None = None,
         track: Track = "review",
+        guideline: str | None = None,
+        reason: str | None = None,
+        ticked: str | None = None,
     ) -> StoredDecision:
         """Append one decision and give the item free.
 
         `base_proposal_id` (and `base_revision`, from ReviewItem) say what the reviewer saw: LedgerError when the item
         changed meanwhile, or when someone else holds it. The same `idem_key` again returns the same decision. `seen`
-        says what the episode was like.
+        says what the episode was like. An accept, edit or reject ends the reviewer's draft about the item.
         """
         wish = decisions.Wish(
             item_id=item_id,
@@ -236,9 +242,15 @@ class Ledger:
             note=note,
             seen=seen,
             track=track,
+            guideline=guideline,
+            reason=reason,
+            ticked=ticked,
         )
         with writing(self._engine) as connection:
-            return decisions.decide(connection, wish, base_revision)
+            made = decisions.decide(connection, wish, base_revision)
+            if action != "skip":
+                drafts.drop(connection, reviewer=reviewer, item_id=item_id)
+            return made
 
     def undo(self, *, reviewer: str, idem_key: str) -> StoredDecision | None:
         """Take back the reviewer's newest decision that stands, by a new decision; None when there is none.
@@ -249,7 +261,40 @@ class Ledger:
         with writing(self._engine) as connection:
             return decisions.undo(connection, reviewer=reviewer, idem_key=idem_key)
 
+    def keep_draft(self, draft: Draft, *, lease_s: float = LEASE_S) -> bool:
+        """Keep what somebody typed so far, and the item theirs; it decides nothing. False when a later draft is there.
+
+        A draft stays when the lease is lost: its writer finds it again, beside what others decided meanwhile.
+        """
+        decisions.check_reviewer(draft.reviewer)
+        with writing(self._engine) as connection:
+            queue.renew(connection, reviewer=draft.reviewer, item_id=draft.item_id, lease_s=lease_s)
+            return drafts.keep(connection, draft)
+
+    def draft(self, *, reviewer: str, item_id: str) -> Draft | None:
+        """What a reviewer typed about an item and did not decide; None when there is nothing."""
+        with reading(self._engine) as connection:
+            return drafts.find(connection, reviewer=reviewer, item_id=item_id)
+
+    def remark(self, remark: Remark) -> bool:
+        """Note a flag or a comment; False when it is there already."""
+        decisions.check_reviewer(remark.reviewer)
+        with writing(self._engine) as connection:
+            return remarks.add(connection, remark)
+
     # What can be asked
+
+    def remarks(self, item_id: str, *, reviewer: str | None = None) -> list[Remark]:
+        """Remarks about an item, oldest first; those that `reviewer` may see: of an unsettled shared item their own."""
+        with reading(self._engine) as connection:
+            history = store.load_history(connection, item_id)
+            is_blind = reviewer is not None and history is not None and history.as_seen_by(reviewer) is not history
+            return remarks.about(connection, item_id, only=reviewer if is_blind else None)
+
+    def own(self, reviewer: str, *, limit: int = 50) -> list[OwnDecision]:
+        """A reviewer's decisions, newest first, and what became of each, as far as that reviewer may know."""
+        with reading(self._engine) as connection:
+            return own.own_decisions(connection, reviewer, limit)
 
     def history(self, item_id: str) -> list[StoredDecision]:
         """All decisions about one item, in order, undone ones and undos included."""

@@ -83,6 +83,9 @@ class StoredDecision:
     seen: ContentHashes | None = None  # what the episode was like; None when nobody noted it
     track: Track = "review"
     saw_hash: str | None = None  # of what the verifiers had said; None when nobody noted it
+    guideline: str | None = None  # version of the guideline that lay beside it; None when nobody noted it
+    reason: str | None = None  # of a reject, from a short list
+    ticked: str | None = None  # names of the fields that were accepted one by one, with spaces between
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -105,8 +108,9 @@ class StoredDecision:
             fields["seen"] = self.seen.model_dump(mode="json")
         if self.track != "review":
             fields["track"] = self.track
-        if self.saw_hash is not None:
-            fields["saw_hash"] = self.saw_hash
+        for name in ("saw_hash", "guideline", "reason", "ticked"):
+            if getattr(self, name) is not None:
+                fields[name] = getattr(self, name)
         return sha256_of(fields)
 
 

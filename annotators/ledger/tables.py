@@ -16,7 +16,7 @@ NAMING = {  # without names a constraint can not be dropped by a later migration
     "pk": "pk_%(table_name)s",
 }
 METADATA = MetaData(naming_convention=NAMING)
-APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions", "sightings", "assignments")
+APPEND_ONLY = ("runs", "proposals", "verifier_results", "decisions", "sightings", "assignments", "remarks")
 
 COUNTERS = Table(
     "counters",
@@ -106,6 +106,9 @@ DECISIONS = Table(
     Column("hash", String(64), nullable=False),
     Column("track", String(16), nullable=False, server_default="review"),  # or adjudication
     Column("saw_hash", String(64)),  # of what the verifiers said to the reviewer; null in older ledgers
+    Column("guideline", String(255)),  # the version of the guideline beside the item; null in older ledgers
+    Column("reason", String(64)),  # of a reject, from a short list; null where none was named
+    Column("ticked", Text),  # names of the fields that were accepted one by one; null where none was
 )
 ASSIGNMENTS = Table(  # how an item is reviewed from now on; without one, one person decides
     "assignments",
@@ -127,6 +130,29 @@ SCOPES = Table(  # sets of episodes that pages work on: too many to send with ev
     METADATA,
     Column("scope", String(64), primary_key=True),  # hash of the set
     Column("episode_id", String(255), primary_key=True),
+)
+DRAFTS = Table(  # what somebody typed and did not decide; the one table besides leases whose rows change and go
+    "drafts",
+    METADATA,
+    Column("reviewer", String(255), primary_key=True),
+    Column("item_id", String(64), ForeignKey("items.item_id"), primary_key=True, index=True),
+    Column("key", String(64), nullable=False),  # of the showing in which it was typed
+    Column("base_proposal_id", String(64), nullable=False),  # what the draft's writer saw...
+    Column("revision", Integer, nullable=False),  # ...and how many decisions
+    Column("shown_ms", BigInteger, nullable=False),  # when the item was shown to them
+    Column("sequence", BigInteger, nullable=False),  # counts what they changed since; the last one is kept
+    Column("body_json", Text, nullable=False),
+    Column("saved", String(32), nullable=False),  # ISO 8601, UTC
+)
+REMARKS = Table(  # what people say about an item without deciding
+    "remarks",
+    METADATA,
+    Column("remark_id", String(64), primary_key=True),  # sending one twice counts once
+    Column("item_id", String(64), ForeignKey("items.item_id"), nullable=False, index=True),
+    Column("reviewer", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),  # flag or comment
+    Column("words", Text, nullable=False),
+    Column("created", String(32), nullable=False),
 )
 ACCOUNTS = Table(
     "accounts",

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
-from annotators.ledger import Ledger
+from annotators.ledger import Ledger, Remark
 from annotators.ledger.engine import open_engine
 from annotators.ledger.tables import APPEND_ONLY
 from apps.cli.main import app
@@ -115,6 +115,7 @@ def test_a_ledger_of_every_past_revision_is_upgraded_with_its_rows(empty_url: st
         ledger.add_proposals(run_id, [(proposal("episode_1"), [result("pass")])], seen={"episode_1": hashes()})
         ledger.assign([row.item_id], overlap=2)
         assert ledger.audit().problems == ()
+        ledger.remark(Remark(remark_id="r", item_id=row.item_id, reviewer="bob", kind="comment", words="look"))
         for table in APPEND_ONLY:
             with pytest.raises(DBAPIError, match=f"{table} is append-only"):
                 _delete(empty_url, table)
