@@ -7,7 +7,16 @@ from typing import get_args
 from sqlalchemy import Connection, insert, select, update
 
 from annotators.ledger import store
-from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, StoredDecision, Track, payload_marker, saw_hash
+from annotators.ledger.rows import (
+    AnyPayload,
+    Assignment,
+    ItemHistory,
+    On,
+    StoredDecision,
+    Track,
+    payload_marker,
+    saw_hash,
+)
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
 from schemas.annotations import Action, ReasoningTrace, SegmentList, render_payload
 from schemas.content_hashes import ContentHashes
@@ -33,6 +42,7 @@ class Wish:
     undoes: str | None = None
     seen: ContentHashes | None = None  # what the episode was like
     track: Track = "review"
+    basis: On = "look"
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)

@@ -24,9 +24,10 @@ from schemas.records import canonical_json, sha256_of
 type AnyPayload = ReasoningTrace | SegmentList
 ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped", "disputed"]
 Track = Literal["review", "adjudication"]
+On = Literal["look", "batch"]  # on what a decision rests: somebody looked, or a lead took many items at once
 MOST_OVERLAP = 20
-RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_REST = range(4)
-RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "audit")
+RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_RARE, RANK_REST = range(5)
+RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "a rare kind of scene", "audit")
 
 
 def item_id_of(episode_id: str, stamp_ns: int, field: FieldName) -> str:
@@ -81,6 +82,7 @@ class StoredDecision:
     seen: ContentHashes | None = None  # what the episode was like; None when nobody noted it
     track: Track = "review"
     saw_hash: str | None = None  # of what the verifiers had said; None when nobody noted it
+    basis: On = "look"
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -105,6 +107,8 @@ class StoredDecision:
             fields["track"] = self.track
         if self.saw_hash is not None:
             fields["saw_hash"] = self.saw_hash
+        if self.basis != "look":
+            fields["basis"] = self.basis
         return sha256_of(fields)
 
 
@@ -253,7 +257,10 @@ class ItemHistory:
 
     @property
     def rank(self) -> int:
-        """Order of review: verifier fail > disagreement > unknown > rest. Self-reported confidence plays no part."""
+        """Order of review: verifier fail > disagreement > unknown > rest, of which the ledger puts rare scenes first.
+
+        Self-reported confidence plays no part.
+        """
         if self.head.verdict == "fail":
             return RANK_FAIL
         newest = {_speaker(row.proposal): substance(row.proposal.payload) for row in self.proposals}
