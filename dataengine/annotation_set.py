@@ -36,7 +36,7 @@ class ReleasedRow:
     end_ns: int
     text: str
     payload_json: str
-    basis: str  # "human" | "verified"
+    basis: str  # "human" | "batch" | "verified"
     family: str
     proposal_id: str
     backend: str

@@ -19,7 +19,7 @@ Verdict = Literal["pass", "fail", "unknown"]
 Position = Literal["left", "middle", "right", "unknown"]
 Action = Literal["accept", "edit", "reject", "skip", "undo"]
 ReleasePolicy = Literal["human", "verified", "either"]
-Basis = Literal["human", "verified"]
+Basis = Literal["human", "batch", "verified"]  # batch: a lead accepted many at once
 RELEASE_SCHEMA = 2  # 2: rows of the field "scene", and traces of placements
 UNUSABLE = "episode unusable"  # why a reject keeps everything about its episode out of releases and mixes
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -168,7 +168,7 @@ def release_schema() -> pa.Schema:
             pa.field("end_ns", pa.int64(), nullable=False),  # half-open; episode end for a whole-episode field
             pa.field("text", pa.string(), nullable=False),
             pa.field("payload_json", pa.string(), nullable=False),
-            pa.field("basis", pa.string(), nullable=False),  # "human" | "verified"
+            pa.field("basis", pa.string(), nullable=False),  # "human" | "batch" | "verified"
             pa.field("family", pa.string(), nullable=False),
             pa.field("proposal_id", pa.string(), nullable=False),
             pa.field("backend", pa.string(), nullable=False),

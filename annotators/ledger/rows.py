@@ -26,9 +26,10 @@ from schemas.scenes import PlacementTrace, SceneNotes
 
 ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped", "disputed"]
 Track = Literal["review", "adjudication"]
+On = Literal["look", "batch"]  # on what a decision rests: somebody looked, or a lead took many items at once
 MOST_OVERLAP = 20
-RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_REST = range(4)
-RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "audit")
+RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_RARE, RANK_REST = range(5)
+RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "a rare kind of scene", "audit")
 
 
 def item_id_of(episode_id: str, stamp_ns: int, field: FieldName) -> str:
@@ -86,6 +87,7 @@ class StoredDecision:
     guideline: str | None = None  # version of the guideline that lay beside it; None when nobody noted it
     reason: str | None = None  # of a reject, from a short list
     ticked: str | None = None  # names of the fields that were accepted one by one, with spaces between
+    basis: On = "look"
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -111,6 +113,8 @@ class StoredDecision:
         for name in ("saw_hash", "guideline", "reason", "ticked"):
             if getattr(self, name) is not None:
                 fields[name] = getattr(self, name)
+        if self.basis != "look":
+            fields["basis"] = self.basis
         return sha256_of(fields)
 
 
@@ -259,7 +263,10 @@ class ItemHistory:
 
     @property
     def rank(self) -> int:
-        """Order of review: verifier fail > disagreement > unknown > rest. Self-reported confidence plays no part."""
+        """Order of review: verifier fail > disagreement > unknown > rest, of which the ledger puts rare scenes first.
+
+        Self-reported confidence plays no part.
+        """
         if self.head.verdict == "fail":
             return RANK_FAIL
         newest = {_speaker(row.proposal): substance(row.proposal.payload) for row in self.proposals}

@@ -8,13 +8,15 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annotators.ledger import ItemStatus, Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision, Track
+from annotators.ledger.batch import Batch
 from annotators.ledger.rows import AnyPayload, substance
+from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -107,6 +109,14 @@ class Desk:
             stratum=found.get("stratum"),
             verifier=found.get("verifier"),
         )
+
+    def statistics(self, *, reviewer: str | None) -> Statistics:
+        """How good, how fast and how far the review of these episodes is; of one reviewer alone, when named."""
+        return self.ledger.statistics(self.wanted(), reviewer=reviewer)
+
+    def accept_batch(self, *, reviewer: str, stratum: QueueFilter, bound: float) -> Batch:
+        """Accept at once what waits in one stratum of these episodes; LedgerError where audits do not allow it."""
+        return self.ledger.accept_batch(reviewer=reviewer, wanted=replace(stratum, scope=self._scope), bound=bound)
 
     def facets(self) -> list[tuple[str, str]]:
         """What the queue can be filtered by: words for people, and how `wanted` takes them."""
