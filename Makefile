@@ -34,7 +34,7 @@ check: $(STAMP) ## style, types, architecture
 	@.venv/bin/lint-imports --no-cache
 
 bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmarks.NAME)
-	@for name in startup suite reader convert quality verifiers memory annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
+	@for name in startup suite reader convert quality verifiers memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1

@@ -5,6 +5,7 @@ tuned, see `annotation_scenes`. Unknown is not right. Intervals are 95 %: Wilson
 Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the raw episodes.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 from annotators.annotate import annotate
@@ -31,7 +32,8 @@ from dataengine.workspace import Workspace
 from schemas.annotations import ReasoningTrace, SegmentList
 from schemas.scenes import PlacementTrace, SceneNotes
 
-_EACH, _QUICK = 50, 2  # episodes of one family and split
+EACH = "DATAENGINE_BENCHMARK_EPISODES"  # of one family and split, where 50 are too many for the machine
+_EACH, _QUICK = int(os.environ.get(EACH, "50")), 2
 _REACH = {"transcription": ">= 97 %", "choice": ">= 97 %"}
 _RIGHT = {"trace": "choice", "scene": "relation"}  # what decides whether a verified field is right
 
@@ -46,7 +48,7 @@ def scored_series(workspace: Workspace, series: Series, backend: BackendConfig) 
             family=series.family,
             backend=backend,
             ledger=ledger,
-            workers=2,
+            workers=0,
         )
         found = {episode_id: Scored() for episode_id in opened.ids()}
         for stored in ledger.proposals():

@@ -79,10 +79,13 @@ def _with_boxes(frame: NDArray[np.uint8], boxes: Sequence[tuple[str, Box]]) -> N
     grown = max(1, -(-480 // frame.shape[0]))
     picture = Image.fromarray(frame).resize((frame.shape[1] * grown, frame.shape[0] * grown))
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=8 * grown + 8)
-    for words, (x0, y0, x1, y1) in boxes:
+    size = 8 * grown + 12
+    font = ImageFont.load_default(size=size)
+    for number, (words, (x0, y0, x1, y1)) in enumerate(sorted(boxes, key=lambda each: each[1])):
         draw.rectangle((x0 * grown, y0 * grown, x1 * grown - 1, y1 * grown - 1), outline=_BOX, width=2 * grown)
-        draw.text((x0 * grown, y1 * grown + 2), words, fill=_INK, font=font, stroke_width=3, stroke_fill=_PAPER)
+        # Below and above by turns: neighbours in a row would write over each other.
+        top = y0 * grown - size - 8 if number % 2 else y1 * grown + 2
+        draw.text((x0 * grown, top), words, fill=_INK, font=font, stroke_width=3, stroke_fill=_PAPER)
     return np.asarray(picture)
 
 

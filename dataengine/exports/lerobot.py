@@ -44,6 +44,7 @@ from schemas.refs import Ref
 MAPPING = 2  # version of what becomes what; part of the recipe
 _APART_S = 0.2  # LeRobot's emitted_at looks 0.1 s to both sides, and raises where it finds two rows of one style
 _COUNTS = ("subtask", "motion", "plan", "task_aug", "vqa", "assistant", "open_ended")
+_OF_SCENES = ("plan", "task_aug", "vqa")  # said where there are any
 _COUNTED = {name: name for name in _COUNTS[:-2]} | {"assistant": None}  # count -> style
 
 
@@ -228,7 +229,7 @@ def _info(pair: Pair) -> str:
 
 def _report(record: Record, *, already_there: bool) -> ExportReport:
     notes: Any = record.notes
-    names = ("episodes", *_COUNTS)
+    names = ["episodes", *(name for name in _COUNTS if name not in _OF_SCENES or record.counts.get(name))]
     return ExportReport(
         form="lerobot",
         where=f"{record.name}@{record.version}",
