@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
-from annotators.arithmetic import canonical, canonical_number, worked_line
+from annotators.arithmetic import answer, canonical, canonical_number, worked_line
+from annotators.claims import held_object, metadata, no_future, read_numbers, stamps
 from annotators.evidence import Evidence
 from annotators.structure import card_places, coverage, moves, vocabulary
 from annotators.traces import UNREAD
@@ -17,20 +18,51 @@ from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentL
 from schemas.spans import NS_PER_S
 
 VerifierName = Literal[
-    "arithmetic", "double_reading", "picked_card", "card_places", "gripper_events", "coverage", "vocabulary", "moves"
+    "arithmetic",
+    "double_reading",
+    "picked_card",
+    "card_places",
+    "read_numbers",
+    "metadata",
+    "no_future",
+    "stamps",
+    "gripper_events",
+    "coverage",
+    "vocabulary",
+    "moves",
+    "held_object",
 ]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
 VERSIONS: dict[VerifierName, int] = {
-    "arithmetic": 1,
+    "arithmetic": 2,
     "double_reading": 2,
-    "picked_card": 1,
+    "picked_card": 2,
     "card_places": 1,
-    "gripper_events": 2,
+    "read_numbers": 1,
+    "metadata": 1,
+    "no_future": 1,
+    "stamps": 1,
+    "gripper_events": 3,
     "coverage": 1,
-    "vocabulary": 1,
+    "vocabulary": 2,
     "moves": 1,
+    "held_object": 1,
 }
-ABOUT_SEGMENTS: frozenset[VerifierName] = frozenset({"gripper_events", "coverage", "vocabulary", "moves"})
+_ABOUT: dict[str, frozenset[VerifierName]] = {
+    "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object"}),
+    "trace": frozenset(
+        {
+            "arithmetic",
+            "double_reading",
+            "picked_card",
+            "card_places",
+            "read_numbers",
+            "metadata",
+            "no_future",
+            "stamps",
+        }
+    ),
+}
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
 # recordings of a real humanoid's hand lag by 11 frames of 30 Hz at the median and by 29 or fewer in 208; 9 lag by more,
@@ -54,6 +86,14 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(picked_card(payload, evidence))
             case "card_places", ReasoningTrace():
                 results.append(_result(name, *card_places(payload, evidence)))
+            case "read_numbers", ReasoningTrace():
+                results.append(_result(name, *read_numbers(payload, evidence)))
+            case "metadata", ReasoningTrace():
+                results.append(_result(name, *metadata(payload, evidence)))
+            case "no_future", ReasoningTrace():
+                results.append(_result(name, *no_future(proposal, evidence)))
+            case "stamps", _:
+                results.append(_result(name, *stamps(proposal, evidence)))
             case "gripper_events", SegmentList():
                 results.append(gripper_events(payload, evidence))
             case "coverage", SegmentList():
@@ -62,21 +102,22 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *vocabulary(payload, evidence)))
             case "moves", SegmentList():
                 results.append(_result(name, *moves(payload, evidence)))
+            case "held_object", SegmentList():
+                results.append(_result(name, *held_object(payload, evidence)))
     return tuple(results)
 
 
 def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
     """(verifier, version) of those that speak about a field."""
-    return frozenset((name, VERSIONS[name]) for name in names if (name in ABOUT_SEGMENTS) == (field == "segments"))
+    return frozenset((name, VERSIONS[name]) for name in names if name in _ABOUT[field])
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:
     """The worked line follows from the board, and the picked number is its result, on the card it is said to be on."""
     name: VerifierName = "arithmetic"
-    line = worked_line(trace.board) if trace.board else None
-    if line is None:
+    line, result = worked_line(trace.board) if trace.board else None, answer(trace.board)
+    if line is None or result is None:
         return _result(name, "unknown", f"the board ({trace.board or 'not read'}) gives no result to check.")
-    result = line.partition("=")[2]
     if trace.solution != line:
         return _result(name, "fail", f"{trace.board} gives {line}, the trace says {trace.solution or 'nothing'}.")
     if trace.pick_text is None:
@@ -111,7 +152,7 @@ def double_reading(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
 
 
 def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
-    """The card that left its place in the video is the one the trace picks."""
+    """The card that left its place in the video, at the grasp and for good, is the one the trace picks."""
     name: VerifierName = "picked_card"
     pick = evidence.pick
     if pick is None:
@@ -122,6 +163,10 @@ def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
     slot = dict(zip(("left", "middle", "right"), pick.slots, strict=True))[trace.pick_position]
     if slot == "full":
         return _result(name, "fail", f"the {trace.pick_position} card still lies there; {where}.")
+    carried = evidence.grasp
+    if carried and dict(zip(("left", "middle", "right"), carried.slots, strict=True))[trace.pick_position] == "full":
+        told = f"{_gone(carried.empty)} in frame {carried.frame}, after the grasp"
+        return _result(name, "fail", f"the {trace.pick_position} card still lies there; {told}.")
     if "hidden" in pick.slots:
         return _result(name, "unknown", f"a card place is hidden in frame {pick.frame} and every other one looked at.")
     if len(pick.empty) > 1:
@@ -147,7 +192,7 @@ def gripper_events(segments: SegmentList, evidence: Evidence) -> VerifierResult:
         return _result(name, "unknown", "the rig declares no end effector.")
     expected = [(str(event.event), event.end_effector, event.stamp_ns) for event in evidence.events]
     named = {"grasp": "close", "release": "open"}
-    said = [(named[one.label], one.end_effector, one.start_ns) for one in segments.segments if one.label in named]
+    said = [(named[one.phase], one.end_effector, one.start_ns) for one in segments.segments if one.phase in named]
     tolerance_ns = int(TOLERANCE_S * NS_PER_S)
     for event, end_effector, stamp_ns in said:
         nearest = [abs(at - stamp_ns) for what, who, at in expected if (what, who) == (event, end_effector)]

@@ -7,17 +7,18 @@ the simulator knows to be true are used. Simulator figures: real footage is hard
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from annotators.evidence import Evidence
 from annotators.observe import Observation, Observer
 from annotators.traces import build_trace
 from annotators.verifiers import VERIFIERS, VerifierName, verify
-from benchmarks.annotation_faults import FAULTS
+from benchmarks.annotation_faults import FAULTS, Fault
 from benchmarks.figures import Figure, report
 from benchmarks.quality import wilson
 from dataengine.convert import convert
@@ -34,6 +35,7 @@ class Right:
     """An episode's right annotations and the evidence they are judged by."""
 
     trace: ReasoningTrace
+    images: dict[str, JsonValue]  # what the trace was read from
     segments: SegmentList
     evidence: Evidence
 
@@ -78,7 +80,19 @@ def _right(seen: Observation, truth: dict[str, Any]) -> Right | None:
     cards = [str(card["number"]) for card in truth["cards"]]
     if trace.board != truth["equation"] or [card.text for card in trace.cards] != cards:
         return None
-    return Right(trace=trace, segments=seen.segments, evidence=seen.evidence)
+    # Beside what was recorded: a sum noted at collection as the simulator knows it, and the card named twice.
+    noted = {**(seen.evidence.metadata or {}), "scene": f"board: {truth['equation']}"}
+    named = tuple(
+        one.model_copy(update={"label": f"{one.label} card"}) if one.phase == "grasp" else one
+        for one in seen.segments.segments
+    )
+    held = tuple((one.start_ns, "number card") for one in named if one.phase == "grasp")
+    return Right(
+        trace=trace,
+        images=seen.images,
+        segments=seen.segments.model_copy(update={"segments": named}),
+        evidence=replace(seen.evidence, metadata=noted, held=held),
+    )
 
 
 def tally(rights: list[Right], *, repeats: int, seed: int) -> dict[VerifierName, Tally]:
@@ -86,28 +100,34 @@ def tally(rights: list[Right], *, repeats: int, seed: int) -> dict[VerifierName,
     counts = {name: Tally() for name in VERIFIERS}
     for place, one in enumerate(rights):
         for payload in (one.trace, one.segments):
-            for result in verify(_proposal(payload), one.evidence, VERIFIERS):
+            for result in verify(_proposal(payload, one.images), one.evidence, VERIFIERS):
                 counts[_name(result.verifier)].right[result.verdict] += 1
         for fault in FAULTS:
             for repeat in range(repeats):
-                rng = np.random.default_rng([seed, place, repeat])
-                faulty: ReasoningTrace | SegmentList | None = None
-                if fault.trace is not None:
-                    faulty = fault.trace(one.trace, rng)
-                elif fault.segments is not None:
-                    faulty = fault.segments(one.segments, rng)
+                faulty = _faulty(fault, one, np.random.default_rng([seed, place, repeat]))
                 if faulty is None:
                     continue
-                (result,) = verify(_proposal(faulty), one.evidence, [fault.verifier])
+                (result,) = verify(faulty, one.evidence, [fault.verifier])
                 counts[fault.verifier].faulty.setdefault(fault.name, Counter())[result.verdict] += 1
     return counts
+
+
+def _faulty(fault: Fault, one: Right, rng: np.random.Generator) -> Proposal | None:
+    if fault.proposal is not None:
+        return fault.proposal(_proposal(one.trace, one.images), one.evidence, rng)
+    payload: ReasoningTrace | SegmentList | None = None
+    if fault.trace is not None:
+        payload = fault.trace(one.trace, rng)
+    elif fault.segments is not None:
+        payload = fault.segments(one.segments, rng)
+    return None if payload is None else _proposal(payload, one.images)
 
 
 def _name(word: str) -> VerifierName:
     return next(name for name in VERIFIERS if name == word)
 
 
-def _proposal(payload: ReasoningTrace | SegmentList) -> Proposal:
+def _proposal(payload: ReasoningTrace | SegmentList, images: dict[str, JsonValue]) -> Proposal:
     return Proposal(
         episode_id="episode",
         stamp_ns=0,
@@ -115,6 +135,7 @@ def _proposal(payload: ReasoningTrace | SegmentList) -> Proposal:
         family="math-matching@1",
         payload=payload,
         provenance=Provenance(backend="perception", model="mutated"),
+        images=images if isinstance(payload, ReasoningTrace) else {},
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apps.report.annotate_page import STYLE, annotated_strip
 from apps.report.page import Html, note, page, picture, section, table, trace, verbatim
 from apps.report.pictures import curves, filmstrip
 from apps.report.retention_section import retention_section
@@ -16,7 +17,7 @@ from schemas.refs import Ref
 
 if TYPE_CHECKING:
     from apps.demo.run import DemoArtifacts, StageTime
-    from dataengine.episode_set import EpisodeSet
+    from schemas.annotations import SegmentList
 
 NEXT_COMMANDS = (
     "dataengine inspect PATH --rig-out mylab.yaml     # what it is; answer the questions in mylab.yaml",
@@ -126,14 +127,16 @@ def _labels(workspace: Workspace, made: "DemoArtifacts") -> str:
         for result in row.results:
             verdicts.setdefault(result.verifier, Counter())[result.verdict] += 1
     traces = [row for row in stored if row.proposal.field == "trace"][:NUM_STRIPS]
+    cuts = {row.proposal.episode_id: row.proposal.payload for row in stored if row.proposal.field == "segments"}
     strips = [
-        picture(_strip(episodes, row.proposal.episode_id), "jpeg", f"frames of {row.proposal.episode_id}")
+        annotated_strip(episodes, row.proposal.episode_id, _segments(cuts.get(row.proposal.episode_id)))
         + trace(row.proposal.text)
         + _results(row.results)
         for row in traces
     ]
     return section(
         "Reasoning: proposed by programs, checked by programs, waiting for people",
+        STYLE,
         *strips,
         table(
             ("verifier", *VERDICTS),
@@ -159,10 +162,10 @@ def _results(results: Sequence[object]) -> str:
     return table(("verifier", "verdict", "evidence"), rows)
 
 
-def _strip(episodes: "EpisodeSet", episode_id: str) -> bytes:
-    last = episodes.row(episode_id).num_frames - 1
-    picks = [round(last * step / (NUM_STRIP_FRAMES - 1)) for step in range(NUM_STRIP_FRAMES)]
-    return filmstrip([episodes.frame(episode_id, episodes.cameras[0], index) for index in picks], height=120)
+def _segments(payload: object) -> "SegmentList | None":
+    from schemas.annotations import SegmentList
+
+    return payload if isinstance(payload, SegmentList) else None
 
 
 def _mix(workspace: Workspace, ref: Ref) -> str:
