@@ -1,7 +1,7 @@
 """One OpenAI-compatible server, over connections that are kept: a request goes out, what came back is sorted.
 
-aiohttp, because its parser is C: with everything that is hashed, read and stored, a call takes 1.2 ms of a core here where
-it took 2.8 through the openai client (docs/design/0005).
+aiohttp, because its parser is C: with all that is hashed, read and stored, a call takes 1.2 ms of a core here where it
+took 2.8 through the openai client (docs/design/0005).
 """
 
 import asyncio
