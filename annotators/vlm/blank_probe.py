@@ -107,7 +107,7 @@ def _grey_bytes(size: tuple[int, int], kind: Literal["PNG", "JPEG"]) -> bytes:
 
 
 def _draw(key: str) -> float:
-    return int(key[:_HEX_DIGITS], 16) / 16**_HEX_DIGITS
+    return int(key[:_HEX_DIGITS], 16) / float(1 << 4 * _HEX_DIGITS)
 
 
 def _parsed(settled: Settled) -> BaseModel | None:
