@@ -27,14 +27,15 @@ test: $(STAMP) ## the suite, under 10 minutes on 2 cores
 test-all: $(STAMP) ## the suite plus long fault and load tests
 	@$(PY) -m pytest
 
-check: $(STAMP) ## style, types, architecture
+check: $(STAMP) ## style, types, architecture, and that every prompt has its golden score
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+	@$(PY) -m annotators.golden
 
 bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmarks.NAME)
-	@for name in startup suite reader convert quality verifiers memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
+	@for name in startup suite reader convert quality verifiers transcription memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1

@@ -5,48 +5,47 @@ proposes only what is missing: an episode that the same family, backend, model a
 same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import batched
-from typing import Any, Literal
 
+from annotators.ahead import ahead
 from annotators.annotate_report import AnnotateReport, CallCounts, Tally
 from annotators.calls import CallStore
 from annotators.estimate import estimate_calls
 from annotators.evidence import Evidence
 from annotators.families import Family, load_family
-from annotators.inputs import covers, numbers_hash, pictures_hash
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
-from annotators.perception import BoardReadings, model_name
-from annotators.placements import MODEL as THINGS_MODEL
+from annotators.perception import BoardReadings
 from annotators.placements import placement_trace, scene_notes
 from annotators.traces import build_trace
-from annotators.verifiers import applicable, verify
-from annotators.vlm.answers import schema_hash
-from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
+from annotators.verifiers import verify
+from annotators.vlm import blank_probe
+from annotators.vlm.answers import in_form
+from annotators.vlm.backends import BackendConfig, Endpoint, Replay
+from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.costs import FREE
 from annotators.vlm.endpoint import EndpointClient
 from annotators.vlm.local import LocalClient
 from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import Request, Speaker
-from annotators.vlm.questions import questions, understand
-from annotators.vlm.replay import ReplayClient
+from annotators.vlm.questions import questions_about, understand
+from annotators.vlm.steps import held, named_segments
 from annotators.vlm.stored import StoredClient
+from annotators.voice import Voice, asks, open_client, spoken
 from dataengine.episode_set import EpisodeSet
 from dataengine.ray_session import init_ray
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, FieldName, Proposal, Provenance, VerifierResult
-from schemas.content_hashes import ContentHashes
-from schemas.errors import BackendError, FamilyError
+from schemas.annotations import Card, FieldName, Proposal, VerifierResult
+from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
 from schemas.scenes import PlacementTrace, SceneNotes
 
 _BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
-_KINEMATICS_MODEL = "kinematics@1"
 
 
 type _Row = tuple[Proposal, tuple[VerifierResult, ...]]
@@ -63,12 +62,14 @@ def annotate(
     ray_address: str | None = None,
     episode_ids: Sequence[str] | None = None,
     dry_run: bool = False,
+    blank_share: float = blank_probe.SHARE,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AnnotateReport:
     """Propose for every episode of `episodes` (or those named) what the family asks for.
 
     Args:
         workers: Ray workers that look at episodes; None = one per CPU, 0 = this process, for debugging.
+        blank_share: of all calls, those repeated with blank pictures (annotators.vlm.blank_probe); 0: none.
         on_progress: called with (episodes done, episodes to do).
 
     Every answer of a model is in the call store before it is parsed, so running it again asks nothing twice.
@@ -77,28 +78,27 @@ def annotate(
     task = load_family(family)
     opened = EpisodeSet.open(workspace, episodes)
     wanted = [opened.row(name).episode_id for name in (opened.ids() if episode_ids is None else episode_ids)]
-    camera = task.camera(opened.cameras)
-    inner = _client(backend, workers, ray_address) if _asks(task, backend) else None
-    voice = _Voice(
-        family=task,
-        backend=backend,
-        speaker=inner.speaker if inner else None,
-        numbers=numbers_hash(opened.rig),
-        pictures=pictures_hash(workspace, opened, camera),
-    )
+    inner = open_client(backend, workers, ray_address) if asks(task, backend) else None
+    voice = Voice.of(workspace, opened, task, backend, inner.speaker if inner else None)
+    if isinstance(backend, Replay):  # a recording holds no calls but those that were asked
+        blank_share = 0.0
     now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}
     if not dry_run:
         ledger.refit(now)
-    pending = _pending(ledger, voice, opened, wanted, now)
+    there = spoken(ledger, voice, opened, wanted, now)
+    pending = [name for name in wanted if set(there.get(name, ())) < set(task.file.fields)]
     report = partial(Tally.report, dry_run=dry_run, num_episodes=len(wanted), num_pending=len(pending))
     tally = Tally()
     if dry_run and inner and pending:
         prices = backend.prices if isinstance(backend, Endpoint) else FREE
-        planned = estimate_calls(opened, camera, task, inner.speaker, pending, prices)
+        planned = estimate_calls(opened, voice.camera, task, inner.speaker, pending, prices, blank_share)
         return report(tally, run_id=None, planned=planned)
+    if not pending and not dry_run:
+        _doubt(ledger, voice, opened, wanted)  # a run that was killed may not have come to it
     if dry_run or not pending:
         return report(tally, run_id=None)
     run_id = ledger.start_run(kind="annotate", recipe=voice.recipe(opened))
+    probe = BlankProbe(blank_share)
     with (
         CallStore.open(workspace.calls_url) if inner else nullcontext() as store,
         closing(inner) if isinstance(inner, LocalClient | EndpointClient) else nullcontext(),
@@ -106,27 +106,53 @@ def annotate(
         stored = StoredClient(inner, store) if inner and store else None
         # A recording is replayed as it is.
         client = MendingClient(stored, mends=not isinstance(backend, Replay)) if stored else None
-        observer = partial(Observer, opened, camera, wants_crops=inner is not None, things=task.file.things)
-        with closing(_observe_all(observer, pending, workers, ray_address)) as observed:
+        sheets = voice.asks_about("segments")
+        observer = partial(
+            Observer, opened, voice.camera, wants_crops=inner is not None, wants_sheets=sheets, things=task.file.things
+        )
+        looked = _observe_all(observer, pending, workers, ray_address)
+        if client:  # the next episodes are looked at while the model answers about these
+            if workers != 0:
+                init_ray(ray_address)  # in this thread: Ray wants to be started where signals arrive
+            looked = ahead(looked, _batch_size(backend))
+        with closing(looked) as observed:
             for batch in batched(observed, _batch_size(backend)):
-                rows = list(_propose(batch, voice, client, tally))
+                rows = list(_propose(batch, voice, client, probe, tally))
                 tally.num_new += ledger.add_proposals(run_id, rows, seen=now)
                 if on_progress:
                     on_progress(tally.num_proposed + len(tally.failures), len(pending))
                 if tally.stopped:
                     break
+    _doubt(ledger, voice, opened, wanted)
     if stored and stored.num_made and set(tally.outcomes) <= {"error", "skipped"}:
         reason = tally.stopped or tally.failures[0].reason
         raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
-    counts = CallCounts.of(stored, client, inner.cost if isinstance(inner, EndpointClient) else None)
+    counts = CallCounts.of(stored, client, probe, inner.cost if isinstance(inner, EndpointClient) else None)
     return report(tally, run_id=run_id, calls=counts)
 
 
 def _batch_size(backend: BackendConfig) -> int:
     """Episodes per round of calls: several calls for every place there is, so that few places wait for the last."""
     return max(_BATCH, backend.in_flight * len(backend.urls)) if isinstance(backend, Endpoint) else _BATCH
+
+
+def _doubt(ledger: Ledger, voice: Voice, opened: EpisodeSet, wanted: Sequence[str]) -> None:
+    """A model that was caught not looking once: what else it said of these episodes can not be known to be seen."""
+    if voice.speaker is None:
+        return
+    said = [
+        stored
+        for some in batched(wanted, 500)  # databases limit how many values one query may name
+        for stored in ledger.proposals(episode_ids=some)
+        if voice.said(stored.proposal)
+    ]
+    doubt = blank_probe.doubt([one for stored in said for one in stored.results])
+    unmarked = [stored for stored in said if not any(one.verifier == blank_probe.VERIFIER for one in stored.results)]
+    if doubt and unmarked:
+        run_id = ledger.start_run(kind="annotate", recipe=voice.recipe(opened))
+        ledger.add_proposals(run_id, [(stored.proposal, (doubt,)) for stored in unmarked])
 
 
 def _check_end(inner: EndpointClient, stored: StoredClient | None, num_done: int, num_pending: int) -> None:
@@ -140,113 +166,8 @@ def _check_end(inner: EndpointClient, stored: StoredClient | None, num_done: int
         raise BackendError(f"{inner.stopped}. Not one call was made. Give a larger --budget.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Voice:
-    """Who speaks in this run: one family through one backend."""
-
-    family: Family
-    backend: BackendConfig
-    speaker: Speaker | None  # None where no model is asked
-    numbers: str  # see annotators.inputs
-    pictures: str
-
-    def provenance(self, name: FieldName, call_keys: tuple[str, ...] = ()) -> Provenance:
-        """Who says what a proposal of this field says."""
-        if name == "segments":
-            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
-        if self.family.file.things is not None:
-            return Provenance(backend="perception", model=THINGS_MODEL, inputs_hash=self.pictures)
-        if self.speaker is None:
-            return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
-        return Provenance(
-            backend=_kind(self.backend),
-            model=self.speaker.label,
-            prompt_hash=self.family.prompt_hash,
-            schema_hash=schema_hash(),
-            call_keys=call_keys,
-            inputs_hash=self.pictures,
-        )
-
-    def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
-        """Every argument that changes what is said."""
-        speakers = {
-            name: self.provenance(name).model_dump(mode="json", exclude={"call_keys"})
-            for name in self.family.file.fields
-        }
-        return {
-            "episodes": str(opened.ref),
-            "episodes_fingerprint": opened.fingerprint,
-            "family": self.family.label,
-            "speakers": speakers,
-            "verifiers": list(self.family.file.verifiers),
-        }
-
-
-def _asks(task: Family, backend: BackendConfig) -> bool:
-    """Whether a model is asked about this family's pictures. Raises FamilyError where none can be."""
-    if task.file.things is None:
-        return "trace" in task.file.fields
-    if not isinstance(backend, Perception):
-        raise FamilyError(
-            f"family '{task.file.name}' looks for things by colour and outline; no model is asked about them yet. "
-            "Leave --vlm and --backend out."
-        )
-    return False
-
-
-def _pending(
-    ledger: Ledger, voice: _Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
-) -> list[str]:
-    """Episodes for which some field, or a judgement of today's verifiers, is missing, stale or of a part only."""
-    names = voice.family.file.fields
-    spoken: dict[str, set[str]] = {}
-    for some in batched(wanted, 500):  # databases limit how many values one query may name
-        for stored in ledger.proposals(episode_ids=some):
-            proposal = stored.proposal
-            said = voice.provenance(proposal.field, proposal.provenance.call_keys) if proposal.field in names else None
-            judged = {(result.verifier, result.version) for result in stored.results}
-            if (
-                proposal.family == voice.family.label
-                and proposal.provenance == said
-                and judged >= applicable(voice.family.file.verifiers, proposal.field)
-                and not stored.misfit(now.get(proposal.episode_id))
-                and covers(proposal, opened)
-            ):
-                spoken.setdefault(proposal.episode_id, set()).add(proposal.field)
-    return [name for name in wanted if spoken.get(name, set()) < set(names)]
-
-
-def _kind(backend: BackendConfig) -> Literal["endpoint", "local", "replay", "perception"]:
-    match backend:
-        case Endpoint():
-            return "endpoint"
-        case Local():
-            return "local"
-        case Replay():
-            return "replay"
-        case Perception():
-            return "perception"
-
-
-def _client(
-    backend: BackendConfig, workers: int | None, ray_address: str | None
-) -> EndpointClient | LocalClient | ReplayClient | None:
-    match backend:
-        case Endpoint():
-            return EndpointClient(backend)
-        case Local():
-            return LocalClient(backend, workers=workers, ray_address=ray_address)
-        case Replay():
-            return ReplayClient(backend)
-        case Perception():
-            return None
-
-
 def _observe_all(
-    observer: partial[Observer],
-    pending: Sequence[str],
-    workers: int | None,
-    ray_address: str | None,
+    observer: partial[Observer], pending: Sequence[str], workers: int | None, ray_address: str | None
 ) -> Generator[Observation | Failed]:
     """Look at episodes in any order: in Ray actors, or here when `workers` is 0."""
     if workers == 0:
@@ -267,7 +188,11 @@ def _observe_all(
 
 
 def _propose(
-    batch: Iterable[Observation | Failed], voice: _Voice, client: MendingClient | None, tally: Tally
+    batch: Iterable[Observation | Failed],
+    voice: Voice,
+    client: MendingClient | None,
+    probe: BlankProbe,
+    tally: Tally,
 ) -> Iterator[_Row]:
     """Turn what was seen (and, with a client, what is answered) into judged proposals."""
     seen: list[Observation] = []
@@ -277,6 +202,7 @@ def _propose(
         else:
             seen.append(one)
     asked = _ask(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
+    looking = probe.look({name: list(one.values()) for name, one in asked.items()}, client) if client else {}
     tally.stopped = client.stopped if client else ""
     for one in seen:
         proposals = list(_proposals(one, voice, asked.get(one.episode_id), tally))
@@ -284,6 +210,8 @@ def _propose(
         tally.num_proposed += complete
         for proposal, evidence in proposals:
             results = verify(proposal, evidence, voice.family.file.verifiers)
+            if voice.asks_about(proposal.field) and one.episode_id in looking:
+                results = (*results, looking[one.episode_id])
             tally.count(proposal, results)
             yield proposal, results
 
@@ -298,7 +226,7 @@ def _ask(
     by_key: dict[str, list[tuple[str, str]]] = {}
     requests: list[Request] = []
     for one in seen:
-        for crop, request in questions(family, speaker, one.crops).items():
+        for crop, request in questions_about(family, speaker, one).items():
             by_key.setdefault(request.key, []).append((one.episode_id, crop))
             requests.append(request)
     answers: dict[str, Settled] = {}
@@ -313,7 +241,7 @@ def _ask(
 
 
 def _proposals(
-    seen: Observation, voice: _Voice, asked: _Asked | None, tally: Tally
+    seen: Observation, voice: Voice, asked: _Asked | None, tally: Tally
 ) -> Iterator[tuple[Proposal, Evidence]]:
     """What is proposed about one episode, each with the evidence it is judged by.
 
@@ -328,34 +256,27 @@ def _proposals(
             )
             yield _whole(seen, voice, name, payload), seen.evidence
             continue
-        if name == "segments":
-            segments = Proposal(
-                episode_id=seen.episode_id,
-                stamp_ns=0,
-                field="segments",
-                family=voice.family.label,
-                payload=seen.segments,
-                provenance=voice.provenance("segments"),
-            )
-            yield segments, seen.evidence
-            continue
-        readings, cards = seen.evidence.readings, seen.cards
         keys: tuple[str, ...] = ()
-        if asked is not None:
+        if voice.asks_about(name) and asked is not None:
             silent = [one.answer for one in asked.values() if one.answer.outcome in ("error", "skipped")]
             if silent:
                 if not (tally.stopped and silent[0].outcome == "skipped"):  # nothing is wrong with those not asked
                     reason = f"a call got no answer: {silent[0].text}"
                     tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
                 continue
+            keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
+        if name == "segments":
+            yield _segments(seen, voice, asked, keys, tally)
+            continue
+        readings, cards = seen.evidence.readings, seen.cards
+        if asked is not None:
             said = understand({crop: one.answer for crop, one in asked.items()}, seen.cards)
             tally.invalid += said.num_invalid
             readings, cards = said.readings, said.cards
-            keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
         yield _trace(seen, voice, readings, cards, keys)
 
 
-def _whole(seen: Observation, voice: _Voice, name: FieldName, payload: PlacementTrace | SceneNotes) -> Proposal:
+def _whole(seen: Observation, voice: Voice, name: FieldName, payload: PlacementTrace | SceneNotes) -> Proposal:
     """A proposal about all of an episode that programs made from pictures."""
     return Proposal(
         episode_id=seen.episode_id,
@@ -368,8 +289,29 @@ def _whole(seen: Observation, voice: _Voice, name: FieldName, payload: Placement
     )
 
 
+def _segments(
+    seen: Observation, voice: Voice, asked: _Asked | None, keys: tuple[str, ...], tally: Tally
+) -> tuple[Proposal, Evidence]:
+    segments, evidence = seen.segments, seen.evidence
+    if voice.asks_about("segments") and asked is not None:
+        answers = {name: one.answer for name, one in asked.items()}
+        segments, is_in_form = named_segments(segments, answers.pop("steps"))
+        evidence = replace(evidence, held=held(answers, seen.grasps))
+        tally.invalid += (not is_in_form) + sum(not in_form("held", answer) for answer in answers.values())
+    proposal = Proposal(
+        episode_id=seen.episode_id,
+        stamp_ns=0,
+        field="segments",
+        family=voice.family.label,
+        payload=segments,
+        provenance=voice.provenance("segments", keys),
+        images=seen.images if voice.asks_about("segments") else {},
+    )
+    return proposal, evidence
+
+
 def _trace(
-    seen: Observation, voice: _Voice, readings: BoardReadings | None, cards: tuple[Card, ...], keys: tuple[str, ...]
+    seen: Observation, voice: Voice, readings: BoardReadings | None, cards: tuple[Card, ...], keys: tuple[str, ...]
 ) -> tuple[Proposal, Evidence]:
     first = readings.first if readings else None
     second = readings.second if readings else None
@@ -382,4 +324,5 @@ def _trace(
         provenance=voice.provenance("trace", keys),
         images=seen.images,
     )
-    return proposal, replace(seen.evidence, readings=readings)
+    cards_read = tuple(card.text for card in cards)
+    return proposal, replace(seen.evidence, readings=readings, cards_read=cards_read)

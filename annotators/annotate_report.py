@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from annotators.estimate import CallEstimate
+from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.mending import MendingClient
 from annotators.vlm.stored import StoredClient
 from schemas.annotations import Proposal, Verdict, VerifierResult
@@ -23,10 +24,14 @@ class CallCounts:
     off_schema: int = 0  # of those: what no server says that holds answers to the schema it is sent
     input_tokens: int = 0  # of the calls made, as the server counts
     output_tokens: int = 0
+    blank: int = 0  # calls repeated with blank pictures, and answered
+    blank_same: int = 0  # of those: the same answer without pixels
     cost: float | None = None  # None where no price was named
 
     @classmethod
-    def of(cls, stored: StoredClient | None, mending: MendingClient | None, cost: float | None) -> "CallCounts":
+    def of(
+        cls, stored: StoredClient | None, mending: MendingClient | None, probe: BlankProbe, cost: float | None
+    ) -> "CallCounts":
         """The counts of two clients; none where nobody was asked."""
         if stored is None or mending is None:
             return cls()
@@ -38,6 +43,8 @@ class CallCounts:
             off_schema=mending.num_off_schema,
             input_tokens=stored.input_tokens,
             output_tokens=stored.output_tokens,
+            blank=probe.num_asked,
+            blank_same=probe.num_same,
             cost=cost,
         )
 
@@ -52,6 +59,13 @@ class CallCounts:
                 f"the server does not hold answers to the JSON schema it is sent: {self.off_schema} of {self.answers} "
                 f"were not the bare JSON asked for. What could not be read cost a second call"
             )
+        if self.blank_same:
+            lines.append(
+                f"the model is not looking: {self.blank_same} of {self.blank} calls that were repeated with blank "
+                f"pictures got the same answer. What it said of these episodes is marked by 'looking'"
+            )
+        elif self.blank:
+            lines.append(f"it looks: {self.blank} calls repeated with blank pictures got other answers")
         return lines
 
 

@@ -1,7 +1,8 @@
 """Arithmetic as written by hand: a restricted grammar, exact rationals, no `eval`.
 
-sum = term (('+'|'-') term)*; term = factor (('x'|'/') factor)*; factor = '-' factor | number | '(' sum ')'.
-What stands right of '=' may be empty or a question mark; anything else is not a question and is not canonical.
+sum = term (('+'|'-') term)*; term = factor (('x'|'/') factor)*; factor = '-' factor | number | '?' | '(' sum ')'.
+A question has one unknown: the whole of one side ("4+1=?", "4+1=", "?=4+1": one question, spelled "4+1"), or one number
+somewhere in a sum whose other side is known ("3+?=7", "12=?x4"). Anything else is no question and is not canonical.
 """
 
 import re
@@ -22,8 +23,9 @@ _SAME = str.maketrans(
         **dict.fromkeys("]}", ")"),
     }
 )
-_ALLOWED = re.compile(r"[0-9Oo+\-x/()]+")
-_NOTHING_ASKED = re.compile(r"\??\s*")
+_ALLOWED = re.compile(r"[0-9Oo+\-x/()?]+")
+_WHOLE_SIDE = ("", "?")  # what stands where the answer goes
+_BOXES = str.maketrans(dict.fromkeys("□▢◻⬜_", "?"))  # other ways to leave room for one number
 
 
 class ArithmeticSyntaxError(ValueError):
@@ -37,19 +39,31 @@ def canonical(text: str | None) -> str | None:
     """
     if text is None or len(text) > 2 * MAX_LENGTH:
         return None
-    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text).translate(_SAME))
+    plain = re.sub(r"\s+", "", unicodedata.normalize("NFKC", text).translate(_SAME).translate(_BOXES))
+    plain = re.sub(r"\?+", "?", plain)
     left, _, right = plain.partition("=")
-    if not _NOTHING_ASKED.fullmatch(right):
+    if right in _WHOLE_SIDE:
+        return _spelled(left.removesuffix("?"), num_unknown=0)
+    if left in _WHOLE_SIDE:
+        return _spelled(right, num_unknown=0)
+    sides = [_spelled(side, num_unknown=side.count("?")) for side in (left, right)]
+    if None in sides or plain.count("?") != 1:
         return None
-    left = left.removesuffix("?")
-    if not _ALLOWED.fullmatch(left) or not re.search(r"[0-9]", left):
+    return "=".join(side for side in sides if side)
+
+
+def _spelled(side: str, *, num_unknown: int) -> str | None:
+    """One side in its one spelling; None where it is no expression with so many unknowns."""
+    if len(side) > MAX_LENGTH or not _ALLOWED.fullmatch(side) or side.count("?") != num_unknown:
         return None
-    left = left.replace("O", "0").replace("o", "0")
+    if not num_unknown and not re.search(r"[0-9]", side):
+        return None
+    side = side.replace("O", "0").replace("o", "0")
     try:
-        tree = _parse(left)
+        _Parser(side, evaluate=False).whole()
     except ArithmeticSyntaxError:
         return None
-    return tree.text
+    return side
 
 
 def canonical_number(text: str | None) -> str | None:
@@ -64,11 +78,16 @@ def canonical_number(text: str | None) -> str | None:
 
 
 def solve(text: str) -> Fraction:
-    """The exact value of an expression; `=?` at its end is tolerated. Raises ArithmeticSyntaxError."""
+    """The exact value of what is asked for. Raises ArithmeticSyntaxError, also where nothing or anything would do."""
     plain = canonical(text)
     if plain is None:
         raise ArithmeticSyntaxError(f"'{text[:40]}' is no arithmetic question.")
-    return _parse(plain).value
+    left, _, right = plain.partition("=")
+    value = _Parser(left).whole()
+    if not right:
+        return value.number
+    other = _Parser(right).whole()
+    return value.where_it_is(other.number) if "?" in left else other.where_it_is(value.number)
 
 
 def number_text(value: Fraction) -> str:
@@ -76,30 +95,71 @@ def number_text(value: Fraction) -> str:
     return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
 
 
-def worked_line(board: str) -> str | None:
-    """`"4+1"` -> `"4+1=5"`; None where the board can not be solved."""
+def answer(board: str | None) -> str | None:
+    """The number that is asked for: `"4+1"` -> `"5"`, `"3+?=7"` -> `"4"`; None where there is none."""
     try:
-        return f"{canonical(board)}={number_text(solve(board))}"
+        return number_text(solve(board)) if board is not None else None
     except ArithmeticSyntaxError:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tree:
-    """A parsed expression: its canonical text and a way to its value."""
+def worked_line(board: str) -> str | None:
+    """`"4+1"` -> `"4+1=5"`, `"3+?=7"` -> `"3+4=7"`; None where the board can not be solved."""
+    written, number = canonical(board), answer(board)
+    if written is None or number is None:
+        return None
+    if "=" not in written:
+        return f"{written}={number}"
+    return written.replace("?", number if number.isdigit() or written.startswith("?=") else f"({number})")
 
-    text: str
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """(a + b u) / (c + d u) of an unknown number u that stands in it at most once: every step keeps that form."""
+
+    a: Fraction
+    b: Fraction = Fraction(0)
+    c: Fraction = Fraction(1)
+    d: Fraction = Fraction(0)
 
     @property
-    def value(self) -> Fraction:
-        return _Parser(self.text).whole()
+    def number(self) -> Fraction:
+        """Its value where no unknown stands in it."""
+        return self.a / self.c
+
+    @property
+    def is_known(self) -> bool:
+        return self.b == 0 and self.d == 0
+
+    def plus(self, other: "_Value") -> "_Value":
+        if not other.is_known:
+            return other.plus(self)
+        k = other.number
+        return _Value(self.a + k * self.c, self.b + k * self.d, self.c, self.d)
+
+    def times(self, other: "_Value") -> "_Value":
+        if not other.is_known:
+            return other.times(self)
+        k = other.number
+        return _Value(k * self.a, k * self.b, self.c, self.d)
+
+    def inverse(self) -> "_Value":
+        if self.a == 0 and self.b == 0:
+            raise ArithmeticSyntaxError("division by zero has no value.")
+        return _Value(self.c, self.d, self.a, self.b)
+
+    def where_it_is(self, value: Fraction) -> Fraction:
+        """The unknown number that gives this value."""
+        above, below = value * self.c - self.a, self.b - value * self.d
+        if below == 0:
+            raise ArithmeticSyntaxError("no number, or any number, would do.")
+        unknown = above / below
+        if self.c + self.d * unknown == 0:
+            raise ArithmeticSyntaxError("division by zero has no value.")
+        return unknown
 
 
-def _parse(text: str) -> _Tree:
-    if len(text) > MAX_LENGTH:
-        raise ArithmeticSyntaxError(f"an expression has at most {MAX_LENGTH} signs, got {len(text)}.")
-    _Parser(text, evaluate=False).whole()
-    return _Tree(text=text)
+_ONE, _MINUS_ONE = _Value(Fraction(1)), _Value(Fraction(-1))
 
 
 class _Parser:
@@ -111,7 +171,7 @@ class _Parser:
         self._depth = 0
         self._evaluate = evaluate  # without it only the form is checked, so that 1/0 has a form but no value
 
-    def whole(self) -> Fraction:
+    def whole(self) -> _Value:
         value = self._sum()
         if self._peek():
             raise ArithmeticSyntaxError(f"'{self._peek()}' does not belong there.")
@@ -125,29 +185,22 @@ class _Parser:
         self._at += 1
         return token
 
-    def _sum(self) -> Fraction:
+    def _sum(self) -> _Value:
         value = self._term()
         while self._peek() in {"+", "-"}:
-            value = value + self._term() if self._take() == "+" else value - self._term()
+            value = value.plus(self._term() if self._take() == "+" else self._term().times(_MINUS_ONE))
         return value
 
-    def _term(self) -> Fraction:
+    def _term(self) -> _Value:
         value = self._factor()
         while self._peek() in {"x", "/"}:
-            if self._take() == "x":
-                value *= self._factor()
-            else:
-                value = self._divide(value, self._factor())
+            value = value.times(self._factor() if self._take() == "x" else self._inverse(self._factor()))
         return value
 
-    def _divide(self, above: Fraction, below: Fraction) -> Fraction:
-        if not self._evaluate:
-            return Fraction(1)
-        if below == 0:
-            raise ArithmeticSyntaxError("division by zero has no value.")
-        return above / below
+    def _inverse(self, below: _Value) -> _Value:
+        return below.inverse() if self._evaluate else _ONE
 
-    def _factor(self) -> Fraction:
+    def _factor(self) -> _Value:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ArithmeticSyntaxError(f"an expression is at most {MAX_DEPTH} deep.")
@@ -155,10 +208,12 @@ class _Parser:
         self._depth -= 1
         return value
 
-    def _atom(self) -> Fraction:
+    def _atom(self) -> _Value:
         token = self._take()
         if token == "-":
-            return -self._factor()
+            return self._factor().times(_MINUS_ONE)
+        if token == "?":
+            return _Value(Fraction(0), Fraction(1)) if self._evaluate else _ONE
         if token == "(":
             value = self._sum()
             if self._take() != ")":
@@ -166,4 +221,4 @@ class _Parser:
             return value
         if not token.isascii() or not token.isdigit() or len(token) > MAX_DIGITS:
             raise ArithmeticSyntaxError(f"'{token}' is no number.")
-        return Fraction(int(token))
+        return _Value(Fraction(int(token)))

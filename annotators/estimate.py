@@ -1,13 +1,15 @@
 """What annotating would cost, before anything is asked: a few episodes are looked at, the rest is reckoned."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotators.families import Family
 from annotators.observe import Observation, Observer
+from annotators.vlm.blank_probe import SHARE, num_blank
 from annotators.vlm.costs import FREE, Prices, estimate_input_tokens
 from annotators.vlm.protocol import Speaker
-from annotators.vlm.questions import CALLS_PER_EPISODE, questions
+from annotators.vlm.questions import CALLS_PER_EPISODE, questions_about
 from dataengine.episode_set import EpisodeSet
 
 _LOOKED_AT = 4
@@ -36,18 +38,28 @@ class CallEstimate:
 
 
 def estimate_calls(
-    opened: EpisodeSet, camera: str | None, family: Family, speaker: Speaker, pending: Sequence[str], prices: Prices
+    opened: EpisodeSet,
+    camera: str | None,
+    family: Family,
+    speaker: Speaker,
+    pending: Sequence[str],
+    prices: Prices,
+    blank_share: float = SHARE,
 ) -> CallEstimate:
-    """Look at a few episodes of those to be annotated, spread evenly."""
-    observer = Observer(opened, camera, wants_crops=True)
+    """Look at a few episodes of those to be annotated, spread evenly. Calls with blank pictures are counted too."""
+    of_sheets = "steps" in family.prompts
+    observer = Observer(opened, camera, wants_crops=True, wants_sheets=of_sheets)
     some = pending[:: max(1, -(-len(pending) // _LOOKED_AT))]
     seen = [one for name in some if isinstance(one := observer.observe(name), Observation)]
-    asked = [request for one in seen for request in questions(family, speaker, one.crops).values()]
+    asked = [request for one in seen for request in questions_about(family, speaker, one).values()]
     share = len(pending) / len(seen) if seen else 0.0
+    calls = math.ceil(share * len(asked)) if of_sheets else CALLS_PER_EPISODE * len(pending)
+    blank_calls = num_blank(calls, blank_share)
+    share *= 1 + blank_calls / calls if calls else 1.0
     input_tokens = round(share * sum(map(estimate_input_tokens, asked)))
-    output_tokens = round(share * len(asked) * speaker.decode.max_tokens)
+    output_tokens = round(share * sum(request.speaker.decode.max_tokens for request in asked))
     return CallEstimate(
-        calls=CALLS_PER_EPISODE * len(pending),
+        calls=calls + blank_calls,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cost=None if prices == FREE else prices.of(input_tokens, output_tokens),

@@ -1,6 +1,6 @@
 """What programs saw in an episode, independent of what any proposal says about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,7 +37,11 @@ class Evidence:
 
     rate_hz: int
     readings: BoardReadings | None = None
+    cards_read: tuple[str, ...] | None = None  # the texts of the cards, as they were read
+    metadata: Mapping[str, str] | None = None  # what was noted when the episode was collected: task, scene, ...
     pick: PickEvidence | None = None
+    grasp: PickEvidence | None = None  # the same places while the card is carried
+    held: tuple[tuple[int, str | None], ...] | None = None  # (start of a grasp, what a blind look says is held)
     events: tuple[GripperEvent, ...] | None = None  # measured
     commanded: tuple[GripperEvent, ...] | None = None  # what the end effectors were told to do
     board_frames: tuple[int, int] | None = None  # the frames in which the two readings saw the board

@@ -118,7 +118,8 @@ def _onset(smooth: FloatArray, start: int, stop: int, window: int) -> int:
 def _settled(smooth: FloatArray, onset: int, at: int, window: int) -> int:
     """The first frame from `at` on after which openness hardly moves, compared with the movement's fastest stretch."""
     begin = max(0, min(onset, at - window))
-    fastest = np.abs(smooth[begin + window : at + 1] - smooth[begin : at + 1 - window]).max(initial=0.0)
+    travel = smooth[begin + window : at + 1] - smooth[begin : max(begin, at + 1 - window)]
+    fastest = np.abs(travel).max(initial=0.0)
     for frame in range(at, len(smooth) - window):
         if abs(smooth[frame + window] - smooth[frame]) < max(_STILL_LEAST, _STILL_SHARE * fastest):
             return frame + window // 4

@@ -14,6 +14,7 @@ from annotators.look_at_things import look_at_things
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.placements import PlacementSeen, executed, named, read_instruction
+from annotators.sheets import make_sheets
 from annotators.things import ThingsView
 from annotators.traces import UNREAD
 from dataengine.episode_set import EpisodeRow, EpisodeSet
@@ -33,7 +34,9 @@ class Observation:
     segments: SegmentList
     evidence: Evidence
     cards: tuple[Card, ...] = ()  # text is UNREAD where a model will be asked
-    crops: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG, see vlm.questions
+    task: str = ""  # as it was noted: untrusted words
+    crops: dict[str, bytes] = field(default_factory=dict, repr=False)  # PNG, or JPEG of sheets; see vlm.questions
+    grasps: dict[str, int] = field(default_factory=dict)  # collage -> start_ns of its segment
     images: dict[str, JsonValue] = field(default_factory=dict)  # what a reviewer is shown
 
 
@@ -49,13 +52,20 @@ class Observer:
     """Looks at the episodes of one set. One per worker: it holds the OCR engine and open files."""
 
     def __init__(
-        self, episodes: EpisodeSet, camera: str | None, *, wants_crops: bool, things: ThingsView | None = None
+        self,
+        episodes: EpisodeSet,
+        camera: str | None,
+        *,
+        wants_crops: bool,
+        wants_sheets: bool = False,
+        things: ThingsView | None = None,
     ) -> None:
         self._episodes = episodes
         self._camera = camera
         self._wants_crops = wants_crops
+        self._wants_sheets = wants_sheets
         self._things = things
-        self._reader = Reader() if camera and things is None else None
+        self._reader = Reader() if camera and things is None and not wants_sheets else None
 
     def observe(self, episode_id: str) -> Observation | Failed:
         """Look at one episode; whatever is wrong with it becomes its own failure."""
@@ -81,12 +91,31 @@ class Observer:
             moves_over=JointMoves.of(columns, rig, stamps_ns),
             task=self._episodes.row(episode_id).task,
             executed=executed(segments),
+            metadata=_noted(self._episodes.row(episode_id)),
         )
         if self._camera is not None and self._things is not None:
             return self._look_for_things(episode_id, self._camera, self._things, segments, evidence)
+        if self._camera is not None and self._wants_sheets:
+            return self._leaf_through(episode_id, self._camera, segments, evidence)
         if self._camera is None or self._reader is None:
             return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
         return self._look(episode_id, self._camera, self._reader, segments, evidence)
+
+    def _leaf_through(self, episode_id: str, camera: str, segments: SegmentList, evidence: Evidence) -> Observation:
+        """Contact sheets of the whole episode, for a model that names what is handled."""
+        frame_at = lru_cache(maxsize=8)(lambda index: self._episodes.frame(episode_id, camera, index))
+        row = self._episodes.row(episode_id)
+        assert evidence.stamps_ns is not None
+        sheets = make_sheets(segments, evidence.stamps_ns, frame_at)
+        return Observation(
+            episode_id=episode_id,
+            segments=segments,
+            evidence=replace(evidence, frame_size=(frame_at(0).shape[1], frame_at(0).shape[0])),
+            task=row.task,
+            crops=sheets.pictures,
+            grasps=sheets.grasps,
+            images={name: _image(camera, row.start_frame + at, None) for name, at in sheets.frames.items()},
+        )
 
     def _look(
         self, episode_id: str, camera: str, reader: Reader, segments: SegmentList, evidence: Evidence
@@ -97,7 +126,9 @@ class Observer:
         first_close, last_open = _grasp_span(evidence.events or (), row, evidence.rate_hz)
         start, layout = _clear_view(frame_at, np.linspace(0, first_close, _LOOKS).astype(int).tolist())
         later = np.linspace(num_frames - 1, last_open, _LOOKS).astype(int).tolist()
-        again, board_again = _second_look(frame_at, [*later, first_close // 2], start, layout)
+        # Both looks at the board are of before the first grasp: a trace says nothing that only the future shows.
+        sooner = np.linspace(first_close, 0, _LOOKS).astype(int).tolist()
+        again, board_again = _second_look(frame_at, sooner, start, layout)
         readings: BoardReadings | None = None
         crops: dict[str, bytes] = {}
         if self._wants_crops:
@@ -106,17 +137,22 @@ class Observer:
             readings = reader.board(*board_crops(frame_at(start), frame_at(again), layout.board, board_again))
         cards = tuple(self._card(reader, frame_at(start), layout, index) for index in range(len(layout.cards)))
         pick = find_pick(frame_at(start), layout, later, frame_at, reader.card)
+        carried = _carried(evidence.events or (), row, evidence.rate_hz)
+        grasp = find_pick(frame_at(start), layout, carried, frame_at, lambda frame, paper: None)
         before = row.start_frame  # pictures are named by their place in the recording, which a later trim leaves alone
         images = _images(camera, frame_at(start).shape, layout, before + start, board_again, before + again)
-        if pick:
-            images["after"] = _image(camera, before + pick.frame, None)
+        for name, moment in (("grasp", grasp), ("after", pick)):
+            if moment:
+                images[name] = _image(camera, before + moment.frame, None)
         return Observation(
             episode_id=episode_id,
             segments=segments,
             evidence=replace(
                 evidence,
                 readings=readings,
+                cards_read=tuple(card.text for card in cards),
                 pick=pick,
+                grasp=grasp,
                 board_frames=(start, again) if layout.board else None,
                 frame_size=(frame_at(start).shape[1], frame_at(start).shape[0]),
             ),
@@ -175,6 +211,29 @@ def _last_grasp(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -
     return (within[0] if closes else None), within[-1]
 
 
+def _carried(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -> list[int]:
+    """Frames in which the card that was let go last is on its way, late ones first; none where nothing was let go."""
+    opens = [event for event in events if event.event == "open"]
+    if not opens:
+        return []
+    last = opens[-1]
+    closes = [
+        event.stamp_ns
+        for event in events
+        if (event.event, event.end_effector) == ("close", last.end_effector) and event.stamp_ns < last.stamp_ns
+    ]
+    if not closes:
+        return []
+    ends = (frame_of_ns(stamp_ns, rate_hz) - row.start_frame for stamp_ns in (last.stamp_ns, closes[-1]))
+    stop, start = (min(max(frame, 0), row.num_frames - 1) for frame in ends)
+    return [stop - (stop - start) // 4, stop - (stop - start) // 2]
+
+
+def _noted(row: EpisodeRow) -> dict[str, str]:
+    """What was noted when the episode was collected."""
+    return {name: str(words) for name, words in {"task": row.task, **row.metadata}.items() if words}
+
+
 def _clear_view(frame_at: Callable[[int], Pixels], indices: Sequence[int]) -> tuple[int, Layout]:
     """The first frame that shows the board and three cards; otherwise the one that shows most."""
     best: tuple[int, Layout] | None = None
@@ -216,14 +275,15 @@ def model_crops(first: Pixels, second: Pixels, layout: Layout, board_again: Pape
     if layout.cards:
         box = cards_box(first.shape, layout.cards)
         height = max(192, box[3] - box[1])
-    crops = {"cards": _png(enlarged(first, box, height=height))}
+    crops = {"cards": png(enlarged(first, box, height=height))}
     if layout.board is not None and board_again is not None:
         tight, loose = board_crops(first, second, layout.board, board_again)
-        crops |= {"board_first": _png(tight), "board_second": _png(loose)}
+        crops |= {"board_first": png(tight), "board_second": png(loose)}
     return crops
 
 
-def _png(picture: Pixels) -> bytes:
+def png(picture: Pixels) -> bytes:
+    """A picture as it is sent to a model."""
     written, data = cv2.imencode(".png", np.ascontiguousarray(picture[:, :, ::-1]))
     if not written:
         raise EpisodeError(f"a crop of {picture.shape[1]}x{picture.shape[0]} can not be encoded.")

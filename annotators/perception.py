@@ -31,7 +31,7 @@ _DETECTION_SIDE = 160
 
 def model_name() -> str:
     """What provenance calls this backend."""
-    return f"rapidocr-{version('rapidocr')}+perception@1"
+    return f"rapidocr-{version('rapidocr')}+perception@2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

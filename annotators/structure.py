@@ -3,6 +3,7 @@
 Pure functions like those of `annotators.verifiers`, which runs them.
 """
 
+import re
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from schemas.annotations import Card, ReasoningTrace, SegmentList, Verdict
 from schemas.spans import NS_PER_S
 
 LABELS = ("hold", "reach", "grasp", "carry", "release", "retreat", "move", "unknown")
+_ABOUT = re.compile(r"[^\W_]+(?:[ '-][^\W_]+){0,9}")  # plain words: letters and digits, no signs, no marks
 _MOST_OVERLAP = 0.25  # of the smaller box: two cards may touch, one card is not two
 
 
@@ -52,10 +54,12 @@ def coverage(segments: SegmentList, evidence: Evidence) -> Finding:
 
 
 def vocabulary(segments: SegmentList, evidence: Evidence) -> Finding:
-    """Every label is one of ours, and every end effector one of the rig's."""
+    """Every label begins with a word of ours and goes on in plain words, and every end effector is one of the rig's."""
     for one in segments.segments:
-        if one.label not in LABELS:
+        if one.phase not in LABELS:
             return Finding("fail", f"'{one.label}' at {_s(one.start_ns)} is no label; they are {', '.join(LABELS)}.")
+        if one.about and not _ABOUT.fullmatch(one.about):
+            return Finding("fail", f"'{one.label}' at {_s(one.start_ns)} names no object in plain words.")
     if evidence.end_effectors is None:
         return Finding("unknown", "the rig's end effectors are not known.")
     ours = {*evidence.end_effectors, "unknown"}

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
-from annotators.arithmetic import canonical, canonical_number, worked_line
+from annotators.arithmetic import answer, canonical, canonical_number, worked_line
+from annotators.claims import held_object, metadata, no_future, read_numbers, stamps
 from annotators.evidence import Evidence
 from annotators.placement_checks import boxes, instruction, moved_thing, nouns, numbers, plan_order, relation
 from annotators.structure import card_places, coverage, moves, vocabulary
@@ -23,6 +24,10 @@ VerifierName = Literal[
     "double_reading",
     "picked_card",
     "card_places",
+    "read_numbers",
+    "metadata",
+    "no_future",
+    "stamps",
     "gripper_events",
     "coverage",
     "vocabulary",
@@ -34,16 +39,21 @@ VerifierName = Literal[
     "plan_order",
     "nouns",
     "numbers",
+    "held_object",
 ]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
 VERSIONS: dict[VerifierName, int] = {
-    "arithmetic": 1,
+    "arithmetic": 2,
     "double_reading": 2,
-    "picked_card": 1,
+    "picked_card": 2,
     "card_places": 1,
-    "gripper_events": 2,
+    "read_numbers": 1,
+    "metadata": 1,
+    "no_future": 1,
+    "stamps": 1,
+    "gripper_events": 3,
     "coverage": 1,
-    "vocabulary": 1,
+    "vocabulary": 2,
     "moves": 1,
     "instruction": 1,
     "moved_thing": 1,
@@ -52,15 +62,20 @@ VERSIONS: dict[VerifierName, int] = {
     "plan_order": 1,
     "nouns": 1,
     "numbers": 1,
+    "held_object": 1,
 }
 _ABOUT: dict[str, frozenset[VerifierName]] = {
-    "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves"}),
+    "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object"}),
     "trace": frozenset(
         {
             "arithmetic",
             "double_reading",
             "picked_card",
             "card_places",
+            "read_numbers",
+            "metadata",
+            "no_future",
+            "stamps",
             "instruction",
             "moved_thing",
             "relation",
@@ -93,6 +108,14 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(picked_card(payload, evidence))
             case "card_places", ReasoningTrace():
                 results.append(_result(name, *card_places(payload, evidence)))
+            case "read_numbers", ReasoningTrace():
+                results.append(_result(name, *read_numbers(payload, evidence)))
+            case "metadata", ReasoningTrace():
+                results.append(_result(name, *metadata(payload, evidence)))
+            case "no_future", ReasoningTrace():
+                results.append(_result(name, *no_future(proposal, evidence)))
+            case "stamps", _:
+                results.append(_result(name, *stamps(proposal, evidence)))
             case "gripper_events", SegmentList():
                 results.append(gripper_events(payload, evidence))
             case "coverage", SegmentList():
@@ -115,6 +138,8 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *nouns(payload, evidence)))
             case "numbers", SceneNotes():
                 results.append(_result(name, *numbers(payload, evidence)))
+            case "held_object", SegmentList():
+                results.append(_result(name, *held_object(payload, evidence)))
     return tuple(results)
 
 
@@ -126,10 +151,9 @@ def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:
     """The worked line follows from the board, and the picked number is its result, on the card it is said to be on."""
     name: VerifierName = "arithmetic"
-    line = worked_line(trace.board) if trace.board else None
-    if line is None:
+    line, result = worked_line(trace.board) if trace.board else None, answer(trace.board)
+    if line is None or result is None:
         return _result(name, "unknown", f"the board ({trace.board or 'not read'}) gives no result to check.")
-    result = line.partition("=")[2]
     if trace.solution != line:
         return _result(name, "fail", f"{trace.board} gives {line}, the trace says {trace.solution or 'nothing'}.")
     if trace.pick_text is None:
@@ -164,7 +188,7 @@ def double_reading(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
 
 
 def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
-    """The card that left its place in the video is the one the trace picks."""
+    """The card that left its place in the video, at the grasp and for good, is the one the trace picks."""
     name: VerifierName = "picked_card"
     pick = evidence.pick
     if pick is None:
@@ -175,6 +199,10 @@ def picked_card(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
     slot = dict(zip(("left", "middle", "right"), pick.slots, strict=True))[trace.pick_position]
     if slot == "full":
         return _result(name, "fail", f"the {trace.pick_position} card still lies there; {where}.")
+    carried = evidence.grasp
+    if carried and dict(zip(("left", "middle", "right"), carried.slots, strict=True))[trace.pick_position] == "full":
+        told = f"{_gone(carried.empty)} in frame {carried.frame}, after the grasp"
+        return _result(name, "fail", f"the {trace.pick_position} card still lies there; {told}.")
     if "hidden" in pick.slots:
         return _result(name, "unknown", f"a card place is hidden in frame {pick.frame} and every other one looked at.")
     if len(pick.empty) > 1:
@@ -200,7 +228,7 @@ def gripper_events(segments: SegmentList, evidence: Evidence) -> VerifierResult:
         return _result(name, "unknown", "the rig declares no end effector.")
     expected = [(str(event.event), event.end_effector, event.stamp_ns) for event in evidence.events]
     named = {"grasp": "close", "release": "open"}
-    said = [(named[one.label], one.end_effector, one.start_ns) for one in segments.segments if one.label in named]
+    said = [(named[one.phase], one.end_effector, one.start_ns) for one in segments.segments if one.phase in named]
     tolerance_ns = int(TOLERANCE_S * NS_PER_S)
     for event, end_effector, stamp_ns in said:
         nearest = [abs(at - stamp_ns) for what, who, at in expected if (what, who) == (event, end_effector)]

@@ -1,20 +1,23 @@
 """Faults put into right annotations, each for the verifier that is there to find it; None where one does not apply."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from annotators.arithmetic import worked_line
+from annotators.evidence import Evidence
 from annotators.verifiers import VerifierName
-from schemas.annotations import AnyPayload, Card, ReasoningTrace, Segment, SegmentList
+from schemas.annotations import AnyPayload, Card, Proposal, ReasoningTrace, Segment, SegmentList
 from schemas.scenes import PlacementTrace, SceneNotes
-from schemas.spans import NS_PER_S
+from schemas.spans import NS_PER_S, frame_of_ns
 
 type TraceFault = Callable[[ReasoningTrace, np.random.Generator], ReasoningTrace | None]
 type SegmentFault = Callable[[SegmentList, np.random.Generator], SegmentList | None]
 type PlacementFault = Callable[[PlacementTrace, np.random.Generator], PlacementTrace | None]
 type SceneFault = Callable[[SceneNotes, np.random.Generator], SceneNotes | None]
+type ProposalFault = Callable[[Proposal, Evidence, np.random.Generator], Proposal | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class Fault:
     segments: SegmentFault | None = None
     placement: PlacementFault | None = None
     scene: SceneFault | None = None
+    proposal: ProposalFault | None = None  # of a trace: what it names beside its words
 
     def put_into(self, payload: AnyPayload, rng: np.random.Generator) -> AnyPayload | None:
         """The payload with this fault; None where it does not apply."""
@@ -85,6 +89,43 @@ def swapped_sides(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningT
         cards[other].model_copy(update={"text": cards[one].text}),
     )
     return trace.model_copy(update={"cards": tuple(cards), "pick_position": cards[other].position})
+
+
+def invented_number(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
+    """A card, or a result, with a number that stands nowhere and follows from nothing."""
+    shown = re.findall(r"[0-9]+", trace.render())
+    number = next(str(one) for one in rng.permutation(np.arange(10, 100)) if str(one) not in shown)
+    if trace.solution and rng.random() < 0.5:
+        return trace.model_copy(update={"solution": f"{trace.solution.partition('=')[0]}={number}"})
+    return trace.model_copy(update={"cards": (*trace.cards, Card(text=number, position="unknown"))})
+
+
+def _moved_picture(proposal: Proposal, name: str, frame: int) -> Proposal | None:
+    picture = proposal.images.get(name)
+    if not isinstance(picture, dict):
+        return None
+    return proposal.model_copy(update={"images": {**proposal.images, name: {**picture, "frame": frame}}})
+
+
+def future_leak(proposal: Proposal, evidence: Evidence, rng: np.random.Generator) -> Proposal | None:
+    """A picture that words come from is of after the first grasp."""
+    closes = [event.stamp_ns for event in evidence.events or () if event.event == "close"]
+    if not closes or evidence.stamps_ns is None:
+        return None
+    first = frame_of_ns(closes[0], evidence.rate_hz) + 1
+    last = frame_of_ns(int(evidence.stamps_ns[-1]), evidence.rate_hz)
+    names = [name for name in proposal.images if name not in ("grasp", "after")]
+    if first > last or not names:
+        return None
+    return _moved_picture(proposal, str(rng.choice(names)), int(rng.integers(first, last + 1)))
+
+
+def missing_frame(proposal: Proposal, evidence: Evidence, rng: np.random.Generator) -> Proposal | None:
+    """A picture that the episode does not have."""
+    if evidence.stamps_ns is None or not proposal.images:
+        return None
+    beyond = frame_of_ns(int(evidence.stamps_ns[-1]), evidence.rate_hz) + int(rng.integers(1, 500))
+    return _moved_picture(proposal, str(rng.choice(list(proposal.images))), beyond)
 
 
 def wrong_box(trace: ReasoningTrace, rng: np.random.Generator) -> ReasoningTrace | None:
@@ -160,6 +201,27 @@ def between_rows(segments: SegmentList, rng: np.random.Generator) -> SegmentList
     return segments.model_copy(update={"segments": tuple(rows)})
 
 
+def event_between_rows(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """A gripper event at a time at which no row was recorded."""
+    if not segments.events:
+        return None
+    at = int(rng.integers(len(segments.events)))
+    late = segments.events[at].model_copy(
+        update={"stamp_ns": segments.events[at].stamp_ns + int(rng.integers(1, 5)) * 1_000_000}
+    )
+    return segments.model_copy(update={"events": (*segments.events[:at], late, *segments.events[at + 1 :])})
+
+
+def other_thing(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
+    """One grasp is said to be of something else than what a second look saw in the hand."""
+    places = [at for at, one in enumerate(segments.segments) if one.phase == "grasp" and one.about]
+    if not places:
+        return None
+    at = int(rng.choice(places))
+    thing = str(rng.choice(["red cube", "bottle", "marker", "towel"]))
+    return _with_segment(segments, at, segments.segments[at].model_copy(update={"label": f"grasp {thing}"}))
+
+
 def invented_label(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
     """A word that is no label, or a hand that the robot does not have."""
     at = int(rng.integers(len(segments.segments)))
@@ -188,6 +250,12 @@ FAULTS = (
     Fault(name="wrong card", verifier="arithmetic", trace=wrong_pick),
     Fault(name="wrong digit on the board", verifier="double_reading", trace=misread_board),
     Fault(name="swapped side", verifier="picked_card", trace=swapped_sides),
+    Fault(name="hallucinated number", verifier="read_numbers", trace=invented_number),
+    Fault(name="board unlike what was noted", verifier="metadata", trace=misread_board),
+    Fault(name="future leak", verifier="no_future", proposal=future_leak),
+    Fault(name="frame that is not there", verifier="stamps", proposal=missing_frame),
+    Fault(name="event between rows", verifier="stamps", segments=event_between_rows),
+    Fault(name="another thing held", verifier="held_object", segments=other_thing),
     Fault(name="wrong box", verifier="card_places", trace=wrong_box),
     Fault(name="one place twice", verifier="card_places", trace=doubled_place),
     Fault(name="boundary off by 1 s", verifier="gripper_events", segments=shifted_boundary),

@@ -7,11 +7,13 @@ those that say what the simulator knows to be true are used. Simulator figures: 
 import json
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import JsonValue
 
 from annotators.evidence import Evidence
 from annotators.families import load_family
@@ -26,7 +28,7 @@ from benchmarks.quality import wilson
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
-from schemas.annotations import AnyPayload, FieldName, Proposal, Provenance, SegmentList, Verdict
+from schemas.annotations import AnyPayload, FieldName, Proposal, Provenance, ReasoningTrace, SegmentList, Verdict
 from schemas.refs import Ref
 from schemas.scenes import SceneNotes
 
@@ -39,6 +41,7 @@ class Right:
     """An episode's right annotations and the evidence they are judged by."""
 
     payloads: tuple[AnyPayload, ...]
+    images: dict[str, JsonValue]  # what the trace was read from
     evidence: Evidence
 
 
@@ -85,7 +88,18 @@ def _right(seen: Observation, truth: dict[str, Any]) -> Right | None:
     cards = [str(card["number"]) for card in truth["cards"]]
     if trace.board != truth["equation"] or [card.text for card in trace.cards] != cards:
         return None
-    return Right(payloads=(trace, seen.segments), evidence=seen.evidence)
+    # Beside what was recorded: a sum noted at collection as the simulator knows it, and the card named twice.
+    noted = {**(seen.evidence.metadata or {}), "scene": f"board: {truth['equation']}"}
+    named = tuple(
+        one.model_copy(update={"label": f"{one.label} card"}) if one.phase == "grasp" else one
+        for one in seen.segments.segments
+    )
+    held = tuple((one.start_ns, "number card") for one in named if one.phase == "grasp")
+    return Right(
+        payloads=(trace, seen.segments.model_copy(update={"segments": named})),
+        images=seen.images,
+        evidence=replace(seen.evidence, metadata=noted, held=held),
+    )
 
 
 def _right_placement(seen: Observation, truth: dict[str, Any]) -> Right | None:
@@ -97,36 +111,48 @@ def _right_placement(seen: Observation, truth: dict[str, Any]) -> Right | None:
     nouns = sorted(one.noun for one in notes.objects)
     if nouns != sorted(row["noun"] for row in truth["objects"]) or after != [truth["relation"]]:
         return None
-    return Right(payloads=(trace, notes, seen.segments), evidence=seen.evidence)
+    return Right(payloads=(trace, notes, seen.segments), images=seen.images, evidence=seen.evidence)
 
 
 def tally(
     rights: list[Right], *, family: TaskName, faults: tuple[Fault, ...], repeats: int, seed: int
 ) -> dict[VerifierName, Tally]:
     """Judge what is right, then the same with one fault."""
-    names = load_family(family).file.verifiers
+    names: tuple[VerifierName, ...] = tuple(load_family(family).file.verifiers)
+    if family == "math-matching":  # a model's names for what is held: judged here, where the cards are known
+        names = (*names, "held_object")
     counts = {name: Tally() for name in names}
     for place, one in enumerate(rights):
         for payload in one.payloads:
-            for result in verify(_proposal(payload), one.evidence, names):
+            for result in verify(_proposal(payload, one.images), one.evidence, names):
                 counts[_name(result.verifier)].right[result.verdict] += 1
         for fault in faults:
             for repeat in range(repeats):
                 rng = np.random.default_rng([seed, place, repeat])
-                for payload in one.payloads:
-                    faulty = fault.put_into(payload, rng)
-                    if faulty is None or faulty == payload:
-                        continue
-                    (result,) = verify(_proposal(faulty), one.evidence, [fault.verifier])
+                for proposal in _faulty(fault, one, rng):
+                    (result,) = verify(proposal, one.evidence, [fault.verifier])
                     counts[fault.verifier].faulty.setdefault(fault.name, Counter())[result.verdict] += 1
     return counts
+
+
+def _faulty(fault: Fault, one: Right, rng: np.random.Generator) -> Iterator[Proposal]:
+    for payload in one.payloads:
+        if fault.proposal is not None:
+            faulty = None
+            if isinstance(payload, ReasoningTrace):
+                faulty = fault.proposal(_proposal(payload, one.images), one.evidence, rng)
+        else:
+            changed = fault.put_into(payload, rng)
+            faulty = None if changed is None or changed == payload else _proposal(changed, one.images)
+        if faulty is not None:
+            yield faulty
 
 
 def _name(word: str) -> VerifierName:
     return next(name for name in VERIFIERS if name == word)
 
 
-def _proposal(payload: AnyPayload) -> Proposal:
+def _proposal(payload: AnyPayload, images: dict[str, JsonValue]) -> Proposal:
     field: FieldName = "trace"
     match payload:
         case SegmentList():
@@ -142,6 +168,7 @@ def _proposal(payload: AnyPayload) -> Proposal:
         family="mutated@1",
         payload=payload,
         provenance=Provenance(backend="perception", model="mutated"),
+        images={} if isinstance(payload, SegmentList) else images,
     )
 
 

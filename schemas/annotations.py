@@ -67,9 +67,19 @@ class Segment(BaseModel):
     model_config = _FROZEN
     start_ns: Annotated[int, Field(ge=0)]
     end_ns: int
-    label: str  # "reach", "grasp", "carry", "release", "retreat", "move", "hold", "unknown"
+    label: str  # "reach", "grasp", "carry", "release", "retreat", "move", "hold", "unknown"; then an object, if named
     end_effector: str  # the rig's name for it, or "unknown"
     moves: tuple[str, ...] = ()  # move primitives, e.g. "left shoulder pitch up", "unknown"
+
+    @property
+    def phase(self) -> str:
+        """The first word of the label: what the hand does, as its numbers say."""
+        return self.label.partition(" ")[0]
+
+    @property
+    def about(self) -> str:
+        """The rest of the label: what it does it with; empty where nobody said."""
+        return self.label.partition(" ")[2]
 
     def render(self) -> str:
         """The segment as a short sentence, e.g. `The right gripper grasps.`"""

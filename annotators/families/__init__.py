@@ -15,6 +15,7 @@ from schemas.annotations import FieldName
 from schemas.errors import FamilyError, did_you_mean
 from schemas.records import sha256_of
 
+ANY_CAMERA = "any"
 _HOME = Path(__file__).parent
 
 
@@ -27,7 +28,7 @@ class FamilyFile(BaseModel):
     about: str
     fields: tuple[FieldName, ...] = Field(min_length=1)
     verifiers: tuple[VerifierName, ...] = ()
-    cameras: tuple[str, ...] = ()  # wanted, the first that a dataset has is used; empty: no pixels are looked at
+    cameras: tuple[str, ...] = ()  # wanted, the first that a dataset has is used; any: the dataset's first
     prompts: dict[str, str] = Field(default_factory=dict)  # question -> prompt file
     things: ThingsView | None = None  # looked for in the pictures; None: a board and cards are
 
@@ -44,6 +45,7 @@ class FamilyFile(BaseModel):
 class Family:
     """One task family: what is asked about an episode, and which programs check the answers."""
 
+    folder: Path
     file: FamilyFile
     prompts: dict[str, str]  # question -> words
 
@@ -64,6 +66,8 @@ class Family:
         for name in self.file.cameras:
             if name in present:
                 return name
+            if name == ANY_CAMERA and present:
+                return present[0]
         raise FamilyError(
             f"family '{self.file.name}' looks at {' or '.join(self.file.cameras)}, the episodes have "
             f"{', '.join(present) or 'no camera'}. Use --family generic, or name the camera so in the rig."
@@ -99,4 +103,4 @@ def load_family(name: str, *, home: Path = _HOME) -> Family:
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise FamilyError(f"family '{name}': prompt file {missing} is missing. Add it beside family.yaml.") from None
-    return Family(file=file, prompts=prompts)
+    return Family(folder=path.parent, file=file, prompts=prompts)

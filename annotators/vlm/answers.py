@@ -1,10 +1,10 @@
-"""What the math-matching questions may be answered with, and reading answers back.
+"""What questions may be answered with, and reading answers back.
 
 A server may ignore the schema it was sent, so every answer is validated here, whatever the server promised.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,7 +16,9 @@ from schemas.errors import BackendError
 from schemas.records import sha256_of
 
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
-Question = Literal["board", "cards"]
+_MOST_SEGMENTS = 200
+_LONGEST_NAME = 60
+Question = Literal["board", "cards", "steps", "held"]
 
 
 def _plain(words: str) -> str:
@@ -26,6 +28,7 @@ def _plain(words: str) -> str:
 
 
 Words = Annotated[str, AfterValidator(_plain)]
+Noun = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_plain)]
 
 
 class BoardAnswer(BaseModel):
@@ -50,25 +53,55 @@ class CardsAnswer(BaseModel):
     cards: tuple[CardAnswer, ...] = Field(max_length=MOST_CARDS)
 
 
+class StepAnswer(BaseModel):
+    """What one segment is about; null where the pictures do not show it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    number: int
+    object: Noun | None
+    place: Noun | None
+
+
+class StepsAnswer(BaseModel):
+    """All segments of one episode."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    segments: tuple[StepAnswer, ...] = Field(max_length=_MOST_SEGMENTS)
+
+
+class HeldAnswer(BaseModel):
+    """What a hand holds; null where nothing, or where it can not be seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    object: Noun | None
+
+
+type Form = type[BoardAnswer] | type[CardsAnswer] | type[StepsAnswer] | type[HeldAnswer]
+
+
 def schema_of(question: Question) -> dict[str, Any]:
     """The JSON schema an answer is held to."""
     return form_of(question).model_json_schema()
 
 
-def form_of(question: str) -> type[BoardAnswer] | type[CardsAnswer]:
+def form_of(question: str) -> Form:
     """What the answer to a question is read as."""
     match question:
         case "board":
             return BoardAnswer
         case "cards":
             return CardsAnswer
+        case "steps":
+            return StepsAnswer
+        case "held":
+            return HeldAnswer
         case _:
-            raise BackendError(f"'{question}' is no question. Ask 'board' or 'cards'.")
+            raise BackendError(f"'{question}' is no question. Ask one of {', '.join(get_args(Question))}.")
 
 
-def schema_hash() -> str:
-    """One hash over both schemas."""
-    return sha256_of([schema_of("board"), schema_of("cards")])
+def schema_hash(*asked: Question) -> str:
+    """One hash over the schemas of some questions."""
+    return sha256_of([schema_of(question) for question in asked])
 
 
 def parse[Answer: BaseModel](answer: RawAnswer, form: type[Answer]) -> Answer | None:

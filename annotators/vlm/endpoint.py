@@ -10,31 +10,22 @@ import math
 import os
 import queue
 import random
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from annotators.calls import RawAnswer
-from annotators.vlm.completions import read_response, request_body
 from annotators.vlm.costs import FREE, Prices, Purse, estimate_input_tokens
 from annotators.vlm.limits import Lane, Meter
 from annotators.vlm.protocol import Decode, Request, Speaker
+from annotators.vlm.server import Server
 from schemas.errors import BackendError
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-_PASSING = frozenset({408, 409, 429})
-_HOPELESS = frozenset({401, 403, 404})  # no call of this run can succeed
 _GIVE_UP_AFTER = 8  # calls in a row without any answer: the server is gone, stop paying in time
 _FIRST_WAIT_S = 0.5  # at most; each further one at most twice as long
 _LOOK_AGAIN_S = 0.1  # callers that a lane or the purse holds back
-_SHORTEST_SECRET = 8  # shorter words are placeholders, and hiding them would garble answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +128,10 @@ class EndpointClient:
         self.purse = Purse(config.budget)
         self.stopped = ""
         self.is_gone = False
-        self._secret = os.environ.get(config.api_key_env, "")
-        self._tls = ssl.create_default_context()
-        self._clients: dict[tuple[int, int], AsyncOpenAI] = {}
+        secret = os.environ.get(config.api_key_env, "")
+        self._servers = [
+            Server(url, secret=secret, timeout_s=config.timeout_s, in_flight=config.in_flight) for url in config.urls
+        ]
         self._lanes = [Lane(config.in_flight) for _ in config.urls]
         self._requests = Meter(config.requests_per_minute)
         self._tokens = Meter(config.tokens_per_minute)
@@ -185,8 +177,8 @@ class EndpointClient:
     def close(self) -> None:
         """Let the connections go."""
         if self._thread is not None and self._thread.is_alive():
-            for client in self._clients.values():
-                asyncio.run_coroutine_threadsafe(client.close(), self._loop).result()
+            for server in self._servers:
+                asyncio.run_coroutine_threadsafe(server.close(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
@@ -214,7 +206,7 @@ class EndpointClient:
             if run.problem:
                 continue
             run.num_under_way += 1
-            answer = await self._answer(run, job, place, server)
+            answer = await self._answer(run, job, server)
             if answer is None:
                 run.left()
                 continue
@@ -223,11 +215,11 @@ class EndpointClient:
                 self._give_up(run, f"{self._unanswered} calls in a row got no answer ({answer.text[:300]})")
             run.num_left -= 1
             stored = self._loop.create_future()
-            run.ready.put((job.request, self._without_secret(answer), stored))
+            run.ready.put((job.request, answer, stored))
             run.left()
             await stored
 
-    async def _answer(self, run: _Round, job: _Job, place: int, server: int) -> RawAnswer | None:
+    async def _answer(self, run: _Round, job: _Job, server: int) -> RawAnswer | None:
         """What one call brings; None where it brings nothing and the request is in line again."""
         config = self.config
         estimated = estimate_input_tokens(job.request)
@@ -252,7 +244,7 @@ class EndpointClient:
             if run.problem:  # meanwhile another call showed that none can succeed
                 self.purse.settle(most, 0.0)
                 return None
-            reply = await self._send(job.request, self._client(place, server))
+            reply = await self._servers[server].send(job.request)
         except asyncio.CancelledError:
             self.purse.settle(most, most)
             raise
@@ -293,76 +285,8 @@ class EndpointClient:
             self.is_gone, self.stopped = True, why
             run.hurry()
 
-    def _client(self, place: int, server: int) -> "AsyncOpenAI":
-        """Each caller has a connection of its own: a shared pool looks at all of its connections for every call."""
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-        if (place, server) not in self._clients:
-            self._clients[place, server] = AsyncOpenAI(
-                base_url=self.config.urls[server],
-                api_key=self._secret or "none",  # local servers want some word
-                max_retries=0,  # lanes and limits must see every refusal
-                timeout=self.config.timeout_s,
-                http_client=DefaultAsyncHttpxClient(verify=self._tls),
-            )
-        return self._clients[place, server]
-
-    async def _send(self, request: Request, server: "AsyncOpenAI") -> "RawAnswer | _NoAnswer":
-        """Ask once. Raises BackendError for what no call of this run can get past."""
-        from openai import APIConnectionError, APIStatusError
-
-        try:
-            async with asyncio.timeout(self.config.timeout_s):
-                return read_response(await server.post("/chat/completions", cast_to=str, body=request_body(request)))
-        except APIStatusError as error:
-            status, text = error.status_code, error.response.text
-            reason = f"HTTP {status}: {self._hidden(error.message)[:300]}"
-            if status in _HOPELESS:
-                raise BackendError(
-                    f"{server.base_url} refuses model '{request.speaker.model}' ({reason}). Check URL and key."
-                ) from None
-            if status not in _PASSING and status < 500:
-                return RawAnswer(outcome="error", text=reason, raw_json=text)
-            retry_after_s = _seconds(error.response.headers.get("retry-after"))
-            return _NoAnswer(reason=reason, retry_after_s=retry_after_s, says_when=status == 429 or retry_after_s > 0)
-        except TimeoutError:
-            return _NoAnswer(reason=f"{server.base_url}: no answer in {self.config.timeout_s:g} s", may_be_paid=True)
-        except APIConnectionError as error:  # a timeout of the library's is one of them
-            reason = self._hidden(f"{server.base_url}: {error.__cause__ or error}")
-            never_there = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-            return _NoAnswer(reason=reason, may_be_paid=not never_there)
-
-    def _without_secret(self, answer: RawAnswer) -> RawAnswer:
-        """Some servers repeat the key in what they say; it is stored nowhere."""
-        return replace(answer, text=self._hidden(answer.text), raw_json=self._hidden(answer.raw_json))
-
-    def _hidden(self, text: str) -> str:
-        return text.replace(self._secret, "***") if len(self._secret) >= _SHORTEST_SECRET else text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _NoAnswer:
-    """A call that brought nothing, and may bring something another time."""
-
-    reason: str
-    retry_after_s: float = 0.0
-    says_when: bool = False  # somebody is there, who has too much to do
-    may_be_paid: bool = False  # the server may have worked on it; money counts as spent then
-
 
 def _release(stored: Sequence[asyncio.Future[None]]) -> None:
     for one in stored:
         if not one.done():
             one.set_result(None)
-
-
-def _seconds(header: str | None) -> float:
-    """What Retry-After says, in seconds or as a date; 0 where it says nothing."""
-    try:
-        seconds = float(header or 0)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header or "").timestamp() - time.time()
-        except (ValueError, TypeError):
-            return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from annotators.calls import RawAnswer
 from annotators.families import Family
+from annotators.observe import Observation
 from annotators.perception import BoardReadings
 from annotators.traces import UNREAD
 from annotators.vlm.answers import BoardAnswer, CardsAnswer, Question, parse, schema_of
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
+from annotators.vlm.steps import step_questions
 from schemas.annotations import Card
 
 CROPS: dict[str, Question] = {"board_first": "board", "board_second": "board", "cards": "cards"}
-CALLS_PER_EPISODE = len(CROPS)
+CALLS_PER_EPISODE = len(CROPS)  # of a trace, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,13 @@ class Said:
     readings: BoardReadings
     cards: tuple[Card, ...]
     num_invalid: int
+
+
+def questions_about(family: Family, speaker: Speaker, seen: Observation) -> dict[str, Request]:
+    """All that is asked about one episode, by what it is asked about."""
+    if "steps" in family.prompts:
+        return step_questions(family, speaker, seen.crops, seen.segments, seen.task)
+    return questions(family, speaker, seen.crops)
 
 
 def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> dict[str, Request]:

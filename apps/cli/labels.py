@@ -35,9 +35,16 @@ def annotate(
             help="Ask a local model instead: local:DIR, a Hugging Face directory, or nano where one is installed.",
         ),
     ] = None,
+    then: Annotated[
+        str | None,
+        typer.Option(
+            "--then",
+            help="Ask a dearer one too where programs doubt what was read: endpoint, nano or local:DIR.",
+        ),
+    ] = None,
     url: Annotated[
         list[str] | None,
-        typer.Option("--url", help="OpenAI-compatible endpoint; repeat for several. For --backend endpoint."),
+        typer.Option("--url", help="OpenAI-compatible endpoint; repeat for several. For --backend or --then endpoint."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model name at the endpoint.")] = None,
     answers: Annotated[Path | None, typer.Option("--answers", help="Recorded answers. For --backend replay.")] = None,
@@ -71,6 +78,9 @@ def annotate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many calls and tokens it would take; ask nothing.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with filmstrips and what was cut and said to this file.")
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
     workers: Workers = None,
@@ -82,6 +92,7 @@ def annotate(
     Example: dataengine annotate sim@1 --family math-matching
     """
     from annotators.annotate import annotate as run
+    from annotators.cascade import annotate_cascade
     from annotators.ledger import Ledger
 
     said = {
@@ -93,33 +104,49 @@ def annotate(
         "api_key_env": api_key_env,
     }
     limits = {name: value for name, value in said.items() if value is not None}
-    if limits and backend != "endpoint":
+    if limits and "endpoint" not in (backend, then):
         flags = "--in-flight, limits, prices, --budget and --api-key-env"
         raise UsageError(f"{flags} are for --backend endpoint alone. Leave them out, or name an endpoint.")
     if vlm is None:
         config = _backend(backend, url or [], model, answers, limits)
     else:
         config = _local(vlm, backend, device, batch_size)
+    dearer = None
+    if then == "endpoint":
+        dearer = _backend(then, url or [], model, None, limits)
+    elif then is not None:
+        dearer = _local(then, None, device, batch_size)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {html.absolute().parent} for the page {html.name}. Make it first.")
     place = Workspace.at(workspace)
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
     with Ledger.open(ledger or place.ledger_url) as book, progress("annotate") as on_progress:
-        report = run(
-            episodes=ref,
-            workspace=place,
-            family=family,
-            backend=config,
-            workers=workers,
-            ray_address=ray_address,
-            episode_ids=episode,
-            ledger=book,
-            dry_run=dry_run,
-            on_progress=on_progress,
-        )
+        asked: dict[str, Any] = {
+            "episodes": ref,
+            "workspace": place,
+            "family": family,
+            "backend": config,
+            "workers": workers,
+            "ray_address": ray_address,
+            "episode_ids": episode,
+            "ledger": book,
+            "dry_run": dry_run,
+            "on_progress": on_progress,
+        }
+        report = run(**asked) if dearer is None else annotate_cascade(**asked, then=dearer)
+        if html is not None and not dry_run:
+            from annotators.families import load_family
+            from apps.report.annotate_page import write_annotate_page
+
+            label = load_family(family).label
+            write_annotate_page(html, workspace=place, episodes=ref, ledger=book, family=label)
     if as_json:
         show_json(report.to_json())
         return
     typer.echo(report.summary())
+    if html is not None and not dry_run:
+        typer.echo(f"page: {html}")
 
 
 def _local(vlm: str, backend: str | None, device: "Device", batch_size: int) -> "BackendConfig":

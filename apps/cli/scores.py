@@ -1,4 +1,4 @@
-"""`evaluate samples|retention`: how good a checkpoint is, and what it forgot of the model it started from."""
+"""`evaluate samples|golden|retention`: how good a checkpoint is, a prompt, and what was forgotten on the way."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -8,8 +8,9 @@ import typer
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, WorkspaceDir
 from apps.cli.output import show_json, show_record
 from apps.cli.progress import progress
-from apps.cli.vlm import model_folder
+from apps.cli.vlm import DeviceWord, model_folder
 from dataengine.workspace import Workspace
+from schemas.errors import UsageError
 from schemas.refs import Ref
 
 evaluate_app = typer.Typer(
@@ -45,6 +46,48 @@ def samples(
             f"{row.source}: {row.num_samples} held-out samples, text loss {row.text_loss:.3f}{action}; "
             f"{row.num_exact} of {row.num_answered} answers right word for word"
         )
+
+
+@evaluate_app.command()
+def golden(
+    family: Annotated[str, typer.Argument(help="A task family that ships, or a folder of your own.")],
+    vlm: Annotated[str | None, typer.Option("--vlm", help="Who is asked: nano, or local:DIR.")] = None,
+    url: Annotated[list[str] | None, typer.Option("--url", help="Or an OpenAI-compatible endpoint.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model name at the endpoint.")] = None,
+    device: DeviceWord = "auto",
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model the golden questions of a family's prompts, and keep the scores beside the prompts.
+
+    Example: dataengine evaluate golden math-matching --vlm nano
+    """
+    from contextlib import closing
+
+    from annotators.calls import CallStore
+    from annotators.families import load_family
+    from annotators.golden import keep, score
+    from annotators.vlm.endpoint import Endpoint, EndpointClient
+    from annotators.vlm.local import Local, LocalClient
+    from annotators.vlm.mending import MendingClient
+    from annotators.vlm.stored import StoredClient
+
+    if (vlm is None) == (not url or model is None):
+        raise UsageError("one model is asked: give --vlm nano, --vlm local:DIR, or --url with --model.")
+    task = load_family(family)
+    inner: EndpointClient | LocalClient
+    if vlm is not None:
+        inner = LocalClient(Local(path=model_folder(vlm), device=device), workers=0)
+    else:
+        inner = EndpointClient(Endpoint(urls=tuple(url or ()), model=model or ""))
+    with closing(inner), CallStore.open(Workspace.at(workspace).calls_url) as store:
+        scores = score(task, inner.speaker, MendingClient(StoredClient(inner, store)))
+    keep(task, scores)
+    if as_json:
+        show_json([one.model_dump(mode="json") for one in scores])
+        return
+    for one in scores:
+        typer.echo(one.words())
 
 
 @evaluate_app.command()

@@ -1,19 +1,24 @@
 """Databases for the ledger's tests: each test has its own, on SQLite and on a PostgreSQL that comes as a wheel."""
 
 import itertools
+import json
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from oracle import NUM_EPISODES, SIM
 from raw_files import write_aloha_episode
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from annotators.ledger import Ledger
+from apps.sim.simulate import simulate
 from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
 
@@ -79,6 +84,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     ref = Ref("tiny", "1")
     convert(source_path=folder / "raw", to=ref, workspace=workspace, rig="aloha", sink="lerobot", workers=1)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with two converted demonstrations, and their ground truth beside it."""
+    home = tmp_path_factory.mktemp("annotate")
+    simulate(out=home / "raw", num_episodes=NUM_EPISODES, split="in-domain", seed=3, workers=1)
+    convert(source_path=home / "raw", to=SIM, workspace=Workspace.at(home), rig="aloha_sim", workers=1)
+    return home
+
+
+@pytest.fixture(scope="session")
+def truth(home: Path) -> dict[str, dict[str, Any]]:
+    """episode_id -> what the simulator knows."""
+    rows = {path.stem: json.loads(path.read_text()) for path in (home / "raw.ground_truth").glob("episode_*.json")}
+    return {name: rows[name.rpartition("-")[0]] for name in EpisodeSet.open(Workspace.at(home), SIM).ids()}
 
 
 @pytest.fixture

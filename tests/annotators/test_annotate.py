@@ -1,13 +1,12 @@
 """From a converted dataset of the simulated tabletop to judged proposals in the ledger, through each backend."""
 
-import base64
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle import NUM_EPISODES, SIM, Oracle, equation, numbers
 from typer.testing import CliRunner
 from vlm_server import Reply, said, serving
 
@@ -23,7 +22,6 @@ from annotators.vlm.costs import Prices
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import record
 from apps.cli.main import app
-from apps.sim.simulate import simulate
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.rig_files import RIG_FOLDER
@@ -32,70 +30,11 @@ from schemas.annotations import ReasoningTrace
 from schemas.errors import BackendError, FamilyError, RefError
 from schemas.refs import Ref
 
-SIM = Ref("sim", "1")
-NUM_EPISODES = 2
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with two converted demonstrations, and their ground truth beside it."""
-    home = tmp_path_factory.mktemp("annotate")
-    simulate(out=home / "raw", num_episodes=NUM_EPISODES, split="in-domain", seed=3, workers=1)
-    convert(source_path=home / "raw", to=SIM, workspace=Workspace.at(home), rig="aloha_sim", workers=1)
-    return home
-
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def truth(home: Path) -> dict[str, dict[str, Any]]:
-    """episode_id -> what the simulator knows."""
-    rows = {path.stem: json.loads(path.read_text()) for path in (home / "raw.ground_truth").glob("episode_*.json")}
-    return {name: rows[name.rpartition("-")[0]] for name in EpisodeSet.open(Workspace.at(home), SIM).ids()}
-
-
-def shown(opened: EpisodeSet) -> dict[bytes, tuple[str, str]]:
-    """Every crop a model is shown: PNG bytes -> (episode, which crop)."""
-    observer = Observer(opened, "cam_high", wants_crops=True)
-    crops = {}
-    for name in opened.ids():
-        seen = observer.observe(name)
-        assert isinstance(seen, Observation)
-        crops |= {data: (name, crop) for crop, data in seen.crops.items()}
-    return crops
-
-
-class Oracle:
-    """Answers from ground truth by looking the picture up; `wrong` names a crop it lies about."""
-
-    def __init__(self, home: Path, truth: dict[str, dict[str, Any]], wrong: str | None = None) -> None:
-        self.crops = shown(EpisodeSet.open(Workspace.at(home), SIM))
-        self.truth = truth
-        self.wrong = wrong
-        self.lock = threading.Lock()
-
-    def __call__(self, body: dict[str, Any], number: int) -> Reply:
-        url = body["messages"][1]["content"][0]["image_url"]["url"]
-        name, crop = self.crops[base64.b64decode(url.partition(",")[2])]
-        row = self.truth[name]
-        if crop == "cards":
-            sides = ("left", "middle", "right")
-            cards = [{"text": str(n), "position": side} for n, side in zip(numbers(row), sides, strict=True)]
-            return said(json.dumps({"cards": cards}))
-        board = "0+0" if crop == self.wrong else equation(row)
-        return said(json.dumps({"writing": f"{board}=?"}))
-
-
-def equation(row: dict[str, Any]) -> str:
-    return str(row["equation"])
-
-
-def numbers(row: dict[str, Any]) -> list[int]:
-    return [int(card["number"]) if isinstance(card, dict) else int(card) for card in row["cards"]]
 
 
 def endpoint(url: str) -> Endpoint:
@@ -108,7 +47,8 @@ def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
     place = Workspace.at(home)
     report = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
     assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 2 * NUM_EPISODES, ())
-    assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in load_family("math-matching").file.verifiers}
+    passed = {name: {"pass": NUM_EPISODES} for name in load_family("math-matching").file.verifiers}
+    assert report.verifiers == {**passed, "stamps": {"pass": 2 * NUM_EPISODES}}  # of both fields
     for stored in ledger.proposals(field="trace"):
         trace, row = stored.proposal.payload, truth[stored.proposal.episode_id]
         assert isinstance(trace, ReasoningTrace)
@@ -218,7 +158,7 @@ def test_the_generic_family_cuts_segments_without_looking_at_pixels(home: Path, 
         episodes=SIM, workspace=Workspace.at(home), family="generic", backend=Perception(), ledger=ledger, workers=0
     )
     assert report.fields == {"segments": NUM_EPISODES}
-    names = ("gripper_events", "coverage", "vocabulary", "moves")
+    names = ("gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object")
     assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in names}
 
 
@@ -228,14 +168,16 @@ def test_an_endpoint_is_asked_three_times_per_episode_and_never_again(
     place = Workspace.at(home)
     with serving(Oracle(home, truth)) as server:
         backend = endpoint(server.url)
-        planned = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, dry_run=True)
+        planned = annotate(
+            episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, blank_share=0.0, dry_run=True
+        )
         assert planned.planned is not None
         assert (planned.planned.calls, planned.run_id, len(server.bodies)) == (3 * NUM_EPISODES, None, 0)
-        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0)
+        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, blank_share=0.0)
         assert (report.calls.made, report.calls.cached, report.answers_invalid) == (3 * NUM_EPISODES, 0, 0)
         assert report.verdicts["trace"] == {"pass": NUM_EPISODES}
         with Ledger.open(f"sqlite:///{tmp_path}/other.db") as other:
-            again = annotate(episodes=SIM, workspace=place, backend=backend, ledger=other, workers=0)
+            again = annotate(episodes=SIM, workspace=place, backend=backend, ledger=other, workers=0, blank_share=0.0)
         assert (again.calls.made, again.calls.cached) == (0, 3 * NUM_EPISODES)
         assert len(server.bodies) == 3 * NUM_EPISODES
     (stored, *_) = ledger.proposals(field="trace")
@@ -252,7 +194,8 @@ def test_a_dry_run_says_what_a_run_would_cost_and_asks_nothing(home: Path, truth
         words += ["--price-in", "1", "--price-out", "1000", "--workspace", str(home)]
         plan = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["planned"]
         assert "per hour of video" in CliRunner().invoke(app, words).stdout
-    assert (plan["calls"], plan["output_tokens"], plan["num_looked_at"]) == (6, 6 * 256, 2)
+    # One of them is the call with blank pictures.
+    assert (plan["calls"], plan["output_tokens"], plan["num_looked_at"]) == (7, 7 * 256, 2)
     assert plan["cost"] == pytest.approx((plan["input_tokens"] + 1000 * plan["output_tokens"]) / 1e6)
     assert server.bodies == []
 
@@ -263,7 +206,9 @@ def test_a_budget_ends_a_run_and_another_run_goes_on_with_what_was_answered(
     def run(budget: float | None) -> AnnotateReport:
         prices = Prices(input_per_million=0.0, output_per_million=1000.0)  # a call is 0.256 at most, and costs 0.007
         backend = Endpoint(urls=(server.url,), model="paid", in_flight=1, prices=prices, budget=budget)
-        return annotate(episodes=SIM, workspace=Workspace.at(home), backend=backend, ledger=ledger, workers=0)
+        return annotate(
+            episodes=SIM, workspace=Workspace.at(home), backend=backend, ledger=ledger, workers=0, blank_share=0.0
+        )
 
     with serving(Oracle(home, truth)) as server:
         with pytest.raises(BackendError, match="Not one call was made"):
@@ -287,7 +232,15 @@ def test_one_named_episode_is_asked_about_and_the_words_about_others_stay(
     before = [row for row in ledger.proposals() if row.proposal.episode_id == other]
     with serving(Oracle(home, truth)) as server:
         backend = Endpoint(urls=(server.url,), model="one episode's")
-        report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=0, episode_ids=[first])
+        report = annotate(
+            episodes=SIM,
+            workspace=place,
+            backend=backend,
+            ledger=ledger,
+            workers=0,
+            episode_ids=[first],
+            blank_share=0.0,
+        )
     assert (report.num_proposed, len(server.bodies)) == (1, 3)
     assert [row for row in ledger.proposals() if row.proposal.episode_id == other] == before
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, solve, worked_line
+from annotators.arithmetic import ArithmeticSyntaxError, answer, canonical, canonical_number, solve, worked_line
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,41 @@ def test_it_agrees_with_python_on_integers(tail: list[tuple[str, int]], head: in
 def test_any_text_is_read_or_refused_but_never_raises(text: str) -> None:
     spelled = canonical(text)
     assert spelled is None or canonical(spelled) == spelled
+
+
+@pytest.mark.parametrize(
+    ("written", "spelled", "asked", "worked"),
+    [
+        ("? = 4 + 1", "4+1", "5", "4+1=5"),
+        ("=4+1", "4+1", "5", "4+1=5"),
+        ("3 + ? = 7", "3+?=7", "4", "3+4=7"),
+        ("7 = 3 + ??", "7=3+?", "4", "7=3+4"),
+        ("\u25a1 + 2 = 5", "?+2=5", "3", "3+2=5"),
+        ("12 = ? x 4", "12=?x4", "3", "12=3x4"),
+        ("12 / ? = 4", "12/?=4", "3", "12/3=4"),
+        ("(2 + ?) x 3 = 15", "(2+?)x3=15", "3", "(2+3)x3=15"),
+        ("? / 4 = 1/2", "?/4=1/2", "2", "2/4=1/2"),
+        ("5 - ? = 9", "5-?=9", "-4", "5-(-4)=9"),
+        ("2 x ? = 3", "2x?=3", "3/2", "2x(3/2)=3"),
+    ],
+)
+def test_the_unknown_may_stand_on_either_side_and_inside(written: str, spelled: str, asked: str, worked: str) -> None:
+    assert (canonical(written), answer(written), worked_line(written)) == (spelled, asked, worked)
+
+
+@pytest.mark.parametrize("written", ["3+4=7", "3+?=?", "?=?", "?+?=4", "3+?7=40", "3?=31", "?+1"])
+def test_a_question_has_exactly_one_unknown(written: str) -> None:
+    assert canonical(written) is None
+
+
+@pytest.mark.parametrize("written", ["0x?=0", "0x?=5", "0/?=0", "5/?=0", "?+1=?+1"])
+def test_what_no_number_or_any_number_solves_has_no_answer(written: str) -> None:
+    assert answer(written) is None
+    assert worked_line(written) is None
+
+
+@given(st.sampled_from(["+", "-", "x"]), st.integers(0, 99), st.integers(1, 99), st.booleans())
+def test_the_unknown_is_what_was_hidden(sign: str, hidden: int, other: int, hidden_first: bool) -> None:
+    whole = f"{hidden}{sign}{other}" if hidden_first else f"{other}{sign}{hidden}"
+    asked = whole.replace(str(hidden), "?", 1) if hidden_first else f"{other}{sign}?"
+    assert solve(f"{asked}={eval(whole.replace('x', '*'))}") == hidden

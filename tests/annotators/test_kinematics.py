@@ -99,6 +99,12 @@ def test_noise_and_drift_are_no_events(rig: Rig) -> None:
     assert labels(aloha(drifting, drifting), rig) == ["hold"]
 
 
+def test_a_hand_that_closes_in_the_first_moment_is_a_grasp_too(rig: Rig) -> None:
+    """Fewer rows come before it than a look at its movement takes."""
+    early = path((0, 0.9), (4, 0.2), (40, 0.2))
+    assert labels(aloha(early, path((0, 0.9), (40, 0.9))), rig)[:2] == ["grasp", "carry"]
+
+
 def test_one_closing_that_never_opens_again_is_carried_to_the_end(rig: Rig) -> None:
     kept = path((0, 0.9), (60, 0.9), (70, 0.5), (240, 0.5))
     assert labels(aloha(np.full(241, 0.9), kept), rig) == ["reach", "grasp", "carry"]

@@ -228,7 +228,15 @@ def test_each_field_is_judged_by_its_own_verifiers_only() -> None:
         episode_id="e", stamp_ns=0, field="trace", family="math-matching@1", payload=TRACE, provenance=provenance
     )
     cut = trace.model_copy(update={"field": "segments", "payload": segments(*PICK)})
-    about_traces = ["arithmetic", "double_reading", "picked_card", "card_places"]
-    assert [r.verifier for r in verify(trace, EVENTS, VERIFIERS)] == about_traces
-    about_segments = ["gripper_events", "coverage", "vocabulary", "moves"]
+    about_traces = [
+        "arithmetic",
+        "double_reading",
+        "picked_card",
+        "card_places",
+        "read_numbers",
+        "metadata",
+        "no_future",
+    ]
+    assert [r.verifier for r in verify(trace, EVENTS, VERIFIERS)] == [*about_traces, "stamps"]
+    about_segments = ["stamps", "gripper_events", "coverage", "vocabulary", "moves", "held_object"]
     assert [r.verifier for r in verify(cut, EVENTS, VERIFIERS)] == about_segments

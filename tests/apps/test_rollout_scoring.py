@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from apps.robot.scoring import ReasoningScore, score_reasoning
-from apps.rollout.report import RolloutReport, TrialRow, wilson_interval
+from apps.rollout.report import RolloutReport, TrialRow
 from apps.sim.game import POSITIONS, Scene, draw_scene
+from schemas.intervals import wilson_interval
 
 
 @pytest.fixture

@@ -1,0 +1,174 @@
+"""Who speaks in a run of `annotate`: one family through one backend, and what it has said already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any, Literal
+
+from annotators.families import Family
+from annotators.inputs import covers, numbers_hash, pictures_hash
+from annotators.ledger import Ledger, StoredProposal
+from annotators.perception import model_name
+from annotators.placements import MODEL as THINGS_MODEL
+from annotators.verifiers import applicable
+from annotators.vlm.answers import schema_hash
+from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
+from annotators.vlm.endpoint import EndpointClient
+from annotators.vlm.local import LocalClient
+from annotators.vlm.protocol import Speaker
+from annotators.vlm.replay import ReplayClient
+from dataengine.episode_set import EpisodeSet
+from dataengine.workspace import Workspace
+from schemas.annotations import FieldName, Proposal, Provenance
+from schemas.content_hashes import ContentHashes
+from schemas.errors import FamilyError
+
+_KINEMATICS_MODEL = "kinematics@1"
+
+type Client = EndpointClient | LocalClient | ReplayClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """Who speaks in this run: one family through one backend."""
+
+    family: Family
+    backend: BackendConfig
+    speaker: Speaker | None  # None where no model is asked
+    camera: str | None  # None where nobody looks at pictures
+    numbers: str  # see annotators.inputs
+    pictures: str
+
+    @classmethod
+    def of(
+        cls, workspace: Workspace, opened: EpisodeSet, family: Family, backend: BackendConfig, speaker: Speaker | None
+    ) -> "Voice":
+        """The voice of a backend about these episodes. Raises FamilyError where the camera it needs is missing."""
+        # Without a model nobody looks at the pictures of a family that reads no trace.
+        looks = speaker is not None or "trace" in family.file.fields or family.file.things is not None
+        camera = family.camera(opened.cameras) if looks else None
+        return cls(
+            family=family,
+            backend=backend,
+            speaker=speaker,
+            camera=camera,
+            numbers=numbers_hash(opened.rig),
+            pictures=pictures_hash(workspace, opened, camera),
+        )
+
+    def asks_about(self, name: FieldName) -> bool:
+        """Whether a model is asked about a field."""
+        return self.speaker is not None and (name == "trace" or "steps" in self.family.prompts)
+
+    def said(self, proposal: Proposal) -> bool:
+        """Whether a proposal is this voice's, of these prompts, and a model was asked for it."""
+        keys = proposal.provenance.call_keys
+        return (
+            proposal.family == self.family.label
+            and self.asks_about(proposal.field)
+            and proposal.provenance == self.provenance(proposal.field, keys)
+        )
+
+    def provenance(self, name: FieldName, call_keys: tuple[str, ...] = ()) -> Provenance:
+        """Who says what a proposal of this field says."""
+        if not self.asks_about(name) and name == "segments":
+            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
+        if self.family.file.things is not None:
+            return Provenance(backend="perception", model=THINGS_MODEL, inputs_hash=self.pictures)
+        if self.speaker is None:
+            return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
+        return Provenance(
+            backend=kind_of(self.backend),
+            model=self.speaker.label,
+            prompt_hash=self.family.prompt_hash,
+            schema_hash=schema_hash(*(("board", "cards") if name == "trace" else ("steps", "held"))),
+            call_keys=call_keys,
+            inputs_hash=self.pictures,
+        )
+
+    def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
+        """Every argument that changes what is said."""
+        speakers = {
+            name: self.provenance(name).model_dump(mode="json", exclude={"call_keys"})
+            for name in self.family.file.fields
+        }
+        return {
+            "episodes": str(opened.ref),
+            "episodes_fingerprint": opened.fingerprint,
+            "family": self.family.label,
+            "speakers": speakers,
+            "verifiers": list(self.family.file.verifiers),
+        }
+
+
+def spoken(
+    ledger: Ledger, voice: Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
+) -> dict[str, dict[str, StoredProposal]]:
+    """What a voice has said of these episodes, field by field, judged by today's verifiers and not stale."""
+    names = voice.family.file.fields
+    found: dict[str, dict[str, StoredProposal]] = {}
+    for some in batched(wanted, 500):  # databases limit how many values one query may name
+        for stored in ledger.proposals(episode_ids=some):
+            proposal = stored.proposal
+            said = voice.provenance(proposal.field, proposal.provenance.call_keys) if proposal.field in names else None
+            judged = {(result.verifier, result.version) for result in stored.results}
+            if (
+                proposal.family == voice.family.label
+                and proposal.provenance == said
+                and judged >= applicable(voice.family.file.verifiers, proposal.field)
+                and not stored.misfit(now.get(proposal.episode_id))
+                and covers(proposal, opened)
+            ):
+                found.setdefault(proposal.episode_id, {})[proposal.field] = stored
+    return found
+
+
+def asks(family: Family, backend: BackendConfig) -> bool:
+    """Whether a model is asked about this family's pictures. Raises FamilyError where none can be."""
+    if family.file.things is None:
+        return bool(family.prompts)
+    if not isinstance(backend, Perception):
+        raise FamilyError(
+            f"family '{family.file.name}' looks for things by colour and outline; no model is asked about them yet. "
+            "Leave --vlm and --backend out."
+        )
+    return False
+
+
+def speaker_of(backend: BackendConfig) -> Speaker | None:
+    """Who answers there, without asking; None where no model does."""
+    match backend:
+        case Endpoint():
+            return backend.speaker
+        case Local():
+            return backend.speaker()
+        case Replay():
+            return ReplayClient(backend).speaker
+        case Perception():
+            return None
+
+
+def kind_of(backend: BackendConfig) -> Literal["endpoint", "local", "replay", "perception"]:
+    """What provenance calls a backend."""
+    match backend:
+        case Endpoint():
+            return "endpoint"
+        case Local():
+            return "local"
+        case Replay():
+            return "replay"
+        case Perception():
+            return "perception"
+
+
+def open_client(backend: BackendConfig, workers: int | None, ray_address: str | None) -> Client | None:
+    """Who is asked; None where nobody is."""
+    match backend:
+        case Endpoint():
+            return EndpointClient(backend)
+        case Local():
+            return LocalClient(backend, workers=workers, ray_address=ray_address)
+        case Replay():
+            return ReplayClient(backend)
+        case Perception():
+            return None

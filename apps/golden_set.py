@@ -1,0 +1,106 @@
+"""The golden questions of the families that ship, made from frozen seeds: crops of rendered tables, simulated episodes.
+
+Frozen on 2026-11-27, before any prompt was changed against them. `python -m apps.golden_set FOLDER` writes
+FOLDER/<family> as in `annotators/families`; a changed set is another set, and scores made on it are not compared.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from annotators.golden import SET, GoldenQuestion
+from annotators.observe import Observation, Observer
+from annotators.vlm.protocol import Speaker, TextPart
+from annotators.vlm.steps import step_questions
+from apps.vlm_crops import write_crops
+from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
+from dataengine.rendered.llava import LISTING, write_listing
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+
+SEED = 20261127
+NUM_CROPS = 40  # of boards, and of cards
+NUM_EPISODES = 4
+_PICTURES = "golden"
+_NUM_TABLES = 160  # rendered, so that there are crops enough
+_CAMERA = "cam_high"
+_THING = "card"  # what the simulated operator picks up
+
+
+def write_crop_questions(folder: Path) -> None:
+    """Held-out boards and cards, cut out as `annotate` does it."""
+    with tempfile.TemporaryDirectory() as name:
+        crops, frames = Path(name, "crops"), Path(name, "frames")
+        (frames / "images").mkdir(parents=True)
+        write_listing(frames, [])
+        write_crops(crops, frames=frames, split="held-out", num_rendered=_NUM_TABLES, seed=SEED)
+        rows = json.loads((crops / LISTING).read_bytes())
+        questions = []
+        for question in ("board", "cards"):
+            of_one = [row for row in rows if row["skill"] == f"{question} in JSON"]
+            for number, row in enumerate(of_one[:NUM_CROPS]):
+                picture = _kept(folder, f"{question}_{number:02d}.jpg", (crops / row["image"]).read_bytes())
+                answer = json.loads(row["conversations"][-1]["value"])
+                questions.append(GoldenQuestion(question=question, pictures=(picture,), answer=answer))
+    _write(folder, questions)
+
+
+def write_sheet_questions(folder: Path) -> None:
+    """Contact sheets of simulated episodes: what is picked up in each grasp is a card."""
+    from annotators.families import load_family
+    from apps.sim.simulate import simulate
+
+    family, questions = load_family("generic"), []
+    with tempfile.TemporaryDirectory() as name:
+        workspace, ref = Workspace.at(Path(name, "workspace")), Ref("golden", "1")
+        simulate(out=Path(name, "raw"), num_episodes=NUM_EPISODES, split="open-world", seed=SEED, workers=1)
+        convert(source_path=Path(name, "raw"), to=ref, workspace=workspace, rig="aloha_sim", workers=1)
+        opened = EpisodeSet.open(workspace, ref)
+        observer = Observer(opened, _CAMERA, wants_crops=True, wants_sheets=True)
+        for number, episode_id in enumerate(opened.ids()):
+            seen = observer.observe(episode_id)
+            assert isinstance(seen, Observation)
+            kept = {name: _kept(folder, f"{name}_{number}.jpg", data) for name, data in seen.crops.items()}
+            request = step_questions(family, Speaker(model=""), seen.crops, seen.segments, seen.task)["steps"]
+            (words,) = [part.text for part in request.turns[-1].parts if isinstance(part, TextPart)]
+            grasped = [at for at, one in enumerate(seen.segments.segments, 1) if one.phase == "grasp"]
+            questions.append(
+                GoldenQuestion(
+                    question="steps",
+                    pictures=tuple(path for name, path in kept.items() if name.startswith("sheet_")),
+                    words=words,
+                    answer={"segments": [{"number": at, "object": _THING} for at in grasped]},
+                )
+            )
+            held = [path for name, path in kept.items() if name.startswith("grasp_")]
+            questions += [GoldenQuestion(question="held", pictures=(path,), answer={"object": _THING}) for path in held]
+    _write(folder, questions)
+
+
+def _kept(folder: Path, name: str, data: bytes) -> str:
+    (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+    (folder / _PICTURES / name).write_bytes(data)
+    return f"{_PICTURES}/{name}"
+
+
+def _write(folder: Path, questions: Sequence[GoldenQuestion]) -> None:
+    rows = [json.dumps(row.model_dump(mode="json"), sort_keys=True) for row in questions]
+    (folder / SET).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def main(words: Sequence[str]) -> int:
+    """Write both sets."""
+    out = Path(words[0])
+    for family, write in (("math-matching", write_crop_questions), ("generic", write_sheet_questions)):
+        folder = out / family
+        shutil.rmtree(folder / _PICTURES, ignore_errors=True)
+        write(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
