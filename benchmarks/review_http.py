@@ -223,9 +223,14 @@ class Person:
     async def _answer(self, body: dict[str, Any]) -> dict[str, Any]:
         joined = await self.client.post("/gradio_api/queue/join", json=body)
         assert joined.status_code == 200, f"{joined.status_code} {joined.text[:200]}"
+        found = None
         where = {"session_hash": self.session}
         async with self.client.stream("GET", "/gradio_api/queue/data", params=where) as stream:
             async for line in stream.aiter_lines():
-                if line.startswith("data:") and (said := json.loads(line[5:]))["msg"] == "process_completed":
-                    return dict(said)
-        raise AssertionError("the queue ended without an answer")
+                said = json.loads(line[5:]) if line.startswith("data:") else {"msg": ""}
+                if said["msg"] == "process_completed":
+                    found = said
+                elif said["msg"] == "close_stream":  # who hangs up earlier takes back what the session asks next
+                    break
+        assert found is not None, "the queue ended without an answer"
+        return dict(found)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from typing import cast as cast_type
 
 from sqlalchemy import JSON, ColumnElement, Connection, Join, Select, and_, cast, exists, func, or_, select, type_coerce
 
@@ -107,7 +108,7 @@ _KEY = (ITEMS.c.family, ITEMS.c.field, ITEMS.c.annotator, ITEMS.c.stratum)
 _CLEAN = ITEMS.c.rank >= RANK_RARE  # every verifier passed and no two speakers disagree
 
 
-def _of(query: Select[Any], wanted: QueueFilter) -> Select[Any]:
+def _of[Q: Select[*tuple[Any, ...]]](query: Q, wanted: QueueFilter) -> Q:
     """The query, narrowed to decisions about the items that are wanted."""
     conditions = wanted.conditions()
     return query.join(ITEMS, ITEMS.c.item_id == DECISIONS.c.item_id).where(*conditions) if conditions else query
@@ -118,7 +119,7 @@ def paces(connection: Connection, wanted: QueueFilter) -> list[Pace]:
     columns = (DECISIONS.c.reviewer, DECISIONS.c.action, DECISIONS.c.basis, DECISIONS.c.lead_time_ms)
     live = _of(select(*columns), wanted).where(_LIVE).order_by(DECISIONS.c.seq)
     undos = _of(select(DECISIONS.c.reviewer, func.count()), wanted).where(DECISIONS.c.action == "undo")
-    undone = dict(connection.execute(undos.group_by(DECISIONS.c.reviewer)).tuples().all())
+    undone: dict[str, int] = dict(connection.execute(undos.group_by(DECISIONS.c.reviewer)).tuples().all())
     seconds: dict[str, list[float]] = {name: [] for name in undone}
     skipped = dict.fromkeys(undone, 0)
     batch = dict.fromkeys(undone, 0)
@@ -180,7 +181,7 @@ def votes_missing(connection: Connection, wanted: QueueFilter) -> int:
         _assigned().outerjoin(given, given.c.item_id == table.item_id)
     )
     shared = shared.where(table.waits == "review", ASSIGNMENTS.c.overlap > 1, *wanted.conditions())
-    return missing + sum(max(0, overlap - votes - 1) for overlap, votes in connection.execute(shared))
+    return missing + sum(max(0, int(overlap) - int(votes) - 1) for overlap, votes in connection.execute(shared))
 
 
 def _assigned() -> Join:
@@ -308,7 +309,7 @@ def strata(connection: Connection, wanted: QueueFilter) -> list[Stratum]:
         found["num_waiting"] += count if waits and audit == "" else 0
         found["num_batch"] += count if audit == "batch" else 0
     return [
-        Stratum(family=family, field=field, annotator=annotator, stratum=stratum, **found)
+        Stratum(family=family, field=cast_type(FieldName, field), annotator=annotator, stratum=stratum, **found)
         for (family, field, annotator, stratum), found in sorted(counts.items())
     ]
 

@@ -61,10 +61,8 @@ def build_app(
     with blocks:
         _connect(blocks, Page(desk, gate, reviewer or ""))
         gr.HTML('<a href="/dashboard">Dashboard</a>', elem_id="to-dashboard")
-        gr.Navbar(visible=False)
-    with blocks.route("Dashboard", "/dashboard"):
+    with blocks.route("Dashboard", "/dashboard", show_in_navbar=False):
         Dashboard(desk, gate, bound=batch_bound, reviewer=reviewer or "").connect(blocks)
-        gr.Navbar(visible=False)
     return ReviewApp(blocks, desk, gate)
 
 

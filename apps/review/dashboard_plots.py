@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from apps.review.markup import say
 from schemas.shares import Share
 
-_WIDTH = 560
-_NAMES = 210  # for the words at the left
-_PLOT = 270  # for what is drawn; the rest is for the number at the right
+_WIDTH = 640
+_NAMES = 250  # for the words at the left
+_PLOT = 250  # for what is drawn; the rest is for the number at the right
 _ROW = 24
 _MOST_HOURS = 48
-_MOST_LETTERS = 32
+_MOST_LETTERS = 38
 
 
 def bar_plot(title: str, rows: Sequence[tuple[str, float, str]]) -> str:

@@ -1,13 +1,14 @@
 """The lead's page: who sees whose figures, who may accept a batch, and that no word on it is run."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ledger_rows import proposal, result
-from test_review_access import EPISODES, PASSWORD, Served, call, endpoints, free_port
+from test_review_access import EPISODES, PASSWORD, Served, endpoints, free_port
 
 from annotators.ledger import Ledger
 from apps.review.app import build_app, serve
@@ -47,9 +48,10 @@ def ask(served: Served, name: str, handler: str, event: Any = None) -> dict[str,
     """What a handler of the dashboard answers to a plain POST by somebody who logged in."""
     with served.session(name) as client:
         number = endpoints(served)[handler]
-        body = {"data": ["somebody else"], "fn_index": number, "session_hash": name, "event_data": event}
+        session = uuid.uuid4().hex
+        body = {"data": ["somebody else"], "fn_index": number, "session_hash": session, "event_data": event}
         assert client.post("/gradio_api/queue/join", json=body).status_code == 200
-        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": name}) as stream:
+        with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data:") and (said := json.loads(line[5:]))["msg"] == "process_completed":
                     return dict(said)
@@ -117,6 +119,4 @@ def test_the_dashboard_is_served_to_who_is_logged_in(served: Served) -> None:
     with served.client() as client:
         assert client.get("/dashboard").headers["location"] == "/login"
     with served.session("bob") as client:
-        answer = client.get("/dashboard")
-        assert answer.status_code == 200
-        assert call(served, client, endpoints(served)["on_load"])["success"]
+        assert client.get("/dashboard").status_code == 200
