@@ -314,7 +314,7 @@ def test_a_damaged_recording_names_its_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_family_suggests_the_nearest_and_a_wrong_one_names_the_field(tmp_path: Path) -> None:
-    assert families() == ["generic", "math-matching"]
+    assert families() == ["generic", "math-matching", "toy-placement"]
     with pytest.raises(FamilyError, match="Did you mean 'math-matching'"):
         load_family("math-maching")
     (tmp_path / "mine").mkdir()
