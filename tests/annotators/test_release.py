@@ -296,13 +296,13 @@ def test_the_same_seq_policy_and_filter_give_the_same_bytes_whatever_is_decided_
         record = release(**place, policy="either", seq=seq, wanted=only)
         return (tiny.path("annotations", Ref.parse(to)) / "annotations.parquet").read_bytes(), record
 
-    first, record = frozen("kept@1", field="trace", family="math-matching@1")
+    first, record = frozen("chosen@1", field="trace", family="math-matching@1")
     assert {row["field"] for row in rows_of(tiny, record)} == {"trace"}
     assert record.recipe["filter"] == {"field": "trace", "family": "math-matching@1"}
     decide(ledger, ids[3], "reject")
     run_id = ledger.start_run(kind="annotate", recipe={})
     ledger.add_proposals(run_id, [(proposal(ids[1], trace(board="9+9")), [result("pass")])])
-    again, other = frozen("kept@2", field="trace", family="math-matching@1")
+    again, other = frozen("chosen@2", field="trace", family="math-matching@1")
     assert again == first
     assert other.fingerprint == record.fingerprint
     everything, whole = frozen("whole@1")
@@ -310,4 +310,4 @@ def test_the_same_seq_policy_and_filter_give_the_same_bytes_whatever_is_decided_
     assert "filter" not in whole.recipe
     assert frozen("none@1", stratum="sum with -")[1].counts["rows"] == 0
     with pytest.raises(ArtifactError):
-        frozen("kept@1", field="segments")
+        frozen("chosen@1", field="segments")
