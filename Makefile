@@ -40,7 +40,7 @@ bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmar
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1
 
-nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (two hours on 2 cores, resumable)
+nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (three hours on 2 cores, resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1
 	@$(PY) -m apps train nano_vlm_places --weights workspace/checkpoints/nano-vlm@1 --to nano-vlm@2
 	@$(PY) -m apps.vlm_shipping nano-vlm@2 nano-vlm@1
