@@ -34,14 +34,15 @@ check: $(STAMP) ## style, types, architecture
 	@.venv/bin/lint-imports --no-cache
 
 bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmarks.NAME)
-	@for name in startup suite reader convert quality verifiers memory annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
+	@for name in startup suite reader convert quality verifiers memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1
 
 nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (two hours on 2 cores, resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1
-	@$(PY) -m apps.vlm_shipping nano-vlm@1
+	@$(PY) -m apps train nano_vlm_places --weights workspace/checkpoints/nano-vlm@1 --to nano-vlm@2
+	@$(PY) -m apps.vlm_shipping nano-vlm@2 nano-vlm@1
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

@@ -21,6 +21,8 @@ from annotators.inputs import covers, numbers_hash, pictures_hash
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
 from annotators.perception import BoardReadings, model_name
+from annotators.placements import MODEL as THINGS_MODEL
+from annotators.placements import placement_trace, scene_notes
 from annotators.traces import build_trace
 from annotators.verifiers import applicable, verify
 from annotators.vlm.answers import schema_hash
@@ -38,9 +40,10 @@ from dataengine.ray_session import init_ray
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, FieldName, Proposal, Provenance, VerifierResult
 from schemas.content_hashes import ContentHashes
-from schemas.errors import BackendError
+from schemas.errors import BackendError, FamilyError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
+from schemas.scenes import PlacementTrace, SceneNotes
 
 _BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
 _KINEMATICS_MODEL = "kinematics@1"
@@ -75,7 +78,7 @@ def annotate(
     opened = EpisodeSet.open(workspace, episodes)
     wanted = [opened.row(name).episode_id for name in (opened.ids() if episode_ids is None else episode_ids)]
     camera = task.camera(opened.cameras)
-    inner = _client(backend, workers, ray_address) if "trace" in task.file.fields else None
+    inner = _client(backend, workers, ray_address) if _asks(task, backend) else None
     voice = _Voice(
         family=task,
         backend=backend,
@@ -103,7 +106,8 @@ def annotate(
         stored = StoredClient(inner, store) if inner and store else None
         # A recording is replayed as it is.
         client = MendingClient(stored, mends=not isinstance(backend, Replay)) if stored else None
-        with closing(_observe_all(opened, camera, inner is not None, pending, workers, ray_address)) as observed:
+        observer = partial(Observer, opened, camera, wants_crops=inner is not None, things=task.file.things)
+        with closing(_observe_all(observer, pending, workers, ray_address)) as observed:
             for batch in batched(observed, _batch_size(backend)):
                 rows = list(_propose(batch, voice, client, tally))
                 tally.num_new += ledger.add_proposals(run_id, rows, seen=now)
@@ -150,6 +154,8 @@ class _Voice:
         """Who says what a proposal of this field says."""
         if name == "segments":
             return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
+        if self.family.file.things is not None:
+            return Provenance(backend="perception", model=THINGS_MODEL, inputs_hash=self.pictures)
         if self.speaker is None:
             return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
         return Provenance(
@@ -174,6 +180,18 @@ class _Voice:
             "speakers": speakers,
             "verifiers": list(self.family.file.verifiers),
         }
+
+
+def _asks(task: Family, backend: BackendConfig) -> bool:
+    """Whether a model is asked about this family's pictures. Raises FamilyError where none can be."""
+    if task.file.things is None:
+        return "trace" in task.file.fields
+    if not isinstance(backend, Perception):
+        raise FamilyError(
+            f"family '{task.file.name}' looks for things by colour and outline; no model is asked about them yet. "
+            "Leave --vlm and --backend out."
+        )
+    return False
 
 
 def _pending(
@@ -225,17 +243,14 @@ def _client(
 
 
 def _observe_all(
-    opened: EpisodeSet,
-    camera: str | None,
-    wants_crops: bool,
+    observer: partial[Observer],
     pending: Sequence[str],
     workers: int | None,
     ray_address: str | None,
 ) -> Generator[Observation | Failed]:
     """Look at episodes in any order: in Ray actors, or here when `workers` is 0."""
     if workers == 0:
-        observer = Observer(opened, camera, wants_crops=wants_crops)
-        yield from map(observer.observe, pending)
+        yield from map(observer().observe, pending)
         return
     ray = init_ray(ray_address)
     from ray.util import ActorPool
@@ -243,7 +258,7 @@ def _observe_all(
     count = min(len(pending), workers or int(ray.cluster_resources().get("CPU", 1)))
     # One CPU each: OCR runs in one thread. A worker that dies (out of memory) is started again and asked again.
     remote = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(Observer)
-    actors = [remote.remote(opened, camera, wants_crops=wants_crops) for _ in range(count)]
+    actors = [remote.remote(*observer.args, **observer.keywords) for _ in range(count)]
     try:
         yield from ActorPool(actors).map_unordered(lambda actor, name: actor.observe.remote(name), pending)
     finally:
@@ -305,6 +320,14 @@ def _proposals(
     An episode with a question nobody answered gets no trace: it becomes a failure row, and the next run asks again.
     """
     for name in voice.family.file.fields:
+        if (placement := seen.evidence.placement) is not None and name != "segments":
+            payload = (
+                placement_trace(seen.evidence.task, placement)
+                if name == "trace"
+                else scene_notes(seen.evidence.task, placement, seen.segments)
+            )
+            yield _whole(seen, voice, name, payload), seen.evidence
+            continue
         if name == "segments":
             segments = Proposal(
                 episode_id=seen.episode_id,
@@ -330,6 +353,19 @@ def _proposals(
             readings, cards = said.readings, said.cards
             keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
         yield _trace(seen, voice, readings, cards, keys)
+
+
+def _whole(seen: Observation, voice: _Voice, name: FieldName, payload: PlacementTrace | SceneNotes) -> Proposal:
+    """A proposal about all of an episode that programs made from pictures."""
+    return Proposal(
+        episode_id=seen.episode_id,
+        stamp_ns=0,
+        field=name,
+        family=voice.family.label,
+        payload=payload,
+        provenance=voice.provenance(name),
+        images=seen.images,
+    )
 
 
 def _trace(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from annotators.papers import POSITIONS, Layout, Paper, Pixels, find_papers, lay_out
 from annotators.perception import BoardReadings
+from annotators.placements import PlacementSeen
 from schemas.annotations import GripperEvent, Position
 
 Slot = Literal["full", "empty", "hidden"]
@@ -44,6 +45,9 @@ class Evidence:
     end_effectors: tuple[str, ...] | None = None  # the rig's names for them
     moves_over: Callable[[int, int, str], tuple[str, ...]] | None = field(default=None, compare=False)
     frame_size: tuple[int, int] | None = None  # width, height of what boxes are given in
+    task: str = ""  # the instruction, as recorded
+    placement: PlacementSeen | None = field(default=None, compare=False)
+    executed: tuple[str, ...] | None = None  # labels of what the joints did, in order
 
 
 def find_pick(

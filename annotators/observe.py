@@ -10,8 +10,11 @@ from pydantic import JsonValue
 
 from annotators.evidence import Evidence, find_pick
 from annotators.kinematics import JointMoves, commanded_events, gripper_events, segment
+from annotators.look_at_things import look_at_things
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
+from annotators.placements import PlacementSeen, executed, named, read_instruction
+from annotators.things import ThingsView
 from annotators.traces import UNREAD
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from schemas.annotations import Card, GripperEvent, SegmentList
@@ -45,11 +48,14 @@ class Failed:
 class Observer:
     """Looks at the episodes of one set. One per worker: it holds the OCR engine and open files."""
 
-    def __init__(self, episodes: EpisodeSet, camera: str | None, *, wants_crops: bool) -> None:
+    def __init__(
+        self, episodes: EpisodeSet, camera: str | None, *, wants_crops: bool, things: ThingsView | None = None
+    ) -> None:
         self._episodes = episodes
         self._camera = camera
         self._wants_crops = wants_crops
-        self._reader = Reader() if camera else None
+        self._things = things
+        self._reader = Reader() if camera and things is None else None
 
     def observe(self, episode_id: str) -> Observation | Failed:
         """Look at one episode; whatever is wrong with it becomes its own failure."""
@@ -73,7 +79,11 @@ class Observer:
             stamps_ns=stamps_ns,
             end_effectors=tuple(end.name for end in rig.end_effectors),
             moves_over=JointMoves.of(columns, rig, stamps_ns),
+            task=self._episodes.row(episode_id).task,
+            executed=executed(segments),
         )
+        if self._camera is not None and self._things is not None:
+            return self._look_for_things(episode_id, self._camera, self._things, segments, evidence)
         if self._camera is None or self._reader is None:
             return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
         return self._look(episode_id, self._camera, self._reader, segments, evidence)
@@ -115,6 +125,28 @@ class Observer:
             images=images,
         )
 
+    def _look_for_things(
+        self, episode_id: str, camera: str, things: ThingsView, segments: SegmentList, evidence: Evidence
+    ) -> Observation:
+        row = self._episodes.row(episode_id)
+        closed, opened = _last_grasp(evidence.events or (), row, evidence.rate_hz)
+        seen = look_at_things(
+            frame_at=lru_cache(maxsize=16)(lambda index: self._episodes.frame(episode_id, camera, index)),
+            camera=camera,
+            view=things,
+            task=row.task,
+            early=np.linspace(0, row.num_frames // 3 if closed is None else closed, _LOOKS).astype(int).tolist(),
+            closed=closed,
+            late=np.linspace(row.num_frames - 1, opened, _LOOKS).astype(int).tolist(),
+            first_frame=row.start_frame,
+        )
+        return Observation(
+            episode_id=episode_id,
+            segments=segments,
+            evidence=replace(evidence, placement=seen, frame_size=(seen.picture.width, seen.picture.height)),
+            images=_placement_images(row.task, seen),
+        )
+
     def _card(self, reader: Reader, frame: Pixels, layout: Layout, index: int) -> Card:
         paper = layout.cards[index]
         text = None if self._wants_crops else reader.card(frame, paper)
@@ -129,6 +161,18 @@ def _grasp_span(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -
     first_close = frame_of_ns(closes[0], rate_hz) - row.start_frame if closes else num_frames // 3
     last_open = frame_of_ns(opens[-1], rate_hz) - row.start_frame if opens else num_frames - 1
     return min(first_close, num_frames - 1), min(last_open, num_frames - 1)
+
+
+def _last_grasp(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -> tuple[int | None, int]:
+    """Frames of the last closing that an opening followed, and of that opening; None and the end where unknown."""
+    last = row.num_frames - 1
+    opens = [event for event in events if event.event == "open"]
+    if not opens:
+        return None, last
+    closes = [event for event in events if event.event == "close" and event.stamp_ns < opens[-1].stamp_ns]
+    frames = [frame_of_ns(event.stamp_ns, rate_hz) - row.start_frame for event in (*closes[-1:], opens[-1])]
+    within = [min(max(frame, 0), last) for frame in frames]
+    return (within[0] if closes else None), within[-1]
 
 
 def _clear_view(frame_at: Callable[[int], Pixels], indices: Sequence[int]) -> tuple[int, Layout]:
@@ -198,6 +242,21 @@ def _images(
         place = layout.position(index)
         name = f"card_{place}" if place != "unknown" else f"card_{index + 1}"
         images[name] = _image(camera, start, card.box(shape, 0.2))
+    return images
+
+
+def _placement_images(task: str, seen: PlacementSeen) -> dict[str, JsonValue]:
+    """What a reviewer is shown: both things, and the whole picture before and after."""
+    camera = seen.picture.camera
+    images: dict[str, JsonValue] = {
+        "before": _image(camera, seen.picture.frame, None),
+        "after": _image(camera, seen.after_frame, None),
+    }
+    asked = read_instruction(task)
+    for name, noun in (("target", asked.target), ("reference", asked.reference)) if asked else ():
+        thing = named(seen.before, noun)
+        if thing is not None and thing.box_xyxy is not None:
+            images[name] = _image(camera, seen.picture.frame, thing.box_xyxy)
     return images
 
 

@@ -1,9 +1,9 @@
-"""Freezing the ledger: (ledger seq, policy) -> an immutable annotation set whose rows say on whose word they rest.
+"""Freezing the ledger: (seq, policy, filter) -> an immutable annotation set whose rows say on whose word they rest.
 
-* human: a person accepted or edited it.
+* human: a person looked at it, and accepted or edited it.
 * verified: every hard verifier passed and at least one looked; people may not have. What a person edited is left out,
   because the proposal is then known to be wrong, and so are segments that were cut with another rig than the episodes'.
-* either: a person's word where there is one, else verified.
+* either: a person's word where there is one, also for a batch that nobody looked at one by one, else verified.
 
 What was said or decided about pictures or a clock that have changed since is stale and counts as not said; where a trim
 cut an episode, what was said about the rest of it is released for the rest. A person's reject leaves the item out under
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from annotators.inputs import numbers_hash
 from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
-from annotators.ledger.rows import AnyPayload, Assignment
+from annotators.ledger.rows import AnyPayload, Assignment, annotator_of, stratum_of
 from dataengine.artifacts import Draft, begin
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from dataengine.workspace import Workspace
@@ -37,6 +37,7 @@ from schemas.content_hashes import ContentHashes
 from schemas.errors import UsageError
 from schemas.records import InputRef, Record, RejectedRow, canonical_json, sha256_of
 from schemas.refs import Ref
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 FILE = "annotations.parquet"
@@ -62,6 +63,35 @@ class Withheld:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseFilter:
+    """Which items go in; None = all. Of several proposals the newest says what an item is."""
+
+    field: str | None = None
+    family: str | None = None
+    annotator: str | None = None
+    stratum: str | None = None
+
+    def admits(self, history: ItemHistory) -> bool:
+        """True for an item that is wanted."""
+        newest = history.head.proposal
+        said = {
+            "field": history.field,
+            "family": newest.family,
+            "annotator": annotator_of(newest),
+            "stratum": stratum_of(newest),
+        }
+        return all(said[name] == value for name, value in self.to_json().items())
+
+    def to_json(self) -> dict[str, str]:
+        """What is asked for, by name."""
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in parts.items() if value is not None}
+
+
+EVERYTHING = ReleaseFilter()
+
+
 class SpanError(ValueError):
     """A payload's times do not fit its episode; it becomes a row in `rejected`."""
 
@@ -74,30 +104,34 @@ def release(
     ledger: Ledger,
     policy: ReleasePolicy,
     seq: int | None = None,
+    wanted: ReleaseFilter = EVERYTHING,
 ) -> Record:
     """Freeze the ledger at `seq` (now, when None) under `policy` into `annotations/NAME@VERSION`.
 
-    Only items of the episodes in `episodes` go in. Returns the record; the existing one when nothing differs, whatever
-    else the ledger holds by now: the state of these items is its identity, the seq a note. Raises
-    UsageError for an unknown policy, LedgerError for a seq that is not reached, ArtifactError for a taken version.
+    Only items of the episodes in `episodes` go in, and of these what is `wanted`. Returns the record; the existing one
+    when nothing differs, whatever else the ledger holds by now: the state of these items is its identity, the seq a
+    note. Raises UsageError for an unknown policy, LedgerError for a seq that is not reached, ArtifactError for a taken
+    version.
     """
     if policy not in get_args(ReleasePolicy):
         raise UsageError(f"'{policy}' is no release policy. Use {', '.join(get_args(ReleasePolicy))}.")
     shown = EpisodeSet.open(workspace, episodes)
     frozen_seq, histories = ledger.snapshot(seq=seq)
     ours = _in_dataset_order(shown, histories)
-    recipe = {
+    recipe: dict[str, Any] = {
         "episodes": str(episodes),
         "policy": policy,
         "state": sha256_of([_state(history) for history in ours]),
         "schema_version": RELEASE_SCHEMA,
     }
+    if wanted != EVERYTHING:
+        recipe["filter"] = wanted.to_json()
     inputs = [InputRef(kind="episodes", ref=str(episodes), fingerprint=shown.fingerprint)]
     draft = begin(workspace, "annotations", to, recipe=recipe, inputs=inputs)
     if isinstance(draft, Record):
         return draft
     with draft:
-        return _write(draft, shown, ours, policy, frozen_seq)
+        return _write(draft, shown, ours, policy, frozen_seq, wanted)
 
 
 def choose(
@@ -122,10 +156,14 @@ def choose(
             reason = f"stale: {decision.reviewer} decided ({decision.action}), and {stale} since; decide again"
             return Withheld(history=history, reason=reason)
         decision = None
+    if decision is not None and decision.basis == "batch" and policy == "human":
+        reason = f"accepted in a batch by {decision.reviewer}, nobody looked at it (policy either releases it)"
+        return Withheld(history=history, reason=reason)
     if decision is not None and policy != "verified":
+        word: Basis = "batch" if decision.basis == "batch" else "human"
         base = history.proposal(decision.base_proposal_id)
         payload = decision.payload or base.proposal.payload
-        return Released(history=history, payload=payload, proposal=base, basis="human", decision=decision)
+        return Released(history=history, payload=payload, proposal=base, basis=word, decision=decision)
     if policy == "human":
         return Withheld(history=history, reason="no decision")
     if decision is not None and decision.action == "edit":
@@ -183,7 +221,12 @@ def _in_dataset_order(shown: EpisodeSet, histories: Sequence[ItemHistory]) -> li
 
 
 def _write(
-    draft: Draft, shown: EpisodeSet, histories: Sequence[ItemHistory], policy: ReleasePolicy, seq: int
+    draft: Draft,
+    shown: EpisodeSet,
+    histories: Sequence[ItemHistory],
+    policy: ReleasePolicy,
+    seq: int,
+    wanted: ReleaseFilter,
 ) -> Record:
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedRow] = []
@@ -193,6 +236,8 @@ def _write(
     unusable = _unusable(histories)
     for index, history in enumerate(histories):
         silent.pop(history.episode_id, None)
+        if not wanted.admits(history):
+            continue
         counts["items"] += 1
         row = shown.row(history.episode_id)
         if said := unusable.get(history.episode_id):
@@ -208,7 +253,7 @@ def _write(
             else:
                 rows += made
                 counts["released"] += 1
-                counts[chosen.basis] += 1
+                counts[chosen.basis] = counts.get(chosen.basis, 0) + 1
                 continue
         rejected.append(RejectedRow(episode=history.episode_id, reason=f"{history.field}: {chosen.reason}"))
     rejected += [RejectedRow(episode=episode_id, reason="no proposal") for episode_id in silent]
@@ -257,16 +302,17 @@ _TRIMMED = "it lies in what was trimmed off"
 
 
 def _rows(released: Released, end_ns: int, window: _Window) -> list[dict[str, Any]]:
-    """The rows of one item: one for a trace, one per segment. Raises SpanError when a time does not fit."""
+    """The rows of one item: one for a trace or a scene, one per segment. Raises SpanError when a time does not fit."""
     start_ns = released.history.stamp_ns
     match released.payload:
-        case ReasoningTrace() as trace:
+        case ReasoningTrace() | PlacementTrace() | SceneNotes() as whole:
             if start_ns >= end_ns:
                 raise SpanError(f"it starts at {start_ns} ns, and the episode ends at {end_ns} ns")
             span = window.cut(start_ns, end_ns)
             if span is None:
                 raise SpanError(_TRIMMED)
-            return [_row(released, "trace", *span, trace.render(), trace.model_dump(mode="json"))]
+            field = "scene" if isinstance(whole, SceneNotes) else "trace"
+            return [_row(released, field, *span, whole.render(), whole.model_dump(mode="json"))]
         case SegmentList() as listed:
             rows = []
             before = start_ns

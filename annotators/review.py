@@ -14,6 +14,7 @@ from annotators.ledger.rows import AnyPayload, payload_marker
 from annotators.traces import MOST_CARDS
 from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
 from schemas.records import sha256_of
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S, frame_ns
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -232,6 +233,8 @@ def changes(before: AnyPayload, after: AnyPayload) -> tuple[FieldChange, ...]:
 
 def _flat(payload: AnyPayload) -> dict[str, str]:
     match payload:
+        case PlacementTrace() | SceneNotes():
+            return {"words": render_payload(payload)}
         case ReasoningTrace():
             fields = {
                 "board": payload.board or "nothing",

@@ -91,11 +91,11 @@ def card_places(trace: ReasoningTrace, evidence: Evidence) -> Finding:
         return Finding("fail", f"cards from left to right are said to be {', '.join(named)}.")
     boxed = [(card, card.box_xyxy) for card in trace.cards if card.box_xyxy is not None]
     for card, box in boxed:
-        if problem := _impossible(box, evidence.frame_size):
-            return Finding("fail", f"the box of card {card.text} {problem}: {_words(box)}.")
+        if problem := impossible(box, evidence.frame_size):
+            return Finding("fail", f"the box of card {card.text} {problem}: {box_words(box)}.")
     for (one, box), (other, other_box) in combinations(boxed, 2):
-        if _overlap(box, other_box) > _MOST_OVERLAP:
-            return Finding("fail", f"cards {one.text} and {other.text} are said to lie in one place: {_words(box)}.")
+        if overlap(box, other_box) > _MOST_OVERLAP:
+            return Finding("fail", f"cards {one.text} and {other.text} are said to lie in one place: {box_words(box)}.")
     if wrong := _out_of_order([(card, box) for card, box in boxed if card.position != "unknown"]):
         return Finding("fail", wrong)
     if len(boxed) < len(trace.cards):
@@ -103,7 +103,8 @@ def card_places(trace: ReasoningTrace, evidence: Evidence) -> Finding:
     return Finding("pass", f"{len(boxed)} cards in places of their own, left to right.")
 
 
-def _impossible(box: Box, frame_size: tuple[int, int] | None) -> str | None:
+def impossible(box: Box, frame_size: tuple[int, int] | None) -> str | None:
+    """What is wrong with a box in a picture of (width, height); None where it can be."""
     x0, y0, x1, y1 = box
     if x0 >= x1 or y0 >= y1:
         return "is empty"
@@ -119,7 +120,8 @@ def _out_of_order(cards: list[tuple[Card, Box]]) -> str | None:
     return None
 
 
-def _overlap(one: Box, other: Box) -> float:
+def overlap(one: Box, other: Box) -> float:
+    """How much of the smaller of two boxes lies in the other."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     if wide <= 0 or high <= 0:
@@ -128,7 +130,8 @@ def _overlap(one: Box, other: Box) -> float:
     return float(wide * high / np.min(areas))
 
 
-def _words(box: Box) -> str:
+def box_words(box: Box) -> str:
+    """A box for people."""
     return f"({box[0]}, {box[1]}) to ({box[2]}, {box[3]})"
 
 

@@ -11,13 +11,29 @@ from typing import Literal, get_args
 
 from annotators.arithmetic import canonical, canonical_number, worked_line
 from annotators.evidence import Evidence
+from annotators.placement_checks import boxes, instruction, moved_thing, nouns, numbers, plan_order, relation
 from annotators.structure import card_places, coverage, moves, vocabulary
 from annotators.traces import UNREAD
 from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S
 
 VerifierName = Literal[
-    "arithmetic", "double_reading", "picked_card", "card_places", "gripper_events", "coverage", "vocabulary", "moves"
+    "arithmetic",
+    "double_reading",
+    "picked_card",
+    "card_places",
+    "gripper_events",
+    "coverage",
+    "vocabulary",
+    "moves",
+    "instruction",
+    "moved_thing",
+    "relation",
+    "boxes",
+    "plan_order",
+    "nouns",
+    "numbers",
 ]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
 VERSIONS: dict[VerifierName, int] = {
@@ -29,8 +45,31 @@ VERSIONS: dict[VerifierName, int] = {
     "coverage": 1,
     "vocabulary": 1,
     "moves": 1,
+    "instruction": 1,
+    "moved_thing": 1,
+    "relation": 1,
+    "boxes": 1,
+    "plan_order": 1,
+    "nouns": 1,
+    "numbers": 1,
 }
-ABOUT_SEGMENTS: frozenset[VerifierName] = frozenset({"gripper_events", "coverage", "vocabulary", "moves"})
+_ABOUT: dict[str, frozenset[VerifierName]] = {
+    "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves"}),
+    "trace": frozenset(
+        {
+            "arithmetic",
+            "double_reading",
+            "picked_card",
+            "card_places",
+            "instruction",
+            "moved_thing",
+            "relation",
+            "boxes",
+            "nouns",
+        }
+    ),
+    "scene": frozenset({"instruction", "relation", "boxes", "plan_order", "nouns", "numbers"}),
+}
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
 # recordings of a real humanoid's hand lag by 11 frames of 30 Hz at the median and by 29 or fewer in 208; 9 lag by more,
@@ -62,12 +101,26 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *vocabulary(payload, evidence)))
             case "moves", SegmentList():
                 results.append(_result(name, *moves(payload, evidence)))
+            case "instruction", PlacementTrace() | SceneNotes():
+                results.append(_result(name, *instruction(payload, evidence)))
+            case "moved_thing", PlacementTrace():
+                results.append(_result(name, *moved_thing(payload, evidence)))
+            case "relation", PlacementTrace() | SceneNotes():
+                results.append(_result(name, *relation(payload, evidence)))
+            case "boxes", PlacementTrace() | SceneNotes():
+                results.append(_result(name, *boxes(payload, evidence)))
+            case "plan_order", SceneNotes():
+                results.append(_result(name, *plan_order(payload, evidence)))
+            case "nouns", PlacementTrace() | SceneNotes():
+                results.append(_result(name, *nouns(payload, evidence)))
+            case "numbers", SceneNotes():
+                results.append(_result(name, *numbers(payload, evidence)))
     return tuple(results)
 
 
 def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
     """(verifier, version) of those that speak about a field."""
-    return frozenset((name, VERSIONS[name]) for name in names if (name in ABOUT_SEGMENTS) == (field == "segments"))
+    return frozenset((name, VERSIONS[name]) for name in names if name in _ABOUT[field])
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:

@@ -14,7 +14,7 @@ _WORKERS = 2
 
 
 def train_small(
-    recipe: str, *, to: Ref, workspace: Workspace, steps: int | None, frames: int, exams: int
+    recipe: str, *, to: Ref, workspace: Workspace, start: Path | None, steps: int | None, frames: int, exams: int
 ) -> tuple[Record, Path]:
     """Returns the checkpoint's record and the page about it."""
     from apps.report.vlm_page import write_vlm_page
@@ -38,6 +38,7 @@ def train_small(
             to=to,
             workspace=workspace,
             folders=folders,
+            start=start,
             steps=steps,
             exams_per_skill=exams,
             on_progress=on_progress,

@@ -1,6 +1,6 @@
 """`make nano-vlm`, its last step: a trained small VLM into the package, with all that is needed to make it again.
 
-python -m apps.vlm_shipping nano-vlm@1
+python -m apps.vlm_shipping nano-vlm@2 nano-vlm@1
 """
 
 import json
@@ -15,6 +15,8 @@ from dataengine.artifacts import write_atomic
 from dataengine.workspace import Workspace
 from schemas.errors import EngineError, UsageError
 from schemas.refs import Ref
+from trainers.checkpoint import weights_fingerprint
+from trainers.vlm_directory import load_vlm_directory
 
 TRAINING_FILE = "training.json"
 NUM_FIRST_LOSSES = 10
@@ -23,19 +25,46 @@ _MOST_BYTES = 16_000_000
 _LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
 
 
-def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str) -> Path:
+def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, base: Ref | None = None) -> Path:
     """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
 
-    Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship.
+    `base` is the checkpoint it went on from, whose origin is written down too. Raises ArtifactError where there is no
+    such checkpoint, UsageError where its files are too large to ship or `base` is not what it went on from.
     """
     folder, record = workspace.find("checkpoints", ref), workspace.record("checkpoints", ref)
     parts = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _LEFT_OUT]
     size = sum(path.stat().st_size for path in parts)
     if size > _MOST_BYTES:
         raise UsageError(f"{ref} is {size / 1e6:.1f} MB, at most {_MOST_BYTES / 1e6:.0f} ship. Train a smaller one.")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[:NUM_FIRST_LOSSES]]
-    told = {
-        "command": _COMMAND,
+    told = {"command": _COMMAND, **_origin(workspace, ref, commit)}
+    if base is not None:
+        started = weights_fingerprint(
+            {
+                name: value.detach()
+                for name, value in load_vlm_directory(workspace.find("checkpoints", base)).vlm.named_parameters()
+            }
+        )
+        if started != record.recipe.get("start"):
+            raise UsageError(f"{ref} did not go on from {base}. Name the checkpoint that it was started from.")
+        told["base"] = _origin(workspace, base, commit)
+    elif "start" in record.recipe:
+        raise UsageError(f"{ref} went on from another checkpoint. Name that too, behind {ref}.")
+    to.mkdir(parents=True, exist_ok=True)
+    for path in parts:
+        shutil.copyfile(path, to / path.name)
+    write_atomic(to / TRAINING_FILE, (json.dumps(told, indent=1) + "\n").encode())
+    return to
+
+
+def _origin(workspace: Workspace, ref: Ref, commit: str) -> dict[str, object]:
+    """What is needed to make a checkpoint again; `commit` unless what ships already says which one made it."""
+    record, metrics = workspace.record("checkpoints", ref), workspace.find("checkpoints", ref) / "metrics.jsonl"
+    shipped = NANO_DIR / TRAINING_FILE
+    known = json.loads(shipped.read_bytes()) if shipped.is_file() else {}
+    for origin in (known, known.get("base", {})):
+        if origin.get("fingerprint") == record.fingerprint:
+            commit = origin["commit"]
+    return {
         "commit": commit,
         "created": record.created.isoformat(),
         "recipe": record.recipe["vlm"],
@@ -43,13 +72,8 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str) -> Path:
         "exams": record.recipe["exams"],
         "inputs": [[each.ref, each.fingerprint] for each in record.inputs],
         "fingerprint": record.fingerprint,
-        "first_losses": [row["loss"] for row in rows],
+        "first_losses": [json.loads(line)["loss"] for line in metrics.read_text().splitlines()[:NUM_FIRST_LOSSES]],
     }
-    to.mkdir(parents=True, exist_ok=True)
-    for path in parts:
-        shutil.copyfile(path, to / path.name)
-    write_atomic(to / TRAINING_FILE, (json.dumps(told, indent=1) + "\n").encode())
-    return to
 
 
 REACH = {
@@ -85,11 +109,11 @@ def skill_table(folder: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """`NAME@VERSION [COMMIT]`; without a commit, the one that is checked out."""
+    """`NAME@VERSION BASE@VERSION [COMMIT]`; without a commit, the one that is checked out."""
     workspace = Workspace.at(os.environ.get("DATAENGINE_WORKSPACE", "workspace"))
     try:
-        commit = words[1] if len(words) > 1 else _head()
-        folder = ship(workspace, Ref.parse(words[0]), to=NANO_DIR, commit=commit)
+        commit = words[2] if len(words) > 2 else _head()
+        folder = ship(workspace, Ref.parse(words[0]), to=NANO_DIR, commit=commit, base=Ref.parse(words[1]))
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -101,7 +125,7 @@ def _head() -> str:
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     if done.returncode:
         raise UsageError(
-            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF COMMIT"
+            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF BASE COMMIT"
         )
     return done.stdout.strip()
 

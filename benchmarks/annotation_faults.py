@@ -7,11 +7,14 @@ import numpy as np
 
 from annotators.arithmetic import worked_line
 from annotators.verifiers import VerifierName
-from schemas.annotations import Card, ReasoningTrace, Segment, SegmentList
+from schemas.annotations import AnyPayload, Card, ReasoningTrace, Segment, SegmentList
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S
 
 type TraceFault = Callable[[ReasoningTrace, np.random.Generator], ReasoningTrace | None]
 type SegmentFault = Callable[[SegmentList, np.random.Generator], SegmentList | None]
+type PlacementFault = Callable[[PlacementTrace, np.random.Generator], PlacementTrace | None]
+type SceneFault = Callable[[SceneNotes, np.random.Generator], SceneNotes | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,20 @@ class Fault:
     verifier: VerifierName
     trace: TraceFault | None = None
     segments: SegmentFault | None = None
+    placement: PlacementFault | None = None
+    scene: SceneFault | None = None
+
+    def put_into(self, payload: AnyPayload, rng: np.random.Generator) -> AnyPayload | None:
+        """The payload with this fault; None where it does not apply."""
+        match payload:
+            case ReasoningTrace():
+                return self.trace(payload, rng) if self.trace else None
+            case SegmentList():
+                return self.segments(payload, rng) if self.segments else None
+            case PlacementTrace():
+                return self.placement(payload, rng) if self.placement else None
+            case SceneNotes():
+                return self.scene(payload, rng) if self.scene else None
 
 
 def _other_digit(text: str, rng: np.random.Generator) -> str:

@@ -1,8 +1,10 @@
-"""The ledger under many reviewers at once, without the page: how long a claim takes, and whether anything is lost.
+"""The ledger and the page under many reviewers at once: how long a claim takes, and whether anything is lost.
 
-`queue`: claims while 100,000 items wait. `sqlite` and `postgresql`: 100 processes that each claim, think for a second
-and decide, over and over; what they were told is then compared with what the ledger holds, and the ledger is audited.
-No peer stands beside it: no open labelling tool leases items.
+`queue`: claims while 100,000 items wait. `dashboard`: the lead's figures over 100,000 items that people worked on.
+`sqlite` and `postgresql`: the ledger alone, 100 processes that claim, think for a second and decide, over and over.
+`http_sqlite` and `http_postgresql`: 100 reviewers at the running page, who also watch the video. What they were told is
+then compared with what the ledger holds, and the ledger is audited. No peer stands beside it: no open labelling tool
+leases items.
 """
 
 import multiprocessing
@@ -16,19 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import insert, update
-
-from annotators.ledger import Ledger, QueueFilter, ReviewItem, item_id_of
-from annotators.ledger.engine import open_engine, writing
-from annotators.ledger.rows import ItemHistory, StoredProposal
-from annotators.ledger.store import projection
-from annotators.ledger.tables import COUNTERS, ITEMS, PROPOSALS, VERIFIER_RESULTS
+from annotators.ledger import Ledger, QueueFilter, ReviewItem
 from benchmarks.figures import Figure, report
-from schemas.annotations import Card, Proposal, Provenance, ReasoningTrace, VerifierResult
-from schemas.records import canonical_json
-from schemas.refs import Ref
-
-_VERDICTS = ("pass",) * 8 + ("unknown", "fail")  # of ten proposals, as people meet them
+from benchmarks.review_data import fill
+from benchmarks.review_http import EPISODES, HttpLoad, add_people, episodes, served, work
+from benchmarks.review_http import FULL as HTTP_FULL
+from benchmarks.review_http import QUICK as HTTP_QUICK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +87,83 @@ def postgresql(quick: bool) -> list[Figure]:
     """Many processes on one PostgreSQL server, with its own settings."""
     with _server() as url:
         return _many(url, "PostgreSQL", QUICK if quick else FULL)
+
+
+def dashboard(quick: bool) -> list[Figure]:
+    """What a lead opens, over items of which most were decided, a tenth of them by two people."""
+    num_items = 2_000 if quick else 100_000
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{Path(folder) / 'ledger.db'}"
+        with Ledger.open(url) as ledger:
+            names = fill(url, num_items, is_decided=True)
+            wanted = QueueFilter(scope=ledger.scope(names))
+            times = []
+            for _ in range(3 if quick else 5):
+                start = time.perf_counter()
+                found = ledger.statistics(wanted)
+                times.append(time.perf_counter() - start)
+            audit = ledger.audit()
+    note = f"{audit.num_decisions:,} decisions, {len(found.pairs)} pairs and fields, {len(found.strata)} strata"
+    about = f"dashboard over {num_items:,} items"
+    return [
+        _figure(f"{about}, median", statistics.median(times), "s", len(times), "under 2 s", note),
+        _figure(f"{about}, longest", max(times), "s", len(times), "under 2 s"),
+        _figure(
+            f"{about}: problems an audit finds",
+            float(len(audit.problems)),
+            "problems",
+            1,
+            "0",
+            " ".join(audit.problems),
+        ),
+    ]
+
+
+def http_sqlite(quick: bool) -> list[Figure]:
+    """Reviewers at the running page, on one SQLite file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _http(f"sqlite:///{Path(folder) / 'ledger.db'}", "SQLite", HTTP_QUICK if quick else HTTP_FULL)
+
+
+def http_postgresql(quick: bool) -> list[Figure]:
+    """Reviewers at the running page, on one PostgreSQL server."""
+    with _server() as url:
+        return _http(url, "PostgreSQL", HTTP_QUICK if quick else HTTP_FULL)
+
+
+def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        workspace, ids = episodes(Path(folder), load)
+        Ledger.open(url).close()
+        fill(url, load.num_items, episode_ids=ids)
+        people = add_people(url, load.num_people)
+        with served(workspace, EPISODES, url, Path(folder) / "page.log") as server:
+            seen = work(server.address, people, load)
+        with Ledger.open(url) as ledger:
+            held = [row.item_id for row in ledger.decisions()]
+            problems = ledger.audit().problems
+    lost, doubled = len(set(seen.acknowledged) - set(held)), len(held) - len(set(held))
+    who = f"{load.num_people} reviewers at the page, {load.think_s:g} s think time, {name}"
+    video = f"{seen.video_bytes / 1e6 / load.seconds:.1f} MB/s of video"
+    return [
+        _figure(f"open and claim, {who}, p99", _percentile(seen.opens_ms, 99), "ms", len(seen.opens_ms)),
+        _figure(
+            f"accept and claim the next, {who}, median", statistics.median(seen.accepts_ms), "ms", len(seen.accepts_ms)
+        ),
+        _figure(
+            f"accept and claim the next, {who}, p99",
+            _percentile(seen.accepts_ms, 99),
+            "ms",
+            len(seen.accepts_ms),
+            "under 500 ms",
+            video,
+        ),
+        _figure(f"a range of video, {who}, p99", _percentile(seen.ranges_ms, 99), "ms", len(seen.ranges_ms)),
+        _figure(f"decisions, {who}", len(seen.acknowledged) / load.seconds, "1/s", 1),
+        _figure(f"errors, {who}", float(len(seen.errors)), "errors", 1, "0", seen.errors[0] if seen.errors else ""),
+        _figure(f"lost or doubled decisions, {who}", float(lost + doubled), "decisions", 1, "0"),
+        _figure(f"problems an audit finds, {who}", float(len(problems)), "problems", 1, "0", " ".join(problems)),
+    ]
 
 
 @contextmanager
@@ -185,77 +257,6 @@ def _accept(ledger: Ledger, name: str, item: ReviewItem) -> None:
     )
 
 
-def fill(url: str, num_items: int) -> list[str]:
-    """Items that wait, written in bulk; the audit after the load shows that they are what `add_proposals` writes."""
-    run_id = ""
-    with Ledger.open(url) as ledger:
-        run_id = ledger.start_run(kind="annotate", recipe={})
-    histories = [_history(number, run_id) for number in range(num_items)]
-    engine = open_engine(url)
-    with writing(engine) as connection:
-        connection.execute(insert(ITEMS), [_item(history) for history in histories])
-        connection.execute(insert(PROPOSALS), [_proposal(history.head) for history in histories])
-        connection.execute(insert(VERIFIER_RESULTS), [_result(history.head) for history in histories])
-        counted = update(COUNTERS).where(COUNTERS.c.name == "seq")
-        connection.execute(counted.values(value=2 * num_items))
-    engine.dispose()
-    return [history.episode_id for history in histories]
-
-
-def _history(number: int, run_id: str) -> ItemHistory:
-    left, right = number % 9 + 1, number // 9 % 9 + 1
-    cards = (Card(text="3", position="left"), Card(text=str(left + right), position="right"))
-    trace = ReasoningTrace(
-        board=f"{left}+{right}",
-        solution=f"{left}+{right}={left + right}",
-        cards=cards,
-        pick_text=str(left + right),
-        pick_position="right",
-    )
-    proposal = Proposal(
-        episode_id=f"episode_{number:06}-{number:08x}",
-        stamp_ns=0,
-        field="trace",
-        family=str(Ref("math-matching", "1")),
-        payload=trace,
-        provenance=Provenance(backend="perception", model="bench", prompt_hash="p" * 64, call_keys=()),
-    )
-    verdict = _VERDICTS[number % len(_VERDICTS)]
-    found = VerifierResult.model_validate(
-        {"verifier": "arithmetic", "version": 1, "verdict": verdict, "hard": True, "evidence": "made up"}
-    )
-    item_id = item_id_of(proposal.episode_id, 0, "trace")
-    stored = StoredProposal(
-        seq=2 * number + 1,
-        proposal_id=proposal.proposal_id,
-        item_id=item_id,
-        run_id=run_id,
-        created="2026-01-01T00:00:00.000+00:00",
-        proposal=proposal,
-        results=(found,),
-    )
-    return ItemHistory(
-        item_id=item_id, episode_id=proposal.episode_id, stamp_ns=0, field="trace", proposals=(stored,), decisions=()
-    )
-
-
-def _item(history: ItemHistory) -> dict[str, object]:
-    key = {name: getattr(history, name) for name in ("item_id", "episode_id", "stamp_ns", "field")}
-    return {**key, "lease_until_ms": 0, **projection(history, None)}
-
-
-def _proposal(row: StoredProposal) -> dict[str, object]:
-    key = {name: getattr(row, name) for name in ("proposal_id", "seq", "run_id", "item_id", "created")}
-    words = canonical_json(row.proposal.model_dump(mode="json"))
-    return {**key, "episode_id": row.proposal.episode_id, "field": row.proposal.field, "body_json": words}
-
-
-def _result(row: StoredProposal) -> dict[str, object]:
-    [found] = row.results
-    words = canonical_json(found.model_dump(mode="json"))
-    return {"seq": row.seq + 1, "proposal_id": row.proposal_id, "verifier": found.verifier, "body_json": words}
-
-
 def _percentile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
@@ -274,4 +275,12 @@ def _figure(figure: str, ours: float, unit: str, repeats: int, reach: str = "", 
 
 
 if __name__ == "__main__":
-    report("review", {"queue": queue, "sqlite": sqlite, "postgresql": postgresql}, __doc__)
+    groups = {
+        "queue": queue,
+        "dashboard": dashboard,
+        "sqlite": sqlite,
+        "postgresql": postgresql,
+        "http_sqlite": http_sqlite,
+        "http_postgresql": http_postgresql,
+    }
+    report("review", groups, __doc__)

@@ -1,7 +1,7 @@
 """Verifier quality by mutation: how many faults in right annotations are found, and how often right ones are doubted.
 
-Annotations come from the built-in perception on simulated episodes, in-domain and open-world; only those that say what
-the simulator knows to be true are used. Simulator figures: real footage is harder.
+Annotations come from the built-in perception on simulated episodes of both task families and both splits; only
+those that say what the simulator knows to be true are used. Simulator figures: real footage is harder.
 """
 
 import json
@@ -9,23 +9,28 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from annotators.evidence import Evidence
+from annotators.families import load_family
 from annotators.observe import Observation, Observer
+from annotators.placements import placement_trace, scene_notes
 from annotators.traces import build_trace
 from annotators.verifiers import VERIFIERS, VerifierName, verify
-from benchmarks.annotation_faults import FAULTS
+from benchmarks.annotation_faults import FAULTS, Fault
 from benchmarks.figures import Figure, report
+from benchmarks.placement_faults import PLACEMENT_FAULTS
 from benchmarks.quality import wilson
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
-from schemas.annotations import Proposal, Provenance, ReasoningTrace, SegmentList, Verdict
+from schemas.annotations import AnyPayload, FieldName, Proposal, Provenance, SegmentList, Verdict
 from schemas.refs import Ref
+from schemas.scenes import SceneNotes
 
+type TaskName = Literal["math-matching", "toy-placement"]
 _REPEATS = 4  # of each fault in each episode, differently drawn
 
 
@@ -33,8 +38,7 @@ _REPEATS = 4  # of each fault in each episode, differently drawn
 class Right:
     """An episode's right annotations and the evidence they are judged by."""
 
-    trace: ReasoningTrace
-    segments: SegmentList
+    payloads: tuple[AnyPayload, ...]
     evidence: Evidence
 
 
@@ -46,20 +50,21 @@ class Tally:
     faulty: dict[str, Counter[Verdict]] = field(default_factory=dict)  # by fault
 
 
-def right_annotations(folder: Path, num: int) -> list[Right]:
+def right_annotations(folder: Path, num: int, family: TaskName) -> list[Right]:
     """`num` episodes of each split, recorded, converted, looked at, and compared with the truth."""
     from apps.sim.game import SPLITS
     from apps.sim.simulate import simulate
 
     workspace, found = Workspace.at(folder / "workspace"), []
+    view = load_family(family).file.things
     for split in SPLITS:
         raw = folder / split
-        simulate(out=raw, num_episodes=num, split=split, seed=11, workers=2)
+        simulate(out=raw, num_episodes=num, task=family, split=split, seed=11, workers=2)
         truths = _truths(raw.with_name(f"{raw.name}.ground_truth"))
         ref = Ref(split, "1")
         convert(source_path=raw, to=ref, workspace=workspace, rig="aloha_sim", sink="both")
         opened = EpisodeSet.open(workspace, ref)
-        observer = Observer(opened, "cam_high", wants_crops=False)
+        observer = Observer(opened, "cam_high", wants_crops=False, things=view)
         for episode_id in opened.ids():
             seen = observer.observe(episode_id)
             name = episode_id.rpartition("-")[0]
@@ -73,33 +78,47 @@ def _truths(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _right(seen: Observation, truth: dict[str, Any]) -> Right | None:
+    if seen.evidence.placement is not None:
+        return _right_placement(seen, truth)
     readings = seen.evidence.readings
     trace = build_trace((readings.first or readings.second) if readings else None, seen.cards)
     cards = [str(card["number"]) for card in truth["cards"]]
     if trace.board != truth["equation"] or [card.text for card in trace.cards] != cards:
         return None
-    return Right(trace=trace, segments=seen.segments, evidence=seen.evidence)
+    return Right(payloads=(trace, seen.segments), evidence=seen.evidence)
 
 
-def tally(rights: list[Right], *, repeats: int, seed: int) -> dict[VerifierName, Tally]:
+def _right_placement(seen: Observation, truth: dict[str, Any]) -> Right | None:
+    placement = seen.evidence.placement
+    assert placement is not None
+    trace = placement_trace(seen.evidence.task, placement)
+    notes = scene_notes(seen.evidence.task, placement, seen.segments)
+    after = [claim.relation for claim in notes.relations if claim.when == "after"]
+    nouns = sorted(one.noun for one in notes.objects)
+    if nouns != sorted(row["noun"] for row in truth["objects"]) or after != [truth["relation"]]:
+        return None
+    return Right(payloads=(trace, notes, seen.segments), evidence=seen.evidence)
+
+
+def tally(
+    rights: list[Right], *, family: TaskName, faults: tuple[Fault, ...], repeats: int, seed: int
+) -> dict[VerifierName, Tally]:
     """Judge what is right, then the same with one fault."""
-    counts = {name: Tally() for name in VERIFIERS}
+    names = load_family(family).file.verifiers
+    counts = {name: Tally() for name in names}
     for place, one in enumerate(rights):
-        for payload in (one.trace, one.segments):
-            for result in verify(_proposal(payload), one.evidence, VERIFIERS):
+        for payload in one.payloads:
+            for result in verify(_proposal(payload), one.evidence, names):
                 counts[_name(result.verifier)].right[result.verdict] += 1
-        for fault in FAULTS:
+        for fault in faults:
             for repeat in range(repeats):
                 rng = np.random.default_rng([seed, place, repeat])
-                faulty: ReasoningTrace | SegmentList | None = None
-                if fault.trace is not None:
-                    faulty = fault.trace(one.trace, rng)
-                elif fault.segments is not None:
-                    faulty = fault.segments(one.segments, rng)
-                if faulty is None:
-                    continue
-                (result,) = verify(_proposal(faulty), one.evidence, [fault.verifier])
-                counts[fault.verifier].faulty.setdefault(fault.name, Counter())[result.verdict] += 1
+                for payload in one.payloads:
+                    faulty = fault.put_into(payload, rng)
+                    if faulty is None or faulty == payload:
+                        continue
+                    (result,) = verify(_proposal(faulty), one.evidence, [fault.verifier])
+                    counts[fault.verifier].faulty.setdefault(fault.name, Counter())[result.verdict] += 1
     return counts
 
 
@@ -107,31 +126,50 @@ def _name(word: str) -> VerifierName:
     return next(name for name in VERIFIERS if name == word)
 
 
-def _proposal(payload: ReasoningTrace | SegmentList) -> Proposal:
+def _proposal(payload: AnyPayload) -> Proposal:
+    field: FieldName = "trace"
+    match payload:
+        case SegmentList():
+            field = "segments"
+        case SceneNotes():
+            field = "scene"
+        case _:
+            pass
     return Proposal(
         episode_id="episode",
         stamp_ns=0,
-        field="trace" if isinstance(payload, ReasoningTrace) else "segments",
-        family="math-matching@1",
+        field=field,
+        family="mutated@1",
         payload=payload,
         provenance=Provenance(backend="perception", model="mutated"),
     )
 
 
-def measure(quick: bool) -> list[Figure]:
-    """Recall and false alarms of every verifier."""
+def _measure(quick: bool, family: TaskName, faults: tuple[Fault, ...], about: str) -> list[Figure]:
+    """Recall and false alarms of every verifier of a family."""
     with tempfile.TemporaryDirectory() as folder:
-        rights = right_annotations(Path(folder), 3 if quick else 50)
+        rights = right_annotations(Path(folder), 3 if quick else 50, family)
     figures = []
-    for name, row in tally(rights, repeats=2 if quick else _REPEATS, seed=3).items():
-        faults = Counter[Verdict]()
+    rows = tally(rights, family=family, faults=faults, repeats=2 if quick else _REPEATS, seed=3)
+    for name, row in rows.items():
+        found = Counter[Verdict]()
         for verdicts in row.faulty.values():
-            faults.update(verdicts)
-        figures.append(_figure(f"recall: {name}", faults["fail"], faults.total(), ">= 95 %", _parts(row)))
+            found.update(verdicts)
+        if found:
+            figures.append(_figure(f"recall: {name}{about}", found["fail"], found.total(), ">= 95 %", _parts(row)))
         judged = row.right["pass"] + row.right["fail"]
         note = f"{row.right['unknown']} unknown beside them"
-        figures.append(_figure(f"false alarms: {name}", row.right["fail"], judged, "<= 2 %", note))
+        figures.append(_figure(f"false alarms: {name}{about}", row.right["fail"], judged, "<= 2 %", note))
     return figures
+
+
+def _cards(quick: bool) -> list[Figure]:
+    return _measure(quick, "math-matching", FAULTS, "")
+
+
+def _toys(quick: bool) -> list[Figure]:
+    of_segments = tuple(fault for fault in FAULTS if fault.segments is not None)
+    return _measure(quick, "toy-placement", (*PLACEMENT_FAULTS, *of_segments), " (toys)")
 
 
 def _parts(row: Tally) -> str:
@@ -153,4 +191,4 @@ def _figure(name: str, hits: int, num: int, reach: str, note: str) -> Figure:
 
 
 if __name__ == "__main__":
-    report("verifiers", measure, __doc__)
+    report("verifiers", {"math-matching": _cards, "toy-placement": _toys}, __doc__)

@@ -31,12 +31,12 @@ class ReleasedRow:
 
     index: int  # row number in the set
     episode_id: str
-    field: str  # "trace" | "segment"
+    field: str  # "trace" | "segment" | "scene"
     start_ns: int
     end_ns: int
     text: str
     payload_json: str
-    basis: str  # "human" | "verified"
+    basis: str  # "human" | "batch" | "verified"
     family: str
     proposal_id: str
     backend: str
@@ -111,7 +111,7 @@ class AnnotationSet:
 
     def rows(self, episode_id: str) -> tuple[ReleasedRow, ...]:
         """All rows of an episode: by field, then by time; empty when nothing was released for it."""
-        spans = [span for field in ("segment", "trace") for span in self.spans(episode_id, field)]
+        spans = [span for field in ("segment", "trace", "scene") for span in self.spans(episode_id, field)]
         return tuple(self.row(index) for _, _, index in spans)
 
     def spans(self, episode_id: str, field: str) -> tuple[tuple[int, int, int], ...]:

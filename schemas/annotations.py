@@ -11,14 +11,16 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.records import sha256_of
+from schemas.scenes import PlacementTrace, SceneNotes
 
-FieldName = Literal["trace", "segments"]  # trace: ReasoningTrace; segments: SegmentList
+# trace: ReasoningTrace or PlacementTrace, as the family has it; segments: SegmentList; scene: SceneNotes
+FieldName = Literal["trace", "segments", "scene"]
 Verdict = Literal["pass", "fail", "unknown"]
 Position = Literal["left", "middle", "right", "unknown"]
 Action = Literal["accept", "edit", "reject", "skip", "undo"]
 ReleasePolicy = Literal["human", "verified", "either"]
-Basis = Literal["human", "verified"]
-RELEASE_SCHEMA = 1
+Basis = Literal["human", "batch", "verified"]  # batch: a lead accepted many at once
+RELEASE_SCHEMA = 2  # 2: rows of the field "scene", and traces of placements
 UNUSABLE = "episode unusable"  # why a reject keeps everything about its episode out of releases and mixes
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,7 +94,8 @@ class SegmentList(BaseModel):
     events: tuple[GripperEvent, ...] = ()
 
 
-Payload = Annotated[ReasoningTrace | SegmentList, Field(discriminator="kind")]
+type AnyPayload = ReasoningTrace | SegmentList | PlacementTrace | SceneNotes
+Payload = Annotated[ReasoningTrace | SegmentList | PlacementTrace | SceneNotes, Field(discriminator="kind")]
 
 
 class Provenance(BaseModel):
@@ -114,7 +117,7 @@ class Proposal(BaseModel):
     episode_id: str
     stamp_ns: int  # source time the item is keyed by; 0 for a whole-episode field
     field: FieldName
-    family: str  # "math-matching@1", "generic@1"
+    family: str  # "math-matching@1", "toy-placement@1", "generic@1"
     payload: Payload
     provenance: Provenance
     images: dict[str, JsonValue] = Field(
@@ -135,10 +138,10 @@ class Proposal(BaseModel):
         return render_payload(self.payload)
 
 
-def render_payload(payload: ReasoningTrace | SegmentList) -> str:
+def render_payload(payload: AnyPayload) -> str:
     """The text a payload stands for."""
     match payload:
-        case ReasoningTrace():
+        case ReasoningTrace() | PlacementTrace() | SceneNotes():
             return payload.render()
         case SegmentList():
             return " ".join(f"{segment.render()}." for segment in payload.segments)
@@ -160,12 +163,12 @@ def release_schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field("episode_id", pa.string(), nullable=False),
-            pa.field("field", pa.string(), nullable=False),  # "trace" | "segment"
+            pa.field("field", pa.string(), nullable=False),  # "trace" | "segment" | "scene"
             pa.field("start_ns", pa.int64(), nullable=False),
             pa.field("end_ns", pa.int64(), nullable=False),  # half-open; episode end for a whole-episode field
             pa.field("text", pa.string(), nullable=False),
             pa.field("payload_json", pa.string(), nullable=False),
-            pa.field("basis", pa.string(), nullable=False),  # "human" | "verified"
+            pa.field("basis", pa.string(), nullable=False),  # "human" | "batch" | "verified"
             pa.field("family", pa.string(), nullable=False),
             pa.field("proposal_id", pa.string(), nullable=False),
             pa.field("backend", pa.string(), nullable=False),
@@ -183,10 +186,14 @@ def release_schema() -> pa.Schema:
     )
 
 
-def payload_from_json(value: dict[str, Any]) -> ReasoningTrace | SegmentList:
+def payload_from_json(value: dict[str, Any]) -> AnyPayload:
     """Read a payload back; raises pydantic.ValidationError when it does not fit."""
     match value.get("kind"):
         case "segments":
             return SegmentList.model_validate(value)
+        case "toy-placement":
+            return PlacementTrace.model_validate(value)
+        case "scene":
+            return SceneNotes.model_validate(value)
         case _:
             return ReasoningTrace.model_validate(value)

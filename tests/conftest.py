@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip(f"sample data is absent: no folder {folder.name} (set DATAENGINE_SAMPLES)")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scheduling() -> Iterator[None]:
+    """Some modules encode by other libraries: what that does to this process ends with the module."""
+    from dataengine.sinks.scheduling import ordinary_scheduling
+
+    with ordinary_scheduling():
+        yield
 
 
 @pytest.fixture

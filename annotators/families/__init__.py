@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from annotators.things import ThingsView
 from annotators.verifiers import VerifierName
 from schemas.annotations import FieldName
 from schemas.errors import FamilyError, did_you_mean
@@ -28,6 +29,15 @@ class FamilyFile(BaseModel):
     verifiers: tuple[VerifierName, ...] = ()
     cameras: tuple[str, ...] = ()  # wanted, the first that a dataset has is used; empty: no pixels are looked at
     prompts: dict[str, str] = Field(default_factory=dict)  # question -> prompt file
+    things: ThingsView | None = None  # looked for in the pictures; None: a board and cards are
+
+    @model_validator(mode="after")
+    def _scenes_have_things(self) -> "FamilyFile":
+        if "scene" in self.fields and self.things is None:
+            raise ValueError("the field 'scene' is about things: say how to look for them, under things")
+        if self.things is not None and not self.cameras:
+            raise ValueError("things are looked for in pictures: name cameras")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

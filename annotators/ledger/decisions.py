@@ -7,9 +7,18 @@ from typing import get_args
 from sqlalchemy import Connection, insert, select, update
 
 from annotators.ledger import store
-from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, StoredDecision, Track, payload_marker, saw_hash
+from annotators.ledger.rows import (
+    AnyPayload,
+    Assignment,
+    ItemHistory,
+    On,
+    StoredDecision,
+    Track,
+    payload_marker,
+    saw_hash,
+)
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
-from schemas.annotations import UNUSABLE, Action, ReasoningTrace, SegmentList, render_payload
+from schemas.annotations import UNUSABLE, Action, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
@@ -37,6 +46,7 @@ class Wish:
     guideline: str | None = None  # version of the guideline that lay beside it
     reason: str | None = None  # of a reject, one of REASONS
     ticked: str | None = None  # names of the fields that were accepted one by one
+    basis: On = "look"
 
     def __post_init__(self) -> None:
         check_reviewer(self.reviewer)
@@ -88,7 +98,7 @@ def decide(connection: Connection, wish: Wish, base_revision: int | None) -> Sto
             )
         return before
     history = _decidable(connection, wish, base_revision)
-    kind = SegmentList if history.field == "segments" else ReasoningTrace
+    kind = type(history.head.proposal.payload)
     if wish.payload is not None and not isinstance(wish.payload, kind):
         raise LedgerError(
             f"this item is about {history.field}, the edit about {wish.payload.kind}. Send the same kind."

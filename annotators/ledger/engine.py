@@ -11,7 +11,7 @@ from sqlite3 import Connection as SqliteConnection
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from schemas.errors import LedgerError
@@ -70,9 +70,24 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One write transaction: committed at the end of the block, rolled back when it raises."""
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        yield connection
+    """One write transaction: committed at the end of the block, rolled back when it raises.
+
+    Raises LedgerError where the database's disk is full: then nothing of it was written.
+    """
+    try:
+        with engine.connect().execution_options(write=True) as connection, connection.begin():
+            yield connection
+    except OperationalError as error:
+        if not _is_full(error):
+            raise
+        raise LedgerError("the disk that holds the ledger is full, so nothing was saved. Make room there.") from error
+
+
+def _is_full(error: OperationalError) -> bool:
+    """SQLite says it in an error code, PostgreSQL in an SQLSTATE."""
+    return (
+        getattr(error.orig, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(error.orig, "sqlstate", "") == "53100"
+    )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from annotators.ledger import decisions, drafts, own, queue, remarks, store
 from annotators.ledger.accounts import Accounts
 from annotators.ledger.audit import Audit, audit
 from annotators.ledger.backup import backup
+from annotators.ledger.batch import BATCH_BOUND, Batch, accept_batch
 from annotators.ledger.drafts import Draft
 from annotators.ledger.engine import migrate, open_engine, reading, writing
 from annotators.ledger.own import OwnDecision
@@ -32,6 +33,8 @@ from annotators.ledger.rows import (
     StoredProposal,
     Track,
 )
+from annotators.ledger.statistics import Statistics, statistics
+from annotators.ledger.strata import count_strata
 from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
 from schemas.annotations import Action, FieldName, Proposal, VerifierResult
 from schemas.content_hashes import ContentHashes
@@ -112,6 +115,8 @@ class Ledger:
                 if store.insert_results(connection, proposal_id, results) or is_new or is_seen:
                     store.project(connection, item_id)
             store.refit(connection, {name: seen[name] for name in {row.episode_id for row, _ in rows} & seen.keys()})
+            if num_new:
+                count_strata(connection)
         return num_new
 
     def refit(self, now: Mapping[str, ContentHashes]) -> int:
@@ -159,11 +164,11 @@ class Ledger:
     ) -> ReviewItem | None:
         """Lease the next item (or the named one) to a reviewer, who then holds no other; None when nothing waits.
 
-        Order: what they hold already, then verifier fail > disagreement > unknown > rest, which comes in random order
-        (by hash), with one gold item in `gold_every` mixed in. What they skipped comes back only by name or with the
-        filter `skipped`; of items that several people decide, one they decided does not come back, and shows nothing
-        of what others decided. The track `adjudication` hands out what people disagree about, to somebody who is none
-        of them. LedgerError when the named item is held by someone else.
+        Order: what they hold already, then verifier fail > disagreement > unknown > rare scene > rest, each in random
+        order (by hash), with one gold item in `gold_every` mixed in. What they skipped comes back only by name or with
+        the filter `skipped`; of items that several people decide, one they decided does not come back, and shows
+        nothing of what others decided. The track `adjudication` hands out what people disagree about, to somebody who
+        is none of them. LedgerError when the named item is held by someone else.
         """
         decisions.check_reviewer(reviewer)
         with writing(self._engine) as connection:
@@ -252,6 +257,14 @@ class Ledger:
                 drafts.drop(connection, reviewer=reviewer, item_id=item_id)
             return made
 
+    def accept_batch(self, *, reviewer: str, wanted: QueueFilter, bound: float = BATCH_BOUND) -> Batch:
+        """Accept in somebody's name, without a look, what waits and no program doubts; each item by its own decision.
+
+        Raises LedgerError, and accepts nothing, unless the audited error of every stratum concerned is below the bound
+        with 95 % confidence. What several people decide about, what somebody holds or set aside, is left to people.
+        """
+        return accept_batch(self._engine, reviewer=reviewer, wanted=wanted, bound=bound)
+
     def undo(self, *, reviewer: str, idem_key: str) -> StoredDecision | None:
         """Take back the reviewer's newest decision that stands, by a new decision; None when there is none.
 
@@ -325,6 +338,11 @@ class Ledger:
         """How far the review is."""
         with reading(self._engine) as connection:
             return queue.progress(connection, wanted)
+
+    def statistics(self, wanted: QueueFilter = ALL, *, reviewer: str | None = None) -> Statistics:
+        """How good, how fast and how far the review is; about one reviewer alone, when named."""
+        with reading(self._engine) as connection:
+            return statistics(connection, wanted, reviewer)
 
     def seq(self) -> int:
         """The last number given: what a release freezes when nothing else is asked."""

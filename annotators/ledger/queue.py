@@ -1,7 +1,7 @@
 """Who gets which item next, and how far the review is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, update
@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or
 from annotators.ledger import store
 from annotators.ledger.rows import ItemStatus, Progress, QueueRow, ReviewItem, Track
 from annotators.ledger.tables import DECISIONS, ITEMS, SCOPES, VOTES
+from schemas.annotations import FieldName
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 
@@ -23,8 +24,9 @@ class QueueFilter:
     stale: bool | None = None  # True: only what no longer fits its episode
     rank: int | None = None  # RANK_FAIL ... RANK_REST
     search: str = ""  # part of an episode's id
-    among: Sequence[str] | None = field(default=None)  # only these episodes: a few of them, else a scope
+    among: Sequence[str] | None = None  # only these episodes: a few of them, else a scope
     scope: str | None = None  # only the episodes of a set; see Ledger.scope
+    field: FieldName | None = None  # trace, segments, ...
     family: str | None = None  # task family of the newest proposal, e.g. math-matching@1
     annotator: str | None = None  # who made the newest proposal
     stratum: str | None = None  # what kind of scene it is about
@@ -46,8 +48,9 @@ class QueueFilter:
         if self.scope is not None:
             inside = and_(SCOPES.c.scope == self.scope, SCOPES.c.episode_id == ITEMS.c.episode_id)
             found.append(exists().where(inside))
-        facets = ((ITEMS.c.family, self.family), (ITEMS.c.annotator, self.annotator), (ITEMS.c.stratum, self.stratum))
-        found += [column == value for column, value in facets if value is not None]
+        facets = (ITEMS.c.field, ITEMS.c.family, ITEMS.c.annotator, ITEMS.c.stratum)
+        chosen = [(column, getattr(self, column.name)) for column in facets]
+        found += [column == value for column, value in chosen if value is not None]
         if self.verifier is not None:
             found.append(ITEMS.c.doubts.contains(f"|{self.verifier}|", autoescape=True))
         return found

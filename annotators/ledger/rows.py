@@ -10,23 +10,26 @@ from schemas.annotations import (
     Action,
     FieldName,
     Proposal,
-    ReasoningTrace,
     SegmentList,
     Verdict,
     VerifierResult,
     render_payload,
 )
+from schemas.annotations import (
+    AnyPayload as AnyPayload,
+)
 from schemas.chat import chat_marker
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
 from schemas.records import canonical_json, sha256_of
+from schemas.scenes import PlacementTrace, SceneNotes
 
-type AnyPayload = ReasoningTrace | SegmentList
 ItemStatus = Literal["open", "accepted", "edited", "rejected", "skipped", "disputed"]
 Track = Literal["review", "adjudication"]
+On = Literal["look", "batch"]  # on what a decision rests: somebody looked, or a lead took many items at once
 MOST_OVERLAP = 20
-RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_REST = range(4)
-RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "audit")
+RANK_FAIL, RANK_DISAGREEMENT, RANK_UNKNOWN, RANK_RARE, RANK_REST = range(5)
+RANK_WORDS = ("a verifier failed", "models disagree", "a verifier could not tell", "a rare kind of scene", "audit")
 
 
 def item_id_of(episode_id: str, stamp_ns: int, field: FieldName) -> str:
@@ -84,6 +87,7 @@ class StoredDecision:
     guideline: str | None = None  # version of the guideline that lay beside it; None when nobody noted it
     reason: str | None = None  # of a reject, from a short list
     ticked: str | None = None  # names of the fields that were accepted one by one, with spaces between
+    basis: On = "look"
 
     def link_hash(self) -> str:
         """What `hash` must be: it covers every other field and the hash before it."""
@@ -109,6 +113,8 @@ class StoredDecision:
         for name in ("saw_hash", "guideline", "reason", "ticked"):
             if getattr(self, name) is not None:
                 fields[name] = getattr(self, name)
+        if self.basis != "look":
+            fields["basis"] = self.basis
         return sha256_of(fields)
 
 
@@ -257,7 +263,10 @@ class ItemHistory:
 
     @property
     def rank(self) -> int:
-        """Order of review: verifier fail > disagreement > unknown > rest. Self-reported confidence plays no part."""
+        """Order of review: verifier fail > disagreement > unknown > rest, of which the ledger puts rare scenes first.
+
+        Self-reported confidence plays no part.
+        """
         if self.head.verdict == "fail":
             return RANK_FAIL
         newest = {_speaker(row.proposal): substance(row.proposal.payload) for row in self.proposals}
@@ -352,6 +361,10 @@ def stratum_of(proposal: Proposal) -> str:
     payload = proposal.payload
     if isinstance(payload, SegmentList):
         return f"{len(payload.segments)} segments"
+    if isinstance(payload, PlacementTrace):
+        return payload.relation
+    if isinstance(payload, SceneNotes):
+        return f"scene: {payload.outcome}"
     signs = [letter for letter in payload.board or "" if not letter.isalnum() and letter not in " .,()?="]
     return f"sum with {signs[0]}" if signs else "no sum"
 
@@ -379,6 +392,10 @@ def substance(payload: AnyPayload) -> str:
     fields = payload.model_dump(mode="json")
     for card in fields.get("cards", ()):
         card.pop("box_xyxy")
+    for thing in (fields.get("target"), fields.get("reference"), *fields.get("objects", ())):
+        if thing is not None:
+            thing.pop("box_xyxy")
+    fields.pop("picture", None)
     return sha256_of(fields)
 
 

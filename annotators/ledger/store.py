@@ -1,6 +1,7 @@
 """Rows in, rows out: the SQL under the ledger, on one open connection."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, text, update
 
 from annotators.ledger.rows import (
+    RANK_RARE,
+    RANK_REST,
     Assignment,
     ItemHistory,
     StoredDecision,
@@ -16,6 +19,7 @@ from annotators.ledger.rows import (
     item_id_of,
     stratum_of,
 )
+from annotators.ledger.strata import Key, audit_of, count_strata, rank_in, rare
 from annotators.ledger.tables import (
     ASSIGNMENTS,
     COUNTERS,
@@ -242,11 +246,16 @@ def check_projection(connection: Connection, histories: Sequence[ItemHistory]) -
             f"the votes table is wrong about item {wrong[0][0]} and {wrong[0][1]}. "
             "Rebuild it with dataengine review audit --rebuild."
         )
+    kinds: Counter[Key] = Counter((history.field, stratum_of(history.head.proposal)) for history in histories)
+    few = rare(kinds)
     for history in histories:
         row = rows.pop(history.item_id, None)
         if row is None:
             raise LedgerError(f"item {history.item_id} is gone. Restore the ledger from a backup.")
-        for column, value in projection(history, _hashes(row.now_json)).items():
+        wanted_row = projection(history, _hashes(row.now_json))
+        if wanted_row["rank"] == RANK_REST and (history.field, wanted_row["stratum"]) in few:
+            wanted_row["rank"] = RANK_RARE
+        for column, value in wanted_row.items():
             found = getattr(row, column)
             if found != value:
                 raise LedgerError(
@@ -271,11 +280,12 @@ def project_all(connection: Connection) -> None:
     connection.execute(delete(VOTES))
     for history in load_histories(connection, current(connection)):
         _write(connection, history, _hashes(states[history.item_id]))
+    count_strata(connection)
 
 
 def _write(connection: Connection, history: ItemHistory, now: ContentHashes | None) -> None:
     item_id = history.item_id
-    connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**projection(history, now)))
+    connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**_ranked(connection, history, now)))
     connection.execute(delete(VOTES).where(VOTES.c.item_id == item_id))
     if voters := _voters(history):
         connection.execute(insert(VOTES), [{"item_id": item_id, "reviewer": name} for name in voters])
@@ -305,13 +315,22 @@ def refit(connection: Connection, now: Mapping[str, ContentHashes]) -> int:
             hashes = now[history.episode_id]
             num_stale += history.stale(hashes) != ""
             told = and_(ITEMS.c.item_id == item_id, or_(ITEMS.c.now_json.is_(None), ITEMS.c.now_json != _json(hashes)))
-            values = projection(history, hashes)
+            values = _ranked(connection, history, hashes)
             connection.execute(update(ITEMS).where(told).values(now_json=_json(hashes), **values))
     return num_stale
 
 
+def _ranked(connection: Connection, history: ItemHistory, now: ContentHashes | None) -> dict[str, Any]:
+    """The derived columns with the rank that the item has among all others."""
+    values = projection(history, now)
+    return {**values, "rank": rank_in(connection, history.field, values["stratum"], values["rank"])}
+
+
 def projection(history: ItemHistory, now: ContentHashes | None) -> dict[str, Any]:
-    """The derived columns of `items`, for an episode that is like `now`. A gold item looks as if nobody had decided."""
+    """The derived columns of `items`, for an episode that is like `now`. A gold item looks as if nobody had decided.
+
+    The rank is the item's own: `count_strata` moves rare scenes before the rest.
+    """
     is_gold, head = history.gold is not None, history.head
     standing = None if is_gold else history.standing
     last = history.live[-1] if history.live else None
@@ -330,6 +349,7 @@ def projection(history: ItemHistory, now: ContentHashes | None) -> dict[str, Any
         "annotator": annotator_of(head.proposal),
         "stratum": stratum_of(head.proposal),
         "doubts": f"|{'|'.join(doubts)}|" if doubts else "",
+        "audit": audit_of(history),
     }
 
 

@@ -40,7 +40,7 @@ ITEMS = Table(
     Column("stamp_ns", BigInteger, nullable=False),
     Column("field", String(32), nullable=False),
     Column("head_proposal_id", String(64)),  # the newest proposal; null only inside the transaction that adds it
-    Column("rank", Integer, nullable=False),  # order of review: 0 fail, 1 disagreement, 2 unknown, 3 rest
+    Column("rank", Integer, nullable=False),  # order of review: 0 fail, 1 disagreement, 2 unknown, 3 rare, 4 rest
     Column("status", String(16), nullable=False),  # open, accepted, edited, rejected, skipped, disputed
     Column("conflict", Boolean, nullable=False),  # a newer proposal differs from what a person decided
     Column("decided_by", String(255)),
@@ -56,7 +56,9 @@ ITEMS = Table(
     Column("annotator", String(255), nullable=False, server_default=""),  # ...proposal: who made it,
     Column("stratum", String(64), nullable=False, server_default=""),  # what kind of scene it is about,
     Column("doubts", Text, nullable=False, server_default=""),  # |names| of verifiers that did not pass
+    Column("audit", String(8), nullable=False, server_default=""),  # what a person's look showed; see strata.audit_of
     Index("ix_items_queue", "waits", "rank", "item_id"),
+    Index("ix_items_stratum", "field", "stratum"),
     Index("ix_items_lease_owner", "lease_owner"),
 )
 PROPOSALS = Table(
@@ -109,6 +111,7 @@ DECISIONS = Table(
     Column("guideline", String(255)),  # the version of the guideline beside the item; null in older ledgers
     Column("reason", String(64)),  # of a reject, from a short list; null where none was named
     Column("ticked", Text),  # names of the fields that were accepted one by one; null where none was
+    Column("basis", String(8), nullable=False, server_default="look"),  # or batch: nobody looked at this one
 )
 ASSIGNMENTS = Table(  # how an item is reviewed from now on; without one, one person decides
     "assignments",
@@ -124,6 +127,14 @@ VOTES = Table(  # whose decision about a shared item counts now; derived, like `
     METADATA,
     Column("reviewer", String(255), primary_key=True),
     Column("item_id", String(64), ForeignKey("items.item_id"), primary_key=True, index=True),
+)
+STRATA = Table(  # how many items of a field are of one kind of scene; derived, like `items`
+    "strata",
+    METADATA,
+    Column("field", String(32), primary_key=True),
+    Column("stratum", String(64), primary_key=True),
+    Column("num_items", Integer, nullable=False),
+    Column("is_rare", Boolean, nullable=False),
 )
 SCOPES = Table(  # sets of episodes that pages work on: too many to send with every question
     "scopes",

@@ -28,6 +28,10 @@ def parse_size(text: str) -> tuple[int, int]:
 def simulate(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the raw episodes to.")] = Path("raw/sim"),
     episodes: Annotated[int, typer.Option("--episodes", min=1)] = 20,
+    task: Annotated[
+        Literal["math-matching", "toy-placement"],
+        typer.Option("--task", help="Pick the card with the answer, or put a toy where an instruction says."),
+    ] = "math-matching",
     split: Annotated[Literal["in-domain", "open-world"], typer.Option("--split")] = "in-domain",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     image_size: Annotated[str, typer.Option("--image-size", help="WIDTHxHEIGHT.")] = "320x240",
@@ -46,6 +50,7 @@ def simulate(
             num_episodes=episodes,
             split=split,
             seed=seed,
+            task=task,
             image_size=parse_size(image_size),
             workers=workers or os.cpu_count() or 1,
             on_progress=on_progress,

@@ -106,7 +106,7 @@ def _run(
                 annotations=annotations,
                 out=out,
                 workspace=workspace,
-                fields=(reasoning,) if reasoning else ("trace", "segment"),
+                fields=(reasoning,) if reasoning else ("trace", "segment", "question"),
                 cameras=cameras,
                 on_progress=on_progress,
             )

@@ -169,6 +169,10 @@ def release(
         typer.Option("--policy", help="human: people decided; verified: all hard verifiers pass; either: both count."),
     ] = "either",
     seq: Annotated[int | None, typer.Option("--seq", help="Freeze the ledger at this point. Default: now.")] = None,
+    field: Annotated[str | None, typer.Option("--field", help="Only this kind of item, e.g. trace.")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only this task family, e.g. math-matching@1.")] = None,
+    annotator: Annotated[str | None, typer.Option("--annotator", help="Only what this model or program said.")] = None,
+    stratum: Annotated[str | None, typer.Option("--stratum", help="Only this kind of scene; see review stats.")] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
     as_json: AsJson = False,
@@ -178,13 +182,17 @@ def release(
     Example: dataengine release sim@1 --policy verified --to sim-verified@1
     """
     from annotators.ledger import Ledger
+    from annotators.release import ReleaseFilter
     from annotators.release import release as run
 
     place = Workspace.at(workspace)
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
+    wanted = ReleaseFilter(field=field, family=family, annotator=annotator, stratum=stratum)
     with Ledger.open(ledger or place.ledger_url) as book:
-        record = run(episodes=ref, to=Ref.parse(to), workspace=place, ledger=book, policy=policy, seq=seq)
+        record = run(
+            episodes=ref, to=Ref.parse(to), workspace=place, ledger=book, policy=policy, seq=seq, wanted=wanted
+        )
     show_record(record, as_json=as_json)
     if policy == "verified" and not as_json:
         typer.echo("Policy 'verified': every hard verifier passed; a row nobody looked at has no reviewer.")

@@ -1,5 +1,6 @@
 """`review`: the page people decide on, and what its lead does beside it."""
 
+import secrets
 import sys
 from getpass import getpass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from apps.cli import leading
 from apps.cli.options import DEFAULT_WORKSPACE, AsJson, LedgerUrl, WorkspaceDir
 from apps.cli.output import show_json
 from dataengine.workspace import Workspace
@@ -46,6 +48,18 @@ def open_page(
     reviewer: Annotated[str | None, typer.Option("--reviewer", envvar="DATAENGINE_REVIEWER", help="Your name.")] = None,
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port")] = 7860,
+    batch_bound: Annotated[
+        float, typer.Option("--batch-bound", help="A lead may accept a stratum at once below this audited error.")
+    ] = 0.05,
+    proxy_header: Annotated[
+        str | None, typer.Option("--proxy-header", help="People log in at a proxy, which names them in this header.")
+    ] = None,
+    proxy_secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--proxy-secret-file", help="Holds what the proxy sends as X-Review-Proxy-Secret, to prove itself."
+        ),
+    ] = None,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -54,7 +68,16 @@ def open_page(
     Example: dataengine review open sim@1 --reviewer alice (or dataengine review sim@1)
     """
     from apps.review.app import launch
+    from apps.review.proxy import Proxy
 
+    if (proxy_header is None) != (proxy_secret_file is None):
+        raise UsageError(
+            "a header alone proves nothing: anybody can send it. "
+            "Give both --proxy-header NAME and --proxy-secret-file FILE."
+        )
+    proxy = None
+    if proxy_header is not None and proxy_secret_file is not None:
+        proxy = Proxy.read(proxy_header, proxy_secret_file)
     place = Workspace.at(workspace)
     ref = Ref.parse(episodes)
     place.find("episodes", ref)
@@ -65,6 +88,8 @@ def open_page(
         host=host,
         port=port,
         reviewer=reviewer,
+        batch_bound=batch_bound,
+        proxy=proxy,
     )
 
 
@@ -74,6 +99,8 @@ user_app = typer.Typer(
     help="Who may log in to the review page. Example: dataengine review user add alice --role reviewer",
 )
 review_app.add_typer(user_app, name="user")
+review_app.command()(leading.stats)
+review_app.command()(leading.batch)
 
 
 @user_app.command()
@@ -83,6 +110,9 @@ def add(
         Literal["viewer", "reviewer", "adjudicator", "lead"],
         typer.Option("--role", help="Each may do what those before it may: look, decide, settle disagreements, lead."),
     ],
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="They log in at a proxy alone; see review open --proxy-header.")
+    ] = False,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -92,7 +122,10 @@ def add(
     """
     from annotators.ledger import Ledger
 
-    password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if no_password:
+        password = secrets.token_urlsafe(32)  # which nobody ever learns
+    else:
+        password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     with Ledger.open(ledger or Workspace.at(workspace).ledger_url) as book:
         book.accounts.add(name, role, password)
     typer.echo(f"{name} may log in as {role}. A page that is open without logins has to be started again.")

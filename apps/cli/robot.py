@@ -44,12 +44,16 @@ def train(
     from trainers.vlm.recipe import VLM_RECIPES
 
     if recipe in VLM_RECIPES:
-        if mix is not None or weights is not None:
-            raise UsageError(
-                f"recipe {recipe} renders its own lessons and starts from nothing. Leave --mix and --weights out."
-            )
+        if mix is not None:
+            raise UsageError(f"recipe {recipe} renders its own lessons. Leave --mix out.")
         record, page = train_small(
-            recipe, to=Ref.parse(to), workspace=Workspace.at(workspace), steps=steps, frames=frames, exams=exams
+            recipe,
+            to=Ref.parse(to),
+            workspace=Workspace.at(workspace),
+            start=weights_folder(weights),
+            steps=steps,
+            frames=frames,
+            exams=exams,
         )
         show_record(record, as_json=as_json)
         if not as_json:

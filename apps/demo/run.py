@@ -46,6 +46,7 @@ class DemoConfig:
     num_steps: int = 120
     num_exams: int = 15  # held-out questions a skill they are asked
     num_trials: int = 20  # of each yardstick
+    num_toys: int = 2  # demonstrations of the second task family, annotated and shown
     num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
 
@@ -67,6 +68,7 @@ class DemoArtifacts:
     """The names the demo gives to what it makes."""
 
     episodes: Ref
+    toys: Ref
     annotations: Ref
     mix: Ref
     robot_only_mix: Ref
@@ -89,6 +91,7 @@ class DemoArtifacts:
 
 MADE = DemoArtifacts(
     episodes=Ref("sim", "1"),
+    toys=Ref("toys", "1"),
     annotations=Ref("sim-verified", "1"),
     mix=Ref("demo", "1"),
     robot_only_mix=Ref("demo-robot-only", "1"),
@@ -148,6 +151,7 @@ def run_demo(workspace: Workspace, config: DemoConfig) -> Path:
     raw = workspace.root / "raw" / "sim"
     _collect(workspace, config, clock, raw)
     _label(workspace, clock)
+    _toys(workspace, config, clock)
     _mix_and_train(workspace, config, clock)
     _try(workspace, config, clock, raw)
     from apps.report import write_report
@@ -231,6 +235,32 @@ def _label(workspace: Workspace, clock: Clock) -> None:
                 f"{record.counts['rows']} rows by policy 'verified' (every hard verifier passed, nobody looked), "
                 f"{len(record.rejected)} items left out"
             )
+
+
+def _toys(workspace: Workspace, config: DemoConfig, clock: Clock) -> None:
+    """The second task family in small: a few demonstrations, converted and annotated, for the report to show."""
+    from annotators.annotate import annotate
+    from annotators.ledger import Ledger
+    from annotators.vlm.backends import Perception
+    from apps.sim.simulate import simulate
+    from dataengine.convert import convert
+
+    raw = workspace.root / "raw" / "toys"
+    with clock.stage("toys") as say:
+        simulate(
+            out=raw, num_episodes=config.num_toys, task="toy-placement", split="open-world", seed=config.seed, workers=2
+        )
+        convert(source_path=raw, to=MADE.toys, workspace=workspace, rig="aloha_sim")
+        with Ledger.open(workspace.ledger_url) as ledger:
+            report = annotate(
+                episodes=MADE.toys,
+                workspace=workspace,
+                family="toy-placement",
+                backend=Perception(),
+                ledger=ledger,
+                workers=0,  # two episodes are looked at sooner than workers start
+            )
+        say(report.summary())
 
 
 def _mix_and_train(workspace: Workspace, config: DemoConfig, clock: Clock) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apps.report.annotated import annotated_strip
 from apps.report.page import Html, note, page, picture, section, table, trace, verbatim
 from apps.report.pictures import curves, filmstrip
 from apps.report.retention_section import retention_section
@@ -15,6 +16,7 @@ from schemas.records import Record
 from schemas.refs import Ref
 
 if TYPE_CHECKING:
+    from annotators.ledger import StoredProposal
     from apps.demo.run import DemoArtifacts, StageTime
     from dataengine.episode_set import EpisodeSet
 
@@ -35,6 +37,7 @@ def write_report(workspace: Workspace, made: "DemoArtifacts", times: "Sequence[S
         _times(times),
         _episodes(workspace, made.episodes, times),
         _labels(workspace, made),
+        *_toys(workspace, made),
         _mix(workspace, made.mix),
         _training(workspace, made.checkpoint),
         retention_section(workspace, made.retention),
@@ -119,19 +122,14 @@ def _labels(workspace: Workspace, made: "DemoArtifacts") -> str:
     episodes = EpisodeSet.open(workspace, made.episodes)
     record = workspace.record("annotations", made.annotations)
     with Ledger.open(workspace.ledger_url) as ledger:
-        stored = ledger.proposals()
+        stored = _about(ledger.proposals(), episodes)
         status = ledger.progress()
     verdicts: dict[str, Counter[str]] = {}
     for row in stored:
         for result in row.results:
             verdicts.setdefault(result.verifier, Counter())[result.verdict] += 1
     traces = [row for row in stored if row.proposal.field == "trace"][:NUM_STRIPS]
-    strips = [
-        picture(_strip(episodes, row.proposal.episode_id), "jpeg", f"frames of {row.proposal.episode_id}")
-        + trace(row.proposal.text)
-        + _results(row.results)
-        for row in traces
-    ]
+    strips = [_annotated(episodes, row, stored) for row in traces]
     return section(
         "Reasoning: proposed by programs, checked by programs, waiting for people",
         *strips,
@@ -148,6 +146,48 @@ def _labels(workspace: Workspace, made: "DemoArtifacts") -> str:
     )
 
 
+def _about(stored: "Sequence[StoredProposal]", episodes: "EpisodeSet") -> "list[StoredProposal]":
+    """Proposals about the episodes of one set."""
+    ours = set(episodes.ids())
+    return [row for row in stored if row.proposal.episode_id in ours]
+
+
+def _annotated(episodes: "EpisodeSet", row: "StoredProposal", stored: "Sequence[StoredProposal]") -> str:
+    """One episode: frames with boxes and segments, the words of its trace, and what every program said about them."""
+    episode_id = row.proposal.episode_id
+    payloads = [other.proposal.payload for other in stored if other.proposal.episode_id == episode_id]
+    strip = annotated_strip(episodes, episode_id, payloads, num_frames=NUM_STRIP_FRAMES)
+    return picture(strip, "jpeg", f"frames of {episode_id}") + trace(row.proposal.text) + _results(row.results)
+
+
+def _toys(workspace: Workspace, made: "DemoArtifacts") -> list[str]:
+    """The second task family, where the workspace holds episodes of it."""
+    from annotators.ledger import Ledger
+    from dataengine.episode_set import EpisodeSet
+
+    if not workspace.path("episodes", made.toys).is_dir():
+        return []
+    episodes = EpisodeSet.open(workspace, made.toys)
+    with Ledger.open(workspace.ledger_url) as ledger:
+        stored = _about(ledger.proposals(), episodes)
+    shown = [row for row in stored if row.proposal.field == "trace"][:NUM_STRIPS]
+    notes = {row.proposal.episode_id: row for row in stored if row.proposal.field == "scene"}
+    strips = [
+        _annotated(episodes, row, stored)
+        + note(notes[row.proposal.episode_id].proposal.text)
+        + _results(notes[row.proposal.episode_id].results)
+        for row in shown
+        if row.proposal.episode_id in notes
+    ]
+    return [
+        section(
+            "Toy placement: things, relations, a plan, and questions about the picture",
+            *strips,
+            note("Boxes are those of the first picture; left and near are the robot's. Simulated, read by programs."),
+        )
+    ]
+
+
 def _results(results: Sequence[object]) -> str:
     from schemas.annotations import VerifierResult
 
@@ -157,12 +197,6 @@ def _results(results: Sequence[object]) -> str:
         if isinstance(row, VerifierResult)
     ]
     return table(("verifier", "verdict", "evidence"), rows)
-
-
-def _strip(episodes: "EpisodeSet", episode_id: str) -> bytes:
-    last = episodes.row(episode_id).num_frames - 1
-    picks = [round(last * step / (NUM_STRIP_FRAMES - 1)) for step in range(NUM_STRIP_FRAMES)]
-    return filmstrip([episodes.frame(episode_id, episodes.cameras[0], index) for index in picks], height=120)
 
 
 def _mix(workspace: Workspace, ref: Ref) -> str:

@@ -16,9 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotators.ledger import Account, Accounts, Role
 from annotators.ledger.accounts import SESSION_S
+from apps.review.proxy import Proxy
 from schemas.errors import AccessError, UsageError
 
 _COOKIE = "review_session"
+_PAGES = ("/", "/dashboard", "/dashboard/")
 _MOST_BODY = 2_000_000  # bytes; what the page sends is far smaller
 _ANYBODY = ("/login", "/favicon.ico", "/gradio_api/startup-events")  # the last starts Gradio's queue, and says nothing
 _NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, recordings and more
@@ -46,9 +48,9 @@ _STYLE = (Path(__file__).parent / "login.css").read_text()
 class Gate:
     """Says who calls. Without accounts it is whoever types a name, on this machine only."""
 
-    def __init__(self, accounts: Accounts, *, has_login: bool) -> None:
-        self._accounts = accounts
-        self.has_login = has_login
+    def __init__(self, accounts: Accounts, *, has_login: bool, proxy: Proxy | None = None) -> None:
+        self.accounts, self.proxy = accounts, proxy
+        self.has_login = has_login or proxy is not None
 
     def caller(self, login: str | None, typed: str, *, role: Role) -> Account | None:
         """The account behind a login, or, where nobody logs in, the typed name; None when there is no name yet.
@@ -57,7 +59,7 @@ class Gate:
         """
         if not self.has_login:
             return Account(name=typed, role="lead") if typed else None
-        account = self._accounts.find(login) if login else None
+        account = self.accounts.find(login) if login else None
         if account is None:
             raise AccessError("you are not logged in. Reload the page and log in.")
         if not account.may(role):
@@ -65,16 +67,20 @@ class Gate:
         return account
 
     def login_of(self, request: Request) -> str | None:
-        """The name of the session that a request carries."""
-        account = self._accounts.who(request.cookies.get(_COOKIE))
+        """Who sends a request: whom the proxy names, or whose session it carries; None for nobody with an account."""
+        if self.proxy is not None:
+            name = self.proxy.name_of(request)
+            account = self.accounts.find(name) if name else None
+        else:
+            account = self.accounts.who(request.cookies.get(_COOKIE))
         return None if account is None else account.name
 
 
 class Guard:
     """Stands before the page's server: logs people in and out, and lets nobody else past."""
 
-    def __init__(self, app: ASGIApp, accounts: Accounts, *, has_login: bool) -> None:
-        self._app, self._accounts, self._has_login = app, accounts, has_login
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app, self._gate, self._accounts = app, gate, gate.accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -83,14 +89,14 @@ class Guard:
                 await self._app(scope, receive, send)
             return  # the page uses no websocket
         path = scope["path"]
-        if not (path == "/" or path.startswith((*_ANYBODY, *_NEEDED))):
+        if not (path in _PAGES or path.startswith((*_ANYBODY, *_NEEDED))):
             await JSONResponse({"error": "not served"}, 404)(scope, receive, send)
             return
         request = Request(scope, _limited(receive))
         if int(request.headers.get("content-length", "0")) > _MOST_BODY:  # the server refuses what is no number
             await JSONResponse({"error": "too large"}, 413)(scope, receive, send)
             return
-        refusal = await self._refusal(request) if self._has_login else self._stranger(request)
+        refusal = await self._refusal(request) if self._gate.has_login else self._stranger(request)
         if refusal is None:
             await self._app(scope, request.receive, send)
         else:
@@ -104,12 +110,17 @@ class Guard:
     async def _refusal(self, request: Request) -> Response | None:
         """The answer to everybody who is not logged in, and to who logs in or out; None lets the request past."""
         path, secret = request.url.path, request.cookies.get(_COOKIE)
-        if path == "/login":
+        is_own = self._gate.proxy is None  # else people log in and out at the proxy
+        if path == "/login" and is_own:
             return await self._login(request)
-        if path in _ANYBODY:
+        if path in _ANYBODY and (is_own or path != "/login"):
             return None
-        if await run_sync(self._accounts.who, secret) is None:
-            return RedirectResponse("/login", 303) if path == "/" else JSONResponse({"error": "log in first"}, 401)
+        if await run_sync(self._gate.login_of, request) is None:
+            if not is_own:
+                return JSONResponse({"error": "the proxy names nobody who has an account; ask your lead"}, 401)
+            return RedirectResponse("/login", 303) if path in _PAGES else JSONResponse({"error": "log in first"}, 401)
+        if path in ("/login", "/logout") and not is_own:
+            return JSONResponse({"error": "log in and out at the proxy"}, 404)
         return await self._logout(request.method, secret) if path == "/logout" else None
 
     async def _login(self, request: Request) -> Response:

@@ -14,12 +14,16 @@ import gradio as gr
 import typer
 from starlette.middleware import Middleware
 
+from annotators.ledger.batch import BATCH_BOUND
 from annotators.ledger.decisions import REASONS
 from annotators.review import LABELS, POSITIONS
 from annotators.traces import MOST_CARDS
 from apps.review.access import Gate, Guard, check_host
+from apps.review.dashboard import STYLE as DASHBOARD_STYLE
+from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
 from apps.review.page import Page
+from apps.review.proxy import Proxy
 from dataengine.workspace import Workspace
 from schemas.annotations import UNUSABLE
 from schemas.errors import UsageError
@@ -44,16 +48,29 @@ class ReviewApp:
         self.desk.close()
 
 
-def build_app(*, workspace: Workspace, episodes: Ref, ledger_url: str, reviewer: str | None = None) -> ReviewApp:
-    """The page for one set of episodes. Where the ledger holds accounts, people log in; else `reviewer` fills the name
-    field of the one person of this machine."""
+def build_app(
+    *,
+    workspace: Workspace,
+    episodes: Ref,
+    ledger_url: str,
+    reviewer: str | None = None,
+    batch_bound: float = BATCH_BOUND,
+    proxy: Proxy | None = None,
+) -> ReviewApp:
+    """The page for one set of episodes. Where the ledger holds accounts, people log in, or a proxy says who they are;
+    else `reviewer` fills the name field of the one person of this machine."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
-    gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()))
+    gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()), proxy=proxy)
     gr.set_static_paths([desk.episodes.path / "videos"])  # served from where they are, never copied
     blocks = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
     with blocks:
         _connect(blocks, Page(desk, gate, reviewer or ""))
+        gr.HTML('<a href="/dashboard">Dashboard</a>', elem_id="to-dashboard")
+        gr.Navbar(visible=False)
+    with blocks.route("Dashboard", "/dashboard"):
+        Dashboard(desk, gate, bound=batch_bound, reviewer=reviewer or "").connect(blocks)
+        gr.Navbar(visible=False)
     return ReviewApp(blocks, desk, gate)
 
 
@@ -90,13 +107,22 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 7860,
     reviewer: str | None = None,
+    batch_bound: float = BATCH_BOUND,
+    proxy: Proxy | None = None,
     open_browser: bool = False,
 ) -> None:
     """Serve the page until interrupted. Where there are accounts, everybody decides under the name of the login.
 
     Raises UsageError when the port is taken, and for a host that other machines reach while there are no accounts.
     """
-    app = build_app(workspace=workspace, episodes=episodes, ledger_url=ledger_url, reviewer=reviewer)
+    app = build_app(
+        workspace=workspace,
+        episodes=episodes,
+        ledger_url=ledger_url,
+        reviewer=reviewer,
+        batch_bound=batch_bound,
+        proxy=proxy,
+    )
     serve(app, host=host, port=port, open_browser=open_browser)
     typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
     app.blocks.block_thread()
@@ -107,7 +133,7 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)
     app.blocks.queue(default_concurrency_limit=None)
-    guard = Middleware(Guard, app.desk.ledger.accounts, has_login=has_login)
+    guard = Middleware(Guard, app.gate)
     try:
         app.blocks.launch(
             server_name=host,
@@ -122,7 +148,7 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
             quiet=True,
             footer_links=[],
             theme=_theme(),
-            css=(_HERE / "review.css").read_text(),
+            css=(_HERE / "review.css").read_text() + DASHBOARD_STYLE.read_text(),
             head=_head(app.desk),
         )
     except OSError as error:

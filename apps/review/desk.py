@@ -23,7 +23,9 @@ from annotators.ledger import (
     StoredDecision,
     Track,
 )
+from annotators.ledger.batch import Batch
 from annotators.ledger.rows import AnyPayload, substance
+from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells
 from dataengine.episode_set import EpisodeSet
@@ -32,6 +34,7 @@ from schemas.annotations import Action, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 from schemas.refs import Ref
+from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 __all__ = ["UNSAVED", "Choice", "Desk", "Shown", "Token", "Typed", "shown", "typed_cells"]
@@ -96,6 +99,14 @@ class Desk:
             stratum=found.get("stratum"),
             verifier=found.get("verifier"),
         )
+
+    def statistics(self, *, reviewer: str | None) -> Statistics:
+        """How good, how fast and how far the review of these episodes is; of one reviewer alone, when named."""
+        return self.ledger.statistics(self.wanted(), reviewer=reviewer)
+
+    def accept_batch(self, *, reviewer: str, stratum: QueueFilter, bound: float) -> Batch:
+        """Accept at once what waits in one stratum of these episodes; LedgerError where audits do not allow it."""
+        return self.ledger.accept_batch(reviewer=reviewer, wanted=replace(stratum, scope=self._scope), bound=bound)
 
     def facets(self) -> list[tuple[str, str]]:
         """What the queue can be filtered by: words for people, and how `wanted` takes them."""
@@ -177,6 +188,8 @@ class Desk:
             case SegmentList():
                 end_ns = self.end_ns(shown.item.episode_id)
                 return read_segments(typed.segments, start, end_ns=end_ns, rate_hz=self.episodes.rate_hz)
+            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
+                return Reading(payload=start)
 
     def is_changed(self, shown: Shown, typed: Typed) -> bool:
         """True when the fields no longer say what they started with."""
@@ -272,6 +285,8 @@ def shown(item: ReviewItem, reviewer: str, track: Track = "review") -> Shown:
 
 def _differs(payload: AnyPayload, typed: Typed) -> bool:
     """True when the fields do not say what a payload says."""
+    if isinstance(payload, PlacementTrace | SceneNotes):
+        return False
     if isinstance(payload, ReasoningTrace):
         return typed.trace != TraceForm.of(payload)
     rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]

@@ -3,7 +3,7 @@
 import html
 import re
 
-from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_UNKNOWN
+from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_RARE, RANK_UNKNOWN
 
 VERDICTS = {"pass": ("\u2713", "passed"), "fail": ("\u2715", "failed"), "unknown": ("?", "could not tell")}
 STATUSES = {
@@ -39,7 +39,8 @@ def rank_badge(rank: int, *, conflict: bool) -> str:
     """Why an item stands where it stands in the queue."""
     if conflict:
         return '<span class="badge disagree"><b aria-hidden="true">!</b> differs from what a person said</span>'
-    name, words = RANKS.get(rank, ("rest", "audit: nothing suspicious"))
+    quiet = "a rare kind of scene" if rank == RANK_RARE else "audit: nothing suspicious"
+    name, words = RANKS.get(rank, ("rest", quiet))
     sign = {"fail": "\u2715", "disagree": "\u2260", "unknown": "?"}.get(name, "\u00b7")
     return f'<span class="badge {name}"><b aria-hidden="true">{sign}</b> {words}</span>'
 

@@ -8,6 +8,7 @@ from annotators.review import Reading, changes, recheck
 from apps.review.desk import Shown
 from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge
 from schemas.annotations import SegmentList, VerifierResult, render_payload
+from schemas.scenes import SceneNotes
 
 
 def progress_panel(progress: Progress, name: str) -> str:
@@ -70,7 +71,7 @@ def words_panel(shown: Shown, reading: Reading, *, sequence: int = 0, draft: str
         problems = "".join(f"<li>{say(problem)}</li>" for problem in reading.problems)
         body = f'<ul class="problems" role="alert">{problems}</ul>'
     else:
-        small = " long" if isinstance(reading.payload, SegmentList) else ""
+        small = " long" if isinstance(reading.payload, SegmentList | SceneNotes) else ""
         body = f'<p class="words{small}" id="trace-words">{say(reading.text)}</p>'
     who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
     saved = f'<small class="saved">draft saved {_clock(shown.draft.saved)}</small>' if sequence and shown.draft else ""

@@ -16,6 +16,7 @@ from annotators.ledger.rows import AnyPayload
 from annotators.review import TraceForm, segment_rows
 from annotators.traces import MOST_CARDS
 from schemas.annotations import ReasoningTrace, SegmentList
+from schemas.scenes import PlacementTrace, SceneNotes
 
 Box = tuple[int, int, int, int]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -128,6 +129,8 @@ class Sheet(BaseModel):
             case SegmentList():
                 rows = cast(tuple[tuple[str, str, str, str], ...], typed_cells(segment_rows(payload)))
                 return cls(token=token, kind="segments", sequence=sequence, rows=rows)
+            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
+                return cls(token=token, kind="words", sequence=sequence)
 
     def typed(self) -> Typed:
         """What it says, as the rules of review take it."""

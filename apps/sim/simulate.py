@@ -15,12 +15,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from apps.sim.game import SPLITS, TASK, Split, draw_scene
+from apps.sim.toys import draw_toy_scene
 from schemas.errors import EpisodeError, UsageError, did_you_mean
 
 CSV_COLUMNS = ("file", "task", "operator", "session", "station", "scene", "outcome", "licence")
+TaskName = Literal["math-matching", "toy-placement"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 _MIN_SIDE_PX, _MAX_SIDE_PX = 64, 1920
 
 
@@ -60,6 +63,7 @@ class _Job:
 
     path: Path
     truth_path: Path
+    task: TaskName
     split: Split
     seed: int
     index: int
@@ -72,23 +76,30 @@ def simulate(
     num_episodes: int,
     split: Split,
     seed: int,
+    task: TaskName = "math-matching",
     image_size: tuple[int, int] = (320, 240),
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SimulateReport:
     """Records successful demonstrations 0 to `num_episodes` - 1; what the folder holds already, more too, stays.
 
-    Episode N depends on (split, seed, N) alone. Raises UsageError for senseless arguments and for a folder that
+    Episode N depends on (task, split, seed, N) alone. Raises UsageError for senseless arguments and for a folder that
     holds episodes of another recipe, EpisodeError where no scene at all could be played.
     """
     started_s = time.monotonic()
     _check(out, num_episodes=num_episodes, split=split, seed=seed, image_size=image_size, workers=workers)
+    if task not in TASKS:
+        raise UsageError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
     truth = out.with_name(f"{out.name}.ground_truth")
-    _claim(out, truth, recipe={"split": split, "seed": seed, "image_size": list(image_size)})
+    recipe: dict[str, object] = {"split": split, "seed": seed, "image_size": list(image_size)}
+    if task != TASKS[0]:  # folders from before there was a second task hold the first
+        recipe["task"] = task
+    _claim(out, truth, recipe=recipe)
     jobs = [
         _Job(
             path=out / f"episode_{index}.hdf5",
             truth_path=truth / f"episode_{index}.json",
+            task=task,
             split=split,
             seed=seed,
             index=index,
@@ -154,8 +165,10 @@ def _claim(out: Path, truth: Path, *, recipe: dict[str, object]) -> None:
     if recipe_path.exists():
         found = json.loads(recipe_path.read_text())
         if found != recipe:
-            changed = [key for key in recipe if found.get(key) != recipe[key]]
-            differs = ", ".join(f"{key} {found.get(key)}, not {recipe[key]}" for key in changed)
+            was, wanted = ({"task": TASKS[0], **each} for each in (found, recipe))
+            differs = ", ".join(
+                f"{key} {was.get(key)}, not {wanted[key]}" for key in wanted if was.get(key) != wanted[key]
+            )
             raise UsageError(f"{out} holds episodes of another recipe ({differs}). Name another --out.")
     elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} holds files that simulate did not write. Name another --out.")
@@ -188,8 +201,9 @@ def _record(job: _Job) -> str | None:
     # Imported here: the command line checks arguments before it loads MuJoCo.
     from apps.sim.recording import record, write_episode
 
+    draw = draw_toy_scene if job.task == "toy-placement" else draw_scene
     try:
-        recording = record(draw_scene(split=job.split, seed=job.seed, index=job.index), image_size=job.image_size)
+        recording = record(draw(split=job.split, seed=job.seed, index=job.index), image_size=job.image_size)
     except EpisodeError as error:
         return str(error)
     # The truth first: an episode file under its own name means that both are there.
@@ -223,7 +237,7 @@ def _write_metadata(path: Path, truths: Iterable[dict[str, Any]]) -> None:
             rows.writerow(
                 (
                     f"episode_{row['index']}.hdf5",
-                    TASK,
+                    row.get("instruction", TASK),
                     row["operator"],
                     f"{row['split']}-{row['seed']}",
                     "sim-tabletop",

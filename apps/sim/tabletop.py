@@ -1,4 +1,4 @@
-"""The MuJoCo model of the table: two arms, a whiteboard with a ledge, three cards, two cameras.
+"""The MuJoCo model of the table: two arms and two cameras; on it a whiteboard with a ledge and three cards.
 
 x runs to the right of the picture, y away from the arms' bases, z up from the table top; metres. Shapes are written
 out here, nothing is downloaded. The writing is a texture on geoms that touch nothing: a `plane` on the board (planes
@@ -54,16 +54,37 @@ def build_tabletop(scene: Scene, *, image_size: tuple[int, int]) -> TabletopXml:
     for slot, card in enumerate(scene.cards):
         sheets[f"card{slot}"] = write(str(card.number), style=scene.style, size=(180, 132), height=0.80, rng=rng)
     assets = {f"{name}.png": _png(sheet) for name, sheet in sheets.items()}
-    assets["wood.png"] = _wood()
     textures = "".join(
         f'<texture name="{name}" type="2d" file="{name}.png"/>'
         f'<material name="{name}" texture="{name}" texuniform="false" specular="0" reflectance="0" emission="0.25"/>'
         for name in sheets
     )
-    light = keyed_rng("light", scene.split, scene.seed, scene.index).uniform(-1.0, 1.0, 3)
+    board = f"""
+    <geom name="ledge" class="thing" type="box" size="{LEDGE_HALF_M[0]} {LEDGE_HALF_M[1]} {LEDGE_TOP_M / 2}"
+          pos="{LEDGE_CENTRE_M[0]} {LEDGE_CENTRE_M[1]} {LEDGE_TOP_M / 2}" rgba="0.42 0.45 0.50 1"/>
+    <body name="board" pos="0 {LEDGE_CENTRE_M[1] + LEDGE_HALF_M[1]} {LEDGE_TOP_M}"
+          axisangle="1 0 0 {np.deg2rad(_BOARD_TILT_DEG):.5f}">
+      <geom class="thing" type="box" pos="0 {_BOARD_HALF_M[1] + 0.008} -0.008"
+            size="{_BOARD_HALF_M[0] + 0.012} {_BOARD_HALF_M[1] + 0.012} 0.006" rgba="0.32 0.34 0.38 1"/>
+      <geom class="paint" type="plane" pos="0 {_BOARD_HALF_M[1] + 0.008} 0.0"
+            size="{_BOARD_HALF_M[0]} {_BOARD_HALF_M[1]} 0.01" material="board"/>
+    </body>"""
     cards = "".join(_card(slot, card) for slot, card in enumerate(scene.cards))
+    light = keyed_rng("light", scene.split, scene.seed, scene.index).uniform(-1.0, 1.0, 3)
+    xml = station_xml(image_size=image_size, light=light, assets=textures + _label_mesh(), fixed=board, movable=cards)
+    return TabletopXml(xml=xml, assets=assets | {"wood.png": wood_png()})
+
+
+def station_xml(
+    *, image_size: tuple[int, int], light: NDArray[np.float64], assets: str, fixed: str, movable: str
+) -> str:
+    """The station with whatever is put on its table; `light` is (3,) in -1..1: where from, and how bright.
+
+    `assets`, `fixed` and `movable` are MuJoCo XML; `movable` comes after the arms, so that joints keep their order. The
+    wood of the table is `wood.png`.
+    """
     arms = "".join(_arm(side) for side in ARMS)
-    xml = f"""
+    return f"""
 <mujoco model="tabletop">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{PHYSICS_STEP_S}" integrator="implicitfast" cone="elliptic" impratio="10"/>
@@ -87,8 +108,7 @@ def build_tabletop(scene: Scene, *, image_size: tuple[int, int]) -> TabletopXml:
     <texture name="sky" type="skybox" builtin="flat" rgb1="0.86 0.88 0.90" width="8" height="8"/>
     <texture name="wood" type="2d" file="wood.png"/>
     <material name="wood" texture="wood" texrepeat="2 1" specular="0.05"/>
-    {textures}
-    {_label_mesh()}
+    {assets}
   </asset>
   <worldbody>
     <light pos="0 -0.1 1.1" dir="{0.10 * light[0]:.4f} {0.12 + 0.05 * light[1]:.4f} -1" directional="true"
@@ -96,25 +116,16 @@ def build_tabletop(scene: Scene, *, image_size: tuple[int, int]) -> TabletopXml:
     <camera name="cam_high" pos="0 -0.01 0.98" xyaxes="1 0 0 0 0.9888 0.1494" fovy="29.5"/>
     <camera name="cam_low" pos="0 -0.58 0.62" xyaxes="1 0 0 0 0.70 0.714" fovy="46"/>
     <geom name="table" class="thing" type="box" pos="0 0.05 -0.02" size="0.62 0.52 0.02" material="wood"/>
-    <geom name="ledge" class="thing" type="box" size="{LEDGE_HALF_M[0]} {LEDGE_HALF_M[1]} {LEDGE_TOP_M / 2}"
-          pos="{LEDGE_CENTRE_M[0]} {LEDGE_CENTRE_M[1]} {LEDGE_TOP_M / 2}" rgba="0.42 0.45 0.50 1"/>
-    <body name="board" pos="0 {LEDGE_CENTRE_M[1] + LEDGE_HALF_M[1]} {LEDGE_TOP_M}"
-          axisangle="1 0 0 {np.deg2rad(_BOARD_TILT_DEG):.5f}">
-      <geom class="thing" type="box" pos="0 {_BOARD_HALF_M[1] + 0.008} -0.008"
-            size="{_BOARD_HALF_M[0] + 0.012} {_BOARD_HALF_M[1] + 0.012} 0.006" rgba="0.32 0.34 0.38 1"/>
-      <geom class="paint" type="plane" pos="0 {_BOARD_HALF_M[1] + 0.008} 0.0"
-            size="{_BOARD_HALF_M[0]} {_BOARD_HALF_M[1]} 0.01" material="board"/>
-    </body>
+    {fixed}
     {arms}
-    {cards}
+    {movable}
   </worldbody>
   <actuator>{"".join(_servos(side) for side in ARMS)}</actuator>
 </mujoco>"""
-    return TabletopXml(xml=xml, assets=assets)
 
 
 @cache
-def _wood() -> bytes:
+def wood_png() -> bytes:
     """Soft grain along x: broad enough that a JPEG of the table stays small."""
     rng = keyed_rng("wood")
     across, along = np.mgrid[0:1:256j, 0:1:256j]

@@ -84,7 +84,7 @@ class _Writer:
         self.substeps: dict[str, dict[str, list[str]]] = {}  # task -> file -> texts
         self.rows: list[dict[str, str]] = []  # of metadata.csv
         self.silent: list[str] = []
-        self.left_out: list[RejectedRow] = list(unknown_fields(pair.annotations))
+        self.left_out: list[RejectedRow] = list(unknown_fields(pair.annotations, known=("trace", "segment")))
         self.counts = {"episodes": 0, "frames": 0, "frames_without_words": 0}
         self.has_velocity = True
         self.features: tuple[str, ...] = ()

@@ -45,6 +45,10 @@ def export_ecot(
             if on_progress is not None:
                 on_progress(number, num_episodes)
             left_out += spoken.left_out
+            questions = sum(len(one.pairs) for one in spoken.questions())
+            if questions:
+                reason = f"{questions} questions about pictures, which ECoT's file has no place for"
+                left_out.append(RejectedRow(episode=spoken.episode.episode_id, reason=reason))
             if spoken.is_silent:
                 silent.append(spoken.episode.episode_id)
                 continue
@@ -63,10 +67,15 @@ def ecot_episode(spoken: Spoken) -> dict[str, Any]:
     """One episode of the file."""
     episode = spoken.episode
     subtasks, reasons = spoken.words("segment"), spoken.words("trace")
-    moves = _moves(spoken)
+    moves, plans = _moves(spoken), spoken.plans()
     steps = {}
     for frame in range(episode.num_frames):
-        said = {"subtask_reason": reasons[frame], "subtask": subtasks[frame], "move": moves[frame]}
+        said = {
+            "plan": plans[frame],
+            "subtask_reason": reasons[frame],
+            "subtask": subtasks[frame],
+            "move": moves[frame],
+        }
         words = {key: text for key, text in said.items() if text is not None}
         if words:
             steps[str(frame)] = {"task": episode.task, **words}

@@ -4,7 +4,9 @@ Every video shard and all of meta/ but info.json are linked; data files are writ
 two more columns. Nothing is encoded, no number changes, the old version stays as it is.
 
 segment -> persistent `subtask`; its moves -> persistent `motion`; trace -> an assistant turn without a style on the
-first frame of its span. LeRobot knows when a persistent row begins and not when it ends: it holds until the next one
+first frame of its span; notes about a scene -> persistent `plan`, other wordings of the task as `task_aug`, and one
+`vqa` pair at the picture that its questions are about, in one turn: LeRobot takes one a frame and camera. LeRobot knows
+when a persistent row begins and not when it ends: it holds until the next one
 of its style. Where a row ends earlier, one without content follows it, or else "forward" would be said of an arm that
 rests.
 """
@@ -39,9 +41,11 @@ from schemas.errors import ArtifactError, UsageError
 from schemas.records import Record, RejectedRow
 from schemas.refs import Ref
 
-MAPPING = 1  # version of what becomes what; part of the recipe
+MAPPING = 2  # version of what becomes what; part of the recipe
 _APART_S = 0.2  # LeRobot's emitted_at looks 0.1 s to both sides, and raises where it finds two rows of one style
-_COUNTS = ("subtask", "motion", "assistant", "open_ended")
+_COUNTS = ("subtask", "motion", "plan", "task_aug", "vqa", "assistant", "open_ended")
+_OF_SCENES = ("plan", "task_aug", "vqa")  # said where there are any
+_COUNTED = {name: name for name in _COUNTS[:-2]} | {"assistant": None}  # count -> style
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +93,19 @@ def language_of(spoken: Spoken, rate_hz: int) -> Language:
     events: dict[int, list[LanguageRow]] = {}
     for said in spoken.traces:
         events.setdefault(said.first, []).append(_row(None, said.row.text))
-    rows: list[tuple[int, LanguageRow]] = []
+    for asked in spoken.questions():
+        camera = f"observation.images.{asked.camera}"
+        words = [" ".join(each) for each in zip(*((pair.question, pair.answer) for pair in asked.pairs), strict=True)]
+        pair = [
+            {"role": role, "content": content, "style": "vqa", "camera": camera}
+            for role, content in zip(("user", "assistant"), words, strict=True)
+        ]
+        events.setdefault(asked.frame, []).extend(pair)
+    plans = [_Span(said.first, said.stop, text) for said in spoken.scenes if (text := said.notes.plan_text())]
+    wordings = [(said.first, words) for said in spoken.scenes for words in said.notes.paraphrases]
+    rows = [(frame, {**_row("task_aug", words), "role": "user"}) for frame, words in wordings]
     open_ended = 0
-    for style, spans in (("subtask", subtasks), ("motion", motions)):
+    for style, spans in (("subtask", subtasks), ("motion", motions), ("plan", plans)):
         begun, left_open = _begun(spans, spoken.episode.num_frames, rate_hz)
         rows += [(frame, _row(style, content)) for frame, content in begun]
         open_ended += left_open
@@ -154,7 +168,7 @@ def _write(draft: Draft, pair: Pair, on_progress: Callable[[int, int], None] | N
         num_done += len(several)
         if on_progress is not None:
             on_progress(num_done, len(pair.episodes.ids()))
-        left_out += [row for spoken in several for row in spoken.left_out]
+        left_out += [row for spoken in several for row in (*spoken.left_out, *spoken.cut_off())]
         silent += [spoken.episode.episode_id for spoken in several if spoken.is_silent]
     write_atomic(draft.path / "meta" / "info.json", _info(pair).encode())
     digest = language_digest(draft.path)
@@ -199,7 +213,7 @@ def _write_file(
                 dictionary = ["episode_index", "task_index", *word_leaves()]
                 writer = pq.ParquetWriter(target, table.schema, compression="snappy", use_dictionary=dictionary)
             writer.write_table(table, row_group_size=max(1, len(table)))
-            for name, style in (("subtask", "subtask"), ("motion", "motion"), ("assistant", None)):
+            for name, style in _COUNTED.items():
                 counts[name] += language.count(style)
             counts["open_ended"] += language.open_ended
     finally:
@@ -215,7 +229,7 @@ def _info(pair: Pair) -> str:
 
 def _report(record: Record, *, already_there: bool) -> ExportReport:
     notes: Any = record.notes
-    names = ("episodes", *_COUNTS)
+    names = ["episodes", *(name for name in _COUNTS if name not in _OF_SCENES or record.counts.get(name))]
     return ExportReport(
         form="lerobot",
         where=f"{record.name}@{record.version}",

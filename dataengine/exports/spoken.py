@@ -10,6 +10,7 @@ from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError
 from schemas.records import InputRef, RejectedRow
 from schemas.refs import Ref
+from schemas.scenes import QuestionAnswer, SceneNotes
 from schemas.spans import frame_of_ns
 
 
@@ -27,6 +28,21 @@ class Said:
         moves = json.loads(self.row.payload_json).get("moves") or ()
         return tuple(move for move in moves if move != "unknown")
 
+    @property
+    def notes(self) -> SceneNotes:
+        """What a row of `scene` holds."""
+        return SceneNotes.model_validate_json(self.row.payload_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """Questions about one picture of an episode, and what was released as their answers."""
+
+    row: ReleasedRow
+    frame: int  # of the episode as it is
+    camera: str
+    pairs: tuple[QuestionAnswer, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
@@ -35,16 +51,41 @@ class Spoken:
     episode: EpisodeRow
     traces: tuple[Said, ...]  # in order of time, never overlapping
     segments: tuple[Said, ...]  # in order of time, never overlapping
+    scenes: tuple[Said, ...] = ()  # in order of time, never overlapping
     left_out: tuple[RejectedRow, ...]  # rows that cover no frame
 
     @property
     def is_silent(self) -> bool:
         """True where no row covers a frame."""
-        return not self.traces and not self.segments
+        return not self.traces and not self.segments and not self.scenes
 
     def of_field(self, field: str) -> tuple[Said, ...]:
-        """The rows of `trace` or of `segment`."""
-        return self.traces if field == "trace" else self.segments
+        """The rows of `trace`, `segment` or `scene`."""
+        return {"trace": self.traces, "segment": self.segments, "scene": self.scenes}[field]
+
+    def plans(self) -> list[str | None]:
+        """The plan at each frame; None where there is none."""
+        found: list[str | None] = [None] * self.episode.num_frames
+        for said in self.scenes:
+            found[said.first : said.stop] = [said.notes.plan_text() or None] * (said.stop - said.first)
+        return found
+
+    def questions(self) -> tuple[Questions, ...]:
+        """Questions about pictures; those whose picture a trim cut off are not in it, see `cut_off`."""
+        return tuple(one for one in self._asked() if 0 <= one.frame < self.episode.num_frames)
+
+    def cut_off(self) -> tuple[RejectedRow, ...]:
+        """Questions about pictures that are no longer there."""
+        gone = [one for one in self._asked() if not 0 <= one.frame < self.episode.num_frames]
+        reason = "{} questions about a picture that was trimmed off"
+        return tuple(RejectedRow(episode=self.episode.episode_id, reason=reason.format(len(one.pairs))) for one in gone)
+
+    def _asked(self) -> Iterator[Questions]:
+        for said in self.scenes:
+            notes = said.notes
+            if notes.picture is not None and notes.questions:
+                frame = notes.picture.frame - self.episode.start_frame
+                yield Questions(row=said.row, frame=frame, camera=notes.picture.camera, pairs=notes.questions)
 
     def words(self, field: str) -> list[str | None]:
         """The text of one field at each frame; None where nothing was released."""
@@ -93,7 +134,7 @@ class Pair:
     def of(self, episode_id: str) -> Spoken:
         """What was said about one episode, by frame."""
         episode, rate_hz = self.episodes.row(episode_id), self.episodes.rate_hz
-        found: dict[str, list[Said]] = {"trace": [], "segment": []}
+        found: dict[str, list[Said]] = {"trace": [], "segment": [], "scene": []}
         left_out = []
         for row in self.annotations.rows(episode_id):
             first, stop = (
@@ -109,15 +150,17 @@ class Pair:
             episode=episode,
             traces=tuple(found["trace"]),
             segments=tuple(found["segment"]),
+            scenes=tuple(found["scene"]),
             left_out=tuple(left_out),
         )
 
 
-def unknown_fields(annotations: AnnotationSet) -> Sequence[RejectedRow]:
-    """Rows of a field that no export knows: one line for each field, with how many there are."""
-    known = ("trace", "segment")
+def unknown_fields(
+    annotations: AnnotationSet, known: Sequence[str] = ("trace", "segment", "scene")
+) -> Sequence[RejectedRow]:
+    """Rows of a field that an export does not know: one line for each field, with how many there are."""
     return [
-        RejectedRow(episode="all", reason=f"{count} released rows of '{field}', which no export has a place for")
+        RejectedRow(episode="all", reason=f"{count} released rows of '{field}', which this export has no place for")
         for field, count in annotations.fields().items()
         if field not in known
     ]

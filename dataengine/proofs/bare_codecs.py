@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.sinks.pictures import Rgb
+from dataengine.sinks.scheduling import ordinary_scheduling
 from dataengine.sinks.video_encoding import PIX_FMT, VideoEncoding, quiet_codecs
 
 COMPARED = 120  # pictures, from the first one on: a whole short episode, and a bounded cost for a long one
@@ -32,7 +33,7 @@ def bare_video(pictures: Sequence[Rgb], *, encoding: VideoEncoding, rate_hz: int
     quiet_codecs()
     file = io.BytesIO()
     options = {"g": str(encoding.g), "crf": str(encoding.crf), "preset": encoding.preset}
-    with av.open(file, "w", format="mp4") as output:
+    with ordinary_scheduling(), av.open(file, "w", format="mp4") as output:
         stream = output.add_stream(encoding.codec, rate=rate_hz, options=options)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = PIX_FMT

@@ -93,6 +93,11 @@ def listed(numbers: Sequence[int]) -> str:
     return f"Cards: {', '.join(map(str, numbers))}."
 
 
+def placed(number_or_position: int | Position) -> str:
+    """`5.` or `left.`: one word about one of three cards."""
+    return f"{number_or_position}."
+
+
 def chosen(equation: Equation, numbers: Sequence[int]) -> str:
     """`I pick 5 from the middle.`"""
     return f"I pick {equation.answer} from the {POSITIONS[list(numbers).index(equation.answer)]}."

@@ -34,14 +34,27 @@ class Exercise:
 
 
 def render_exercise(
-    *, split: Split, seed: int, row: int, skill: Skill, most: int, difficulty: Difficulty = FULL
+    *,
+    split: Split,
+    seed: int,
+    row: int,
+    skill: Skill,
+    most: int,
+    difficulty: Difficulty = FULL,
+    most_cards: int | None = None,
+    asks_places: bool = False,
 ) -> Exercise:
-    """The picture of `render_item` with at most `most` questions: a pure function of its arguments."""
-    drawn = draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty)
+    """The picture of `render_item` with at most `most` questions: a pure function of its arguments.
+
+    `asks_places`: half of the other questions are about which of three cards lies where, a step on the way to listing.
+    """
+    drawn = draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty, most_cards=most_cards)
     item, rng = drawn.item, keyed_rng("related", split, seed, row, skill)
     asked = [Question(skill=item.skill, question=item.question, answer=item.answer)]
     others = [other for other in _others(drawn, rng) if other.skill != item.skill]
-    order = rng.permutation(len(others))[: most - 1]
+    places = list(_places(drawn)) if asks_places else []
+    asked += [places[int(place)] for place in rng.permutation(len(places))[: most // 2]]
+    order = rng.permutation(len(others))[: most - len(asked)]
     return Exercise(
         picture=item.picture, glyphs=item.glyphs, questions=(*asked, *(others[int(place)] for place in order))
     )
@@ -64,6 +77,24 @@ def _others(drawn: Drawn, rng: np.random.Generator) -> Iterator[Question]:
             if all(drawn.table.card_seen) and all(pose.holds is None for pose in view.arms):
                 # a hand that hides a card may or may not hold it
                 yield _ask("gripper", questions.held(None, None), rng)
+
+
+def _places(drawn: Drawn) -> Iterator[Question]:
+    """Which number lies where, of three cards in plain sight."""
+    view, table = drawn.plan.view, drawn.table
+    if table is None or isinstance(view, CloseUp) or len(view.cards) != len(questions.POSITIONS):
+        return
+    if not all(table.card_seen) or any(pose.holds is not None for pose in view.arms):
+        return
+    for position, card in zip(questions.POSITIONS, view.cards, strict=True):
+        yield Question(
+            skill="cards", question=f"Which number is on the {position} card?", answer=questions.placed(card.number)
+        )
+        yield Question(
+            skill="cards",
+            question=f"Is the card {card.number} on the left, in the middle or on the right?",
+            answer=questions.placed(position),
+        )
 
 
 def _reading(equation: Equation, rng: np.random.Generator) -> Iterator[Question]:

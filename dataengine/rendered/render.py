@@ -35,11 +35,13 @@ def render_item(*, split: Split, seed: int, row: int, skill: Skill, difficulty: 
     return draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty).item
 
 
-def draw_item(*, split: Split, seed: int, row: int, skill: Skill, difficulty: Difficulty) -> Drawn:
-    """What `render_item` gives, with all that is known about the picture."""
+def draw_item(
+    *, split: Split, seed: int, row: int, skill: Skill, difficulty: Difficulty, most_cards: int | None = None
+) -> Drawn:
+    """What `render_item` gives, with all that is known about the picture; `most_cards` as in `Painter`."""
     _check(split=split, seed=seed, row=row, skill=skill)
     rng = keyed_rng("rendered", split, seed, row, skill)
-    plan = Painter(split=split, difficulty=difficulty, rng=rng).plan(skill)
+    plan = Painter(split=split, difficulty=difficulty, rng=rng, most_cards=most_cards).plan(skill)
     answer, point_px, table = plan.answer, None, None
     glyphs: tuple[Glyph, ...]
     match plan.view:

@@ -47,6 +47,7 @@ class Painter:
     split: Split
     difficulty: Difficulty
     rng: np.random.Generator
+    most_cards: int | None = None  # where cards are the question: one to so many, all as likely
     style: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class Painter:
         return Plan(view=view, question=self._phrase(skill), answer=answer, needs_board=True)
 
     def _cards(self) -> Plan:
-        num_cards = 3 if self._chance(1 - 0.4 * self.difficulty.geometry) else int(self.rng.integers(1, 6))
+        num_cards = self._num_cards(1 - 0.4 * self.difficulty.geometry)
         cards = self._lay(self._numbers(num_cards))
         numbers = [card.number for card in cards]
         view = self._table(board=self._some_board(), cards=cards)
@@ -146,7 +147,7 @@ class Painter:
         )
 
     def _point(self) -> Plan:
-        num_cards = 3 if self._chance(0.6) else int(self.rng.integers(1, 6))
+        num_cards = self._num_cards(0.6)
         cards = self._lay(self._numbers(num_cards))
         asked = int(self.rng.integers(num_cards))
         return Plan(
@@ -261,6 +262,11 @@ class Painter:
     def _lay(self, numbers: list[int]) -> tuple[NumberCard, ...]:
         places = draw_places(split=self.split, num_cards=len(numbers), freedom=self.difficulty.geometry, rng=self.rng)
         return tuple(NumberCard(number=number, place=place) for number, place in zip(numbers, places, strict=True))
+
+    def _num_cards(self, share_of_three: float) -> int:
+        if self.most_cards is not None:
+            return int(self.rng.integers(1, self.most_cards + 1))
+        return 3 if self._chance(share_of_three) else int(self.rng.integers(1, 6))
 
     def _numbers(self, num_cards: int) -> list[int]:
         most = 40 if self._chance(0.2 * self.difficulty.equations) else 18

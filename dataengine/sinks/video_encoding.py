@@ -1,5 +1,6 @@
 """Encoding upright RGB pictures into one mp4: blocking, constant rate, and every picture accounted for."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from dataengine.sinks.depth import CODEC, Codes, gray12_frame
 from dataengine.sinks.depth import PIX_FMT as DEPTH_PIX_FMT
 from dataengine.sinks.pictures import Rgb
 from dataengine.sinks.planes import yuv420p
+from dataengine.sinks.scheduling import ordinary_scheduling
 from schemas.errors import EpisodeError, UsageError, did_you_mean
 
 PIX_FMT = "yuv420p"
@@ -83,7 +85,9 @@ class _Mp4Writer:
         """Encode the next picture; waits for the encoder rather than dropping anything."""
         frame.pts = self._count
         frame.time_base = self._stream.codec_context.time_base
-        self._container.mux(self._stream.encode(frame))
+        with nullcontext() if self._count else ordinary_scheduling():  # the first picture opens the encoder
+            packets = self._stream.encode(frame)
+        self._container.mux(packets)
         self._count += 1
 
     def __enter__(self) -> Self:

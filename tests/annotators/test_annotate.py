@@ -14,10 +14,10 @@ from vlm_server import Reply, said, serving
 from annotators.annotate import annotate
 from annotators.annotate_report import AnnotateReport
 from annotators.calls import CallStore
+from annotators.families import load_family
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer, model_crops
 from annotators.papers import find_papers, lay_out
-from annotators.verifiers import VERIFIERS
 from annotators.vlm.backends import Endpoint, Perception, Replay
 from annotators.vlm.costs import Prices
 from annotators.vlm.protocol import Speaker
@@ -108,7 +108,7 @@ def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
     place = Workspace.at(home)
     report = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
     assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 2 * NUM_EPISODES, ())
-    assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in VERIFIERS}
+    assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in load_family("math-matching").file.verifiers}
     for stored in ledger.proposals(field="trace"):
         trace, row = stored.proposal.payload, truth[stored.proposal.episode_id]
         assert isinstance(trace, ReasoningTrace)
@@ -331,7 +331,6 @@ def test_a_server_that_is_down_ends_in_one_sentence_and_the_next_run_asks_again(
 def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
     home: Path, ledger: Ledger, tmp_path: Path, truth: dict[str, dict[str, Any]]
 ) -> None:
-    from annotators.families import load_family
     from annotators.vlm.endpoint import EndpointClient
     from annotators.vlm.questions import questions
 

@@ -10,7 +10,7 @@ from ledger_rows import proposal, result, segments, trace
 from raw_files import write_aloha_episode
 
 from annotators.ledger import Ledger
-from annotators.release import release
+from annotators.release import ReleaseFilter, release
 from dataengine.annotation_set import AnnotationSet
 from dataengine.convert import convert
 from dataengine.workspace import Workspace
@@ -93,7 +93,7 @@ def rows_of(tiny: Workspace, record: Record) -> list[dict[str, object]]:
     path = tiny.path("annotations", Ref(record.name, record.version)) / "annotations.parquet"
     table = pq.read_table(path)
     assert table.schema.names == release_schema().names
-    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.metadata[b"schema_version"] == b"2"
     return table.to_pylist()
 
 
@@ -299,3 +299,33 @@ def test_the_mix_reads_back_what_was_released(ledger: Ledger, tiny: Workspace, i
     found = AnnotationSet.open(tiny, Ref("read", "1")).trace_at(ids[1], 0)
     assert found is not None
     assert (found.text, found.reviewer) == (trace(board="4+2").render(), "alice")
+
+
+def test_the_same_seq_policy_and_filter_give_the_same_bytes_whatever_is_decided_later(
+    ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]
+) -> None:
+    fill(ledger, ids)
+    decide(ledger, ids[0], "accept")
+    seq = ledger.seq()
+
+    def frozen(to: str, **wanted: str) -> tuple[bytes, Record]:
+        only = ReleaseFilter(**wanted)
+        place = {"episodes": EPISODES, "to": Ref.parse(to), "workspace": tiny, "ledger": ledger}
+        record = release(**place, policy="either", seq=seq, wanted=only)
+        return (tiny.path("annotations", Ref.parse(to)) / "annotations.parquet").read_bytes(), record
+
+    first, record = frozen("kept@1", field="trace", family="math-matching@1")
+    assert {row["field"] for row in rows_of(tiny, record)} == {"trace"}
+    assert record.recipe["filter"] == {"field": "trace", "family": "math-matching@1"}
+    decide(ledger, ids[3], "reject")
+    run_id = ledger.start_run(kind="annotate", recipe={})
+    ledger.add_proposals(run_id, [(proposal(ids[1], trace(board="9+9")), [result("pass")])])
+    again, other = frozen("kept@2", field="trace", family="math-matching@1")
+    assert again == first
+    assert other.fingerprint == record.fingerprint
+    everything, whole = frozen("whole@1")
+    assert everything != first
+    assert "filter" not in whole.recipe
+    assert frozen("none@1", stratum="sum with -")[1].counts["rows"] == 0
+    with pytest.raises(ArtifactError):
+        frozen("kept@1", field="segments")

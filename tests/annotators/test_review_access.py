@@ -29,6 +29,7 @@ from schemas.refs import Ref
 EPISODES = Ref("tiny", "1")
 PASSWORD = "correct horse"
 DECIDING = {"on_accept", "on_save", "on_reject", "on_skip", "on_undo", "on_remark"}
+LEADING = {"on_batch"}
 ROLES: tuple[Role, ...] = ("viewer", "reviewer", "adjudicator", "lead")
 
 
@@ -123,7 +124,7 @@ def test_nothing_is_served_to_somebody_who_is_not_logged_in(served: Served) -> N
                 if path in ("/login", "/favicon.ico", "/gradio_api/startup-events"):
                     continue
                 assert (answer.status_code, path) in {(401, path), (404, path), (303, path)}
-                assert path == "/" or answer.status_code != 303
+                assert path in ("/", "/dashboard", "/dashboard/") or answer.status_code != 303
 
 
 def test_no_handler_answers_somebody_who_is_not_logged_in(served: Served) -> None:
@@ -139,13 +140,14 @@ def test_no_handler_answers_somebody_who_is_not_logged_in(served: Served) -> Non
 
 def test_a_viewer_sees_everything_and_changes_nothing(served: Served) -> None:
     found = endpoints(served)
-    assert found.keys() >= DECIDING
+    assert found.keys() >= DECIDING | LEADING
     with served.session("viewer") as client:
         for name, number in found.items():
             answer = call(served, client, number)
-            if name in DECIDING:
+            if name in DECIDING | LEADING:
                 assert not answer["success"], name
-                assert "the role viewer may not do that; it takes reviewer" in answer["output"]["error"]
+                needed = "lead" if name in LEADING else "reviewer"
+                assert f"the role viewer may not do that; it takes {needed}" in answer["output"]["error"]
             else:
                 assert answer["success"], (name, answer)
     assert served.ledger.decisions() == []
@@ -155,7 +157,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(served: Served) -> None:
 def test_only_an_adjudicator_settles(served: Served) -> None:
     with served.session("reviewer") as client:
         for name, number in endpoints(served).items():
-            if name != "on_login":  # it is sent nothing but a name
+            if len(served.app.blocks.fns[number].inputs) > 1:  # some are sent nothing but a name
                 answer = call(served, client, number, "adjudication")
                 assert "the role reviewer may not do that; it takes adjudicator" in answer["output"]["error"], name
     assert served.ledger.decisions() == []

@@ -302,6 +302,7 @@ def test_actors_answer_as_this_process_does_each_request_once(folder: Path, in_a
     assert again == {key: mine[key] for key in again}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_gone_leaves_errors_and_ends_the_run(in_actors: LocalClient) -> None:
     asked = requests(in_actors.speaker, 2)
     list(in_actors.ask(asked[:1]))

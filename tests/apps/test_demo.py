@@ -77,9 +77,9 @@ def test_the_report_opens_in_chromium_with_every_picture_present(
         widths = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
         headings = page.locator("h2").all_inner_texts()
         browser.close()
-    assert len(widths) >= 3 + 1 + 1 + 2  # filmstrips with traces, loss curves, retention, trials
+    assert len(widths) >= 3 + 2 + 1 + 1 + 2  # filmstrips of both families, loss curves, retention, trials
     assert all(width and width > 100 for width in widths)
-    assert len(headings) == 8
+    assert len(headings) == 9
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 

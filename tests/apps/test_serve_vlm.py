@@ -245,6 +245,7 @@ def test_questions_that_wait_are_answered_together_and_as_if_alone(model: ChatMo
         assert [str(post(busy, asked(n)).json()["choices"][0]["message"]["content"]) for n in range(12)] == together
 
 
+@pytest.mark.slow
 def test_the_endpoint_backend_and_the_local_backend_say_the_same_about_episodes(
     folder: Path, server: VlmServer, tmp_path: Path
 ) -> None:

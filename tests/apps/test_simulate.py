@@ -115,6 +115,7 @@ def test_workers_and_order_change_no_byte(report: SimulateReport, tmp_path: Path
         assert (again.out / name).read_bytes() == (report.out / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_simulate_goes_on_where_it_stopped(report: SimulateReport, tmp_path: Path) -> None:
     out = tmp_path / "raw"
     code = (

@@ -50,8 +50,13 @@ def test_a_set_survives_a_pickle(workspace: Workspace) -> None:
 
 def test_an_unknown_schema_version_is_refused_in_one_sentence(workspace: Workspace) -> None:
     write_release(workspace, REF, [trace_row("a", "all")], version=7)
-    with pytest.raises(ArtifactError, match="'said@1' have schema version 7; this program reads version 1"):
+    with pytest.raises(ArtifactError, match="'said@1' have schema version 7; this program reads version 2"):
         AnnotationSet.open(workspace, REF)
+
+
+def test_a_set_of_the_previous_schema_is_read_as_it_was(workspace: Workspace) -> None:
+    write_release(workspace, REF, [trace_row("a", "all")], version=1)
+    assert AnnotationSet.open(workspace, REF).text(0) == "all"
 
 
 def test_two_statements_for_one_time_are_refused(workspace: Workspace) -> None:

@@ -62,3 +62,30 @@ def test_company_comes_from_other_skills_and_points_at_cards_that_lie_there() ->
                 x_px, y_px = map(int, re.findall(r"\d+", question.answer))
                 near = [g.char for g in made.glyphs if abs(g.x_px - x_px) < 16 and abs(g.y_px - y_px) < 12]
                 assert set(number) <= set(near)
+
+
+def test_places_are_asked_of_three_cards_and_fit_what_is_listed() -> None:
+    """`Which number is on the left card?` and its reverse, answered as the list from left to right says."""
+    num_asked = 0
+    for row in ROWS:
+        made = render_exercise(split="train", seed=3, row=row, skill="cards", most=9, most_cards=3, asks_places=True)
+        listed = re.findall(r"(\d+) \((\w+)\)", made.questions[0].answer)
+        lying = {position: number for number, position in listed}
+        asked = [question for question in made.questions[1:] if question.skill == "cards"]
+        assert bool(asked) == bool(lying)
+        for question in asked:
+            num_asked += 1
+            if which := re.fullmatch(r"Which number is on the (\w+) card\?", question.question):
+                assert question.answer == f"{lying[which[1]]}."
+            else:
+                [number] = re.findall(r"\d+", question.question)
+                assert lying[question.answer.rstrip(".")] == number
+    assert num_asked
+
+
+def test_no_more_cards_lie_there_than_asked_for() -> None:
+    counts = set()
+    for row in range(12):
+        made = render_exercise(split="train", seed=3, row=row, skill="cards", most=1, most_cards=2)
+        counts.add(len(re.findall(r"\d+", made.questions[0].answer)))
+    assert counts == {1, 2}

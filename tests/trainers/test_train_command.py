@@ -47,6 +47,7 @@ def reader() -> TrainConfig:
     return replace(tiny(), stages=tiny().stages[:1])
 
 
+@pytest.mark.slow
 def test_a_mix_becomes_a_published_checkpoint_once(workspace: Workspace) -> None:
     told: list[tuple[int, int]] = []
     record = train(

@@ -16,16 +16,20 @@ from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
 from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, LessonBatch
 
+_PLACES = 8  # a side, into which a picture is divided to say where a token lies
+_TOLD_AFTER = 2  # layers of the language model; those behind it can use what a token says about itself
 _NOTHING_WEIGHT = 0.05  # nearly all cells hold no character; unweighted, saying "none" everywhere is a fine answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonLosses:
-    """Means over answer tokens, and over glyph cells; shares of right answer tokens and of right characters."""
+    """Means over answer tokens, over glyph cells, and over what picture tokens say about themselves; shares of right
+    answer tokens and of right characters."""
 
     total: Tensor
     text: Tensor
     glyphs: Tensor
+    tokens: Tensor
     text_right: float
     glyphs_right: float
 
@@ -46,16 +50,25 @@ class PackedVlm(nn.Module):
 
     def hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
         """(B, T, D): the language model's last hidden states."""
+        return self._hidden(image_PD, batch)[0]
+
+    def _hidden(self, image_PD: Tensor, batch: LessonBatch, after: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D): the last hidden states, and those behind so many layers where asked for."""
         x_BTD: Tensor = self.vlm.get_input_embeddings()(batch.ids_BT)
-        # Only in the picture's part: an untrained model may say the placeholder as a word of its answer.
-        place_BT1 = ((batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)).unsqueeze(-1)
-        hidden: Tensor = self.vlm.model.language_model(
+        place_BT1 = self._is_picture(batch).unsqueeze(-1)
+        found = self.vlm.model.language_model(
             inputs_embeds=x_BTD.masked_scatter(place_BT1, image_PD.to(x_BTD.dtype)),
             position_ids=self._positions(batch),
             attention_mask=_mask(batch.branch_BT),
             use_cache=False,
-        ).last_hidden_state
-        return hidden
+            output_hidden_states=after is not None,
+        )
+        return found.last_hidden_state, None if after is None else found.hidden_states[after]
+
+    def _is_picture(self, batch: LessonBatch) -> Tensor:
+        """(B, T) bool. Only in the picture's part: an untrained model may say the placeholder in its answer."""
+        is_picture_BT: Tensor = (batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)
+        return is_picture_BT
 
     def _positions(self, batch: LessonBatch) -> Tensor:
         """(3, B, T): the picture's as Qwen2-VL counts them; each question goes on behind the picture."""
@@ -72,28 +85,37 @@ class PackedVlm(nn.Module):
 
 
 class LearningVlm(PackedVlm):
-    """A dense Qwen2-VL from a seed, and its glyph head."""
+    """A dense Qwen2-VL from a seed, its glyph head, and the head by which picture tokens say where they lie and what is
+    written in them."""
 
     def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "vlm"))
             super().__init__(Qwen2VLForConditionalGeneration(vlm_config(size, tokenizer)), size)
             self.glyph_head = nn.Linear(size.vision_width, CELLS_PER_PATCH**2 * (len(GLYPHS) + 1))
+            cells = (size.merge_size * CELLS_PER_PATCH) ** 2
+            self.token_head = nn.Linear(size.width, 2 * _PLACES + cells * (len(GLYPHS) + 1))
         self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
         self.class_weights_C: Tensor
         self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
 
-    def forward(self, batch: LessonBatch, *, text_weight: float, glyph_weight: float) -> LessonLosses:
+    def forward(
+        self, batch: LessonBatch, *, text_weight: float, glyph_weight: float, token_weight: float = 0.0
+    ) -> LessonLosses:
         """All losses of one batch; with `text_weight` 0 only the vision tower works."""
         seen = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids)
         glyphs, glyphs_right = self._glyph_loss(seen.last_hidden_state, batch)
-        text, text_right = torch.zeros_like(glyphs), 0.0
+        text, tokens, text_right = torch.zeros_like(glyphs), torch.zeros_like(glyphs), 0.0
         if text_weight:
-            text, text_right = self._text_loss(seen.pooler_output, batch)
+            last_BTD, told_BTD = self._hidden(seen.pooler_output, batch, _TOLD_AFTER if token_weight else None)
+            text, text_right = self._text_loss(last_BTD, batch)
+            if told_BTD is not None:
+                tokens = self._token_loss(told_BTD, batch)
         return LessonLosses(
-            total=text_weight * text + glyph_weight * glyphs,
+            total=text_weight * text + glyph_weight * glyphs + token_weight * tokens,
             text=text,
             glyphs=glyphs,
+            tokens=tokens,
             text_right=text_right,
             glyphs_right=glyphs_right,
         )
@@ -112,8 +134,23 @@ class LearningVlm(PackedVlm):
             )
         return loss, right
 
-    def _text_loss(self, image_PD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
-        h_BTD = self.hidden(image_PD, batch)
+    def _token_loss(self, h_BTD: Tensor, batch: LessonBatch) -> Tensor:
+        """Where each picture token lies, and where known, which characters stand in it."""
+        score_PS = self.token_head(h_BTD[self._is_picture(batch)]).float()
+        merge = self.size.merge_size
+        rows, columns = (int(side) // merge for side in batch.grids[0, 1:])
+        number_P = torch.arange(len(score_PS), device=score_PS.device) % (rows * columns)
+        row_P, column_P = number_P // columns * _PLACES // rows, number_P % columns * _PLACES // columns
+        where = functional.cross_entropy(score_PS[:, :_PLACES], row_P)
+        where = where + functional.cross_entropy(score_PS[:, _PLACES : 2 * _PLACES], column_P)
+        want_G = batch.glyphs_BG.reshape(-1)  # token by token: patches come in merged order
+        known_G = want_G != IGNORE
+        if not bool(known_G.any()):
+            return where
+        score_GC = score_PS[:, 2 * _PLACES :].reshape(-1, len(GLYPHS) + 1)
+        return where + functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
+
+    def _text_loss(self, h_BTD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
         want_BT = batch.labels_BT[:, 1:]
         known_BT = want_BT != IGNORE
         score = self.vlm.lm_head(h_BTD[:, :-1][known_BT])

@@ -30,6 +30,9 @@ class Phase:
     sheets_share: float = 0.0  # of pictures that are sheets full of characters; only where no words are computed
     frames_share: float = 0.0  # of pictures that are simulator frames, once there are some
     crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
+    token_weight: float = 0.0  # of the loss that says where each picture token lies and which characters it holds
+    most_cards: int | None = None  # where cards are the question: one to so many
+    asks_places: bool = False  # also asks which of three cards lies where
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1 or not 0 <= self.crops_share < 1:
@@ -64,6 +67,7 @@ class VlmConfig:
     max_grad_norm: float = 1.0
     checkpoint_every: int = 200
     log_every: int = 20
+    goes_on_from: str | None = None  # the recipe whose weights it starts from; None: from the seed
     stop_after: int | None = None  # leave the curriculum after so many steps; None: at its end
 
     @property
@@ -174,7 +178,70 @@ def nano_vlm() -> VlmConfig:
     )
 
 
-VLM_RECIPES = {"nano_vlm": nano_vlm}
+def nano_vlm_places() -> VlmConfig:
+    """What `nano_vlm` left open: finding cards. Starts from its weights.
+
+    Qwen2-VL tells tokens where they are by rotation alone, so nothing that a token holds says where it lies, and
+    places could not be learned from answers. Here each picture token must say, halfway through the language model,
+    where it lies and what is written in it; and one card comes before three.
+    """
+    base = nano_vlm()
+    middle = Difficulty(styles=0.5, equations=0.5, geometry=0.5, weather=0.3)
+    full = Difficulty(styles=1, equations=1, geometry=1, weather=1)
+    finding: tuple[tuple[Skill, float], ...] = (("cards", 4.0), ("point", 4.0), ("count", 1.0), ("transcribe", 1.0))
+    return replace(
+        base,
+        name="nano_vlm_places",
+        goes_on_from=base.name,
+        phases=(
+            Phase(
+                name="one card",
+                steps=300,
+                skills=finding,
+                start=middle,
+                end=middle,
+                text_weight=1.0,
+                glyph_weight=0.3,
+                token_weight=0.8,
+                frames_share=0.1,
+                most_cards=1,
+            ),
+            Phase(
+                name="three cards",
+                steps=350,
+                skills=finding,
+                start=middle,
+                end=full,
+                text_weight=1.0,
+                glyph_weight=0.3,
+                token_weight=0.5,
+                frames_share=0.3,
+                most_cards=3,
+                asks_places=True,
+            ),
+            Phase(
+                name="all skills",
+                steps=650,
+                skills=tuple((skill, 3.0 if skill in ("cards", "point") else 1.0) for skill in SKILLS),
+                start=full,
+                end=full,
+                text_weight=1.0,
+                glyph_weight=0.2,
+                token_weight=0.3,
+                frames_share=0.4,
+                crops_share=0.15,
+                asks_places=True,
+            ),
+        ),
+        questions_per_picture=6,
+        sums_per_picture=2,
+        learning_rate=1e-3,
+        warmup_steps=50,
+        stop_after=None,
+    )
+
+
+VLM_RECIPES = {"nano_vlm": nano_vlm, "nano_vlm_places": nano_vlm_places}
 
 
 def vlm_recipe(name: str) -> VlmConfig:

@@ -144,6 +144,13 @@ class RenderedLessons:
             sheet = render_sheet(split="train", seed=self.config.seed, row=row)
             digest.update(sheet.picture)
             digest.update(repr(sheet.glyphs).encode())
+        if any(phase.asks_places for phase in self.config.phases):
+            for row in range(_HASHED_ROWS):
+                asked = render_exercise(
+                    split="train", seed=self.config.seed, row=row, skill="cards", most=9, most_cards=3, asks_places=True
+                )
+                digest.update(asked.picture)
+                digest.update(repr(asked.questions).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -195,6 +202,8 @@ class RenderedLessons:
             skill=skill,
             most=self.config.questions_per_picture if phase.text_weight else 1,
             difficulty=phase.difficulty(phase_step),
+            most_cards=phase.most_cards,
+            asks_places=phase.asks_places,
         )
         names = {name for name, _ in phase.skills}
         return Lesson(

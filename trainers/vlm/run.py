@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from dataengine.artifacts import write_atomic
 from schemas.errors import TrainError
@@ -45,6 +46,7 @@ class VlmStep:
     loss: float
     text_loss: float
     glyph_loss: float
+    token_loss: float
     text_right: float  # share of answer tokens
     glyphs_right: float  # share of characters in the pictures
     learning_rate: float
@@ -68,8 +70,10 @@ def train_vlm(
     staging: Path,
     stop_after: int | None = None,
     on_step: Callable[[VlmStep], None] | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> LearningVlm:
-    """Train to the end of the curriculum (or to step `stop_after`); goes on from what `staging` holds.
+    """Train to the end of the curriculum (or to step `stop_after`); goes on from what `staging` holds, or from the
+    weights of another model of the same shape, or from the seed.
 
     Raises TrainError when a loss is not finite, or `staging` belongs to another recipe or other lessons.
     """
@@ -77,6 +81,8 @@ def train_vlm(
     identity = {"recipe": config.fingerprint, "lessons": lessons.fingerprint, "tokenizer": tokenizer.fingerprint}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = LearningVlm(config.vlm, tokenizer, config.seed).to(device).train()
+    if start is not None:
+        _copy(start, model.vlm)
     optimizer = _optimizer(model, config)
     done = _resume(staging, identity, model, optimizer)
     _trim(staging / METRICS_FILE, done)
@@ -131,7 +137,12 @@ def _learn(
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        losses = model(batch.to(device), text_weight=phase.text_weight, glyph_weight=phase.glyph_weight)
+        losses = model(
+            batch.to(device),
+            text_weight=phase.text_weight,
+            glyph_weight=phase.glyph_weight,
+            token_weight=phase.token_weight,
+        )
     if not bool(torch.isfinite(losses.total)):
         raise TrainError(f"the loss of step {step} is not finite. Lower the learning rate and train again.")
     optimizer.zero_grad(set_to_none=True)
@@ -144,6 +155,7 @@ def _learn(
         loss=float(losses.total.detach()),
         text_loss=float(losses.text.detach()),
         glyph_loss=float(losses.glyphs.detach()),
+        token_loss=float(losses.tokens.detach()),
         text_right=losses.text_right,
         glyphs_right=losses.glyphs_right,
         learning_rate=rate,
@@ -179,12 +191,15 @@ def _resume(staging: Path, identity: dict[str, str], model: LearningVlm, optimiz
                 f"the unfinished training in '{staging.name}' has another {name} ({state[name][:12]}, now "
                 f"{value[:12]}). Finish it as it was begun, or delete it."
             )
-    tensors = load_file(kept[-1] / _MODEL)
+    _copy(load_file(kept[-1] / _MODEL), model)
+    optimizer.load_state_dict(torch.load(kept[-1] / _OPTIMIZER, weights_only=True))
+    return int(state["step"])
+
+
+def _copy(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(tensors[name])
-    optimizer.load_state_dict(torch.load(kept[-1] / _OPTIMIZER, weights_only=True))
-    return int(state["step"])
 
 
 def _trim(path: Path, step: int) -> None:

@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dataengine.artifacts import Draft, begin, write_atomic
 from dataengine.rendered import SKILLS, content_hash
 from dataengine.workspace import Workspace
+from schemas.errors import TrainError
 from schemas.records import InputRef, Record, sha256_of
 from schemas.refs import Ref
 from trainers.checkpoint import weights_fingerprint
@@ -18,7 +21,7 @@ from trainers.vlm.recipe import VlmConfig, shortened
 from trainers.vlm.rendered_lessons import Crops, Frames, RenderedLessons, rendered_exams
 from trainers.vlm.run import METRICS_FILE, VlmStep, train_vlm
 from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
-from trainers.vlm_directory import save_vlm_directory
+from trainers.vlm_directory import load_vlm_directory, save_vlm_directory
 
 SCORES_FILE, SAMPLES_FILE, RECIPE_FILE = "scores.json", "samples.json", "recipe.json"
 EXAMS_PER_SKILL = 200
@@ -42,6 +45,7 @@ def train_small_vlm(
     to: Ref,
     workspace: Workspace,
     folders: Folders | None = None,
+    start: Path | None = None,
     steps: int | None = None,
     exams_per_skill: int = EXAMS_PER_SKILL,
     on_progress: Callable[[int, int], None] | None = None,
@@ -49,9 +53,10 @@ def train_small_vlm(
     """Train the recipe; the same call goes on after a kill, and returns the record when it is already done.
 
     The held-out questions are frozen and hashed before the first step. Without `folders` there are rendered pictures
-    alone. Raises TrainError, ArtifactError.
+    alone. `start` is a model directory of the recipe's shape to go on from. Raises TrainError, ArtifactError.
     """
     config = config if steps is None else shortened(config, steps)
+    weights = _start(start, config)
     opened = {} if folders is None else {name: Frames.open(folder) for name, folder in asdict(folders).items()}
     inputs = [
         InputRef(kind="raw", ref=name.replace("_", "-"), fingerprint=found.fingerprint)
@@ -70,6 +75,8 @@ def train_small_vlm(
         "lessons": lessons.fingerprint,
         "exams": {"per_skill": exams_per_skill, "rendered": content_hash(SKILLS, exams_per_skill)},
     }
+    if weights is not None:
+        recipe["start"] = weights_fingerprint(weights)
     draft = begin(workspace, "checkpoints", to, recipe=recipe, inputs=inputs)
     if isinstance(draft, Record):
         return draft
@@ -80,9 +87,30 @@ def train_small_vlm(
             lessons,
             tokenizer,
             staging=draft.staging,
+            start=weights,
             on_step=None if on_progress is None else lambda row: _tell(on_progress, row, config),
         )
         return _publish(draft, config, model, tokenizer, asked, exams_per_skill)
+
+
+def _start(folder: Path | None, config: VlmConfig) -> dict[str, Tensor] | None:
+    """Weights to go on from."""
+    if config.goes_on_from is None:
+        if folder is not None:
+            raise TrainError(f"recipe {config.name} starts from nothing. Leave --weights out.")
+        return None
+    if folder is None:
+        raise TrainError(
+            f"recipe {config.name} goes on from a model that `train {config.goes_on_from}` made. Name its folder: "
+            "--weights DIR."
+        )
+    directory = load_vlm_directory(folder)
+    if directory.size != config.vlm or directory.tokenizer.fingerprint != nano_tokenizer().fingerprint:
+        raise TrainError(
+            f"'{folder.name}' holds another model than recipe {config.name} trains. Start from one that "
+            f"`train {config.goes_on_from}` made."
+        )
+    return {name: weight.detach() for name, weight in directory.vlm.named_parameters()}
 
 
 def _tell(on_progress: Callable[[int, int], None], row: VlmStep, config: VlmConfig) -> None:
