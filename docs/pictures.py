@@ -137,7 +137,7 @@ def _pictures(browser: Browser, address: str) -> None:
 
 def _ready(page: Page) -> None:
     page.wait_for_function(
-        "window.reviewPage.playing() && document.querySelector('#stage video').readyState >= 2"
+        "window.reviewPage?.playing?.() && document.querySelector('#stage video')?.readyState >= 2"
         " && [...document.querySelectorAll('.crop img')].every(picture => picture.complete)"
     )
 
