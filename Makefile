@@ -8,7 +8,7 @@ export MUJOCO_GL ?= egl
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 
-.PHONY: help demo test test-all check bench review nano-vlm clean lock venv
+.PHONY: help demo test test-all check bench review docs nano-vlm clean lock venv
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmar
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1
+
+docs: $(STAMP) ## take the pictures of docs/review.md again (needs Chromium)
+	@$(PY) docs/pictures.py
 
 nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (three hours on 2 cores, resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1

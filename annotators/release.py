@@ -7,7 +7,8 @@
 
 What was said or decided about pictures or a clock that have changed since is stale and counts as not said; where a trim
 cut an episode, what was said about the rest of it is released for the rest. A person's reject leaves the item out under
-every policy. What is left out is a row in `rejected`, with its reason.
+every policy, and a reject that calls the whole episode unusable leaves out everything about it. What is left out is a
+row in `rejected`, with its reason.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,15 @@ from annotators.ledger.rows import AnyPayload, Assignment, annotator_of, stratum
 from dataengine.artifacts import Draft, begin
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from dataengine.workspace import Workspace
-from schemas.annotations import RELEASE_SCHEMA, Basis, ReasoningTrace, ReleasePolicy, SegmentList, release_schema
+from schemas.annotations import (
+    RELEASE_SCHEMA,
+    UNUSABLE,
+    Basis,
+    ReasoningTrace,
+    ReleasePolicy,
+    SegmentList,
+    release_schema,
+)
 from schemas.content_hashes import ContentHashes
 from schemas.errors import UsageError
 from schemas.records import InputRef, Record, RejectedRow, canonical_json, sha256_of
@@ -224,12 +233,16 @@ def _write(
     counts: dict[str, int | float] = dict.fromkeys(("rows", "items", "released", "human", "verified"), 0)
     silent = dict.fromkeys(shown.ids())
     numbers = numbers_hash(shown.rig)
+    unusable = _unusable(histories)
     for index, history in enumerate(histories):
         silent.pop(history.episode_id, None)
         if not wanted.admits(history):
             continue
         counts["items"] += 1
         row = shown.row(history.episode_id)
+        if said := unusable.get(history.episode_id):
+            rejected.append(RejectedRow(episode=history.episode_id, reason=said))
+            continue
         chosen = choose(history, policy, numbers, row.hashes)
         if isinstance(chosen, Released):
             following = histories[index + 1] if index + 1 < len(histories) else None
@@ -249,6 +262,16 @@ def _write(
     logical = [{key: value for key, value in row.items() if key not in _NOT_IDENTITY} for row in rows]
     fingerprint = sha256_of({"schema_version": RELEASE_SCHEMA, "rows": logical})
     return draft.publish(fingerprint=fingerprint, counts=counts, rejected=rejected, notes={"ledger_seq": seq})
+
+
+def _unusable(histories: Sequence[ItemHistory]) -> dict[str, str]:
+    """Episodes that somebody called unusable, with the sentence that `AnnotationSet.unusable` finds them by."""
+    said = {}
+    for history in histories:
+        decision = history.standing
+        if decision is not None and decision.reason == UNUSABLE:
+            said[history.episode_id] = f"{UNUSABLE}, says {decision.reviewer}: {decision.note or 'no reason given'}"
+    return said
 
 
 def _end_ns(shown: EpisodeSet, history: ItemHistory, following: ItemHistory | None) -> int:

@@ -7,7 +7,7 @@ person is the authority, and the board may hold a mistake.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, number_text, solve, worked_line
 from annotators.ledger.rows import AnyPayload, payload_marker
@@ -15,10 +15,11 @@ from annotators.traces import MOST_CARDS
 from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
 from schemas.records import sha256_of
 from schemas.scenes import PlacementTrace, SceneNotes
-from schemas.spans import NS_PER_S
+from schemas.spans import NS_PER_S, frame_ns
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
 LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold", "unknown")
+_HALF_MS = 500_000  # nanoseconds: times are shown to the millisecond
 NUM_CARDS = 3  # rows of the form; a trace with more cards gets more rows, up to MOST_CARDS
 
 
@@ -31,6 +32,7 @@ class TraceForm:
     cards: tuple[tuple[str, str], ...] = ()  # (text, position)
     pick_text: str = ""
     pick_position: str = "unknown"
+    drawn: tuple[tuple[int, tuple[int, int, int, int] | None], ...] = ()  # (row of a card, the box somebody drew)
 
     @classmethod
     def of(cls, trace: ReasoningTrace) -> "TraceForm":
@@ -68,7 +70,8 @@ class FieldChange:
 
 
 def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
-    """The trace a form stands for. Boxes of cards that kept their text and place are kept."""
+    """The trace a form stands for. A card has the box that was drawn; else it keeps the one it had with this text and
+    place."""
     if len(base.cards) > MOST_CARDS:
         same = form == TraceForm.of(base)
         return Reading(payload=base) if same else Reading(payload=None, problems=(_too_many(base),))
@@ -80,13 +83,21 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         for name, where in places
         if where not in POSITIONS
     ]
-    cards = []
-    for text, where in form.cards:
+    cards: list[tuple[str, str]] = []
+    boxes: list[tuple[int, int, int, int] | Literal["kept"] | None] = []
+    drawn = dict(form.drawn)
+    for row, (text, where) in enumerate(form.cards):
         words = _words(text)
+        box = drawn.get(row)
+        if box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+            problems.append(f"The box of card {row + 1} is empty or leaves the picture. Draw it again.")
+        if box is not None and words is None:
+            problems.append(f"Card {row + 1} has a box and no number. Type what is on it, or delete the box.")
         if words is None and where != "unknown":
             problems.append(f"The card at the {where} has no number. Type what is on it, or set its place to unknown.")
         elif words is not None:
             cards.append((words, where))
+            boxes.append(box if row in drawn else "kept")
     taken = [where for _, where in cards if where != "unknown"]
     problems += [
         f"Two cards are at the {where}. Give each its own place."
@@ -101,7 +112,9 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         solution=solution,
         cards=tuple(
             known.get((text, cast(Position, where)), Card(text=text, position=cast(Position, where)))
-            for text, where in cards
+            if box == "kept"
+            else Card(text=text, position=cast(Position, where), box_xyxy=box)
+            for (text, where), box in zip(cards, boxes, strict=True)
         ),
         pick_text=pick,
         pick_position=cast(Position, form.pick_position),
@@ -136,10 +149,13 @@ def _pick_problems(cards: Sequence[tuple[str, str]], pick: str | None, where: st
     return []
 
 
-def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns: int) -> Reading:
+def read_segments(
+    rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns: int, rate_hz: int | None = None
+) -> Reading:
     """The segments a table of (start_s, end_s, label, end effector) stands for.
 
-    Times that still show what the base says keep its exact nanoseconds. `end_ns` is where the episode ends.
+    Times that still show what the base says keep its exact nanoseconds, and those that show a frame's time mean the
+    frame. `end_ns` is where the episode ends.
     """
     problems: list[str] = []
     segments: list[Segment] = []
@@ -149,7 +165,7 @@ def read_segments(rows: Sequence[Sequence[object]], base: SegmentList, *, end_ns
         start_s, end_s, label, end_effector = (str(cell).strip() for cell in row)
         if not any((start_s, end_s, label, end_effector)):
             continue
-        start_ns, stop_ns = _time_ns(start_s, exact), _time_ns(end_s, exact)
+        start_ns, stop_ns = (_time_ns(text, exact, rate_hz) for text in (start_s, end_s))
         if start_ns is None or stop_ns is None:
             problems.append(f"Row {number}: times are seconds such as 1.25, got '{start_s}' and '{end_s}'.")
             continue
@@ -184,13 +200,15 @@ def shown_s(stamp_ns: int) -> str:
     return f"{stamp_ns / NS_PER_S:.3f}"
 
 
-def _time_ns(text: str, exact: dict[str, int]) -> int | None:
+def _time_ns(text: str, exact: dict[str, int], rate_hz: int | None) -> int | None:
     if text in exact:
         return exact[text]
     try:
-        return round(float(text) * NS_PER_S)
+        stamp_ns = round(float(text) * NS_PER_S)
+        frame_at_ns = frame_ns(round(float(text) * rate_hz), rate_hz) if rate_hz else stamp_ns
     except (ValueError, OverflowError):  # not a number, or infinite
         return None
+    return frame_at_ns if abs(frame_at_ns - stamp_ns) <= _HALF_MS else stamp_ns
 
 
 def _words(text: str) -> str | None:
@@ -224,13 +242,18 @@ def _flat(payload: AnyPayload) -> dict[str, str]:
                 "pick": payload.pick_text or "nothing",
                 "pick from": str(payload.pick_position),
             }
-            cards = {f"card {number}": f"{card.text} ({card.position})" for number, card in enumerate(payload.cards, 1)}
+            cards = {f"card {number}": _card_words(card) for number, card in enumerate(payload.cards, 1)}
             return fields | cards
         case SegmentList():
             return {
                 f"segment {number}": f"{label} {start_s}-{end_s} s, {end_effector}"
                 for number, (start_s, end_s, label, end_effector) in enumerate(segment_rows(payload), 1)
             }
+
+
+def _card_words(card: Card) -> str:
+    box = f", box {card.box_xyxy[:2]} to {card.box_xyxy[2:]}" if card.box_xyxy else ""
+    return f"{card.text} ({card.position}{box})"
 
 
 def recheck(payload: AnyPayload) -> tuple[VerifierResult, ...]:

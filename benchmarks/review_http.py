@@ -152,7 +152,7 @@ class Person:
             if name := part["props"].get("elem_id"):
                 self.by_name[name] = part["id"]
         self.handlers = {row["api_name"]: row for row in config["dependencies"]}
-        self.token = self.handlers["on_load"]["outputs"][0]
+        self.sheet = self.handlers["on_load"]["outputs"][0]
 
     async def review(self, end: float, think_s: float) -> None:
         """Open the page, then watch, accept, and get the next item, over and over."""
@@ -173,8 +173,8 @@ class Person:
                     self.seen.acknowledged.append(item_id)
 
     def _item(self) -> str:
-        token = self.values[self.token]
-        return str(json.loads(token)["item_id"]) if token else ""
+        token = json.loads(self.values[self.sheet])["token"]
+        return str(token["item_id"]) if token else ""
 
     async def _watch(self) -> None:
         """Pull two ranges of each camera's video."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from dataengine.workspace import Workspace
-from schemas.annotations import RELEASE_SCHEMA, release_schema
+from schemas.annotations import RELEASE_SCHEMA, UNUSABLE, release_schema
 from schemas.errors import ArtifactError
 from schemas.records import Record
 from schemas.refs import Ref
@@ -104,6 +104,10 @@ class AnnotationSet:
     def text(self, index: int) -> str:
         """Only the words of a row: what a training draw needs, without the rest."""
         return str(self._table.column("text")[index].as_py())
+
+    def unusable(self) -> dict[str, str]:
+        """Episodes that a reviewer called unusable, with why; nothing is released for them."""
+        return {row.episode: row.reason for row in self.record.rejected if row.reason.startswith(UNUSABLE)}
 
     def rows(self, episode_id: str) -> tuple[ReleasedRow, ...]:
         """All rows of an episode: by field, then by time; empty when nothing was released for it."""

@@ -30,7 +30,9 @@ class RobotSource(Share):
 
     kind: Literal["robot"] = "robot"
     episodes: str  # NAME@VERSION
-    annotations: str | None = None  # NAME@VERSION; needed unless reasoning is "none"
+    annotations: str | None = (
+        None  # NAME@VERSION; needed unless reasoning is "none"; what it calls unusable is left out
+    )
     reasoning: Reasoning = "trace"
     cameras: tuple[str, ...] = Field(min_length=1)
     chunk_steps: Annotated[int, Field(gt=0)] = 50

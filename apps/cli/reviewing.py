@@ -206,6 +206,32 @@ def assign(
 
 
 @review_app.command()
+def blank(
+    episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes.")],
+    field: Annotated[
+        Literal["trace", "segments"], typer.Option("--field", help="What people are to write: words, or segments.")
+    ] = "segments",
+    family: Annotated[str, typer.Option("--family", help="The task family, whose guideline they see.")] = "generic",
+    workspace: WorkspaceDir = DEFAULT_WORKSPACE,
+    ledger: LedgerUrl = None,
+) -> None:
+    """Put episodes that nothing was proposed about into the queue, for people to annotate from nothing.
+
+    Example: dataengine review blank sim@1 --field segments
+    """
+    from annotators.blank import add_blanks
+    from annotators.families import load_family
+    from annotators.ledger import Ledger
+    from dataengine.episode_set import EpisodeSet
+
+    place = Workspace.at(workspace)
+    shown = EpisodeSet.open(place, Ref.parse(episodes))
+    with Ledger.open(ledger or place.ledger_url) as book:
+        num_new = add_blanks(shown, book, field=field, family=load_family(family).label)
+    typer.echo(f"{num_new} of {len(shown.ids())} episodes had no {field} and wait for a person now.")
+
+
+@review_app.command()
 def audit(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Write the queue's table again from what was said and decided, first.")

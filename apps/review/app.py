@@ -4,6 +4,7 @@ It keeps no state of its own between clicks (Gradio's per-tab state is lost on r
 reads the ledger, and the page holds one `Token` that says what it shows.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import typer
 from starlette.middleware import Middleware
 
 from annotators.ledger.batch import BATCH_BOUND
+from annotators.ledger.decisions import REASONS
+from annotators.review import LABELS, POSITIONS
+from annotators.traces import MOST_CARDS
 from apps.review.access import Gate, Guard, check_host
 from apps.review.dashboard import STYLE as DASHBOARD_STYLE
 from apps.review.dashboard import Dashboard
@@ -21,10 +25,12 @@ from apps.review.desk import Desk
 from apps.review.page import Page
 from apps.review.proxy import Proxy
 from dataengine.workspace import Workspace
+from schemas.annotations import UNUSABLE
 from schemas.errors import UsageError
 from schemas.refs import Ref
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("player.js", "sheet.js", "spans.js", "boxes.js", "keys.js")
 _SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
 
 
@@ -76,15 +82,14 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     page.reviewer.blur(page.on_name_left, inputs, outputs, **common)
     page.accept.click(page.on_accept, inputs, outputs, **common)
     page.save.click(page.on_save, inputs, outputs, **common)
-    page.reject.click(page.on_reject, inputs, outputs, **common)
+    page.sheet.reject(page.on_reject, inputs, outputs, **common)
     page.skip.click(page.on_skip, inputs, outputs, **common)
     page.undo.click(page.on_undo, inputs, outputs, **common)
     page.reset.click(page.on_reset, inputs, outputs, **common)
     page.newest.click(page.on_newest, inputs, outputs, **common)
     page.queue.click(page.on_open, inputs, outputs, **common)
-    # `change` and not `input`: the latter misses what is pasted or filled in without a key.
-    typing = [field.change for field in page.fields]
-    gr.on(typing, page.on_typing, inputs, [page.words], trigger_mode="always_last", **common)
+    page.sheet.typing(page.on_typing, inputs, [page.words], trigger_mode="multiple", **common)  # sheet.js keeps order
+    page.sheet.remark(page.on_remark, inputs, [page.verdicts], **common)
     lists = [page.queue, page.progress]
     filters = [page.status.input, page.rank.input, page.search.input, page.facet.input]
     gr.on(filters, page.on_filter, inputs, lists, **common)
@@ -142,10 +147,25 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
             footer_links=[],
             theme=_theme(),
             css=(_HERE / "review.css").read_text() + DASHBOARD_STYLE.read_text(),
-            head=f"<script>{(_HERE / 'review.js').read_text()}</script>",
+            head=_head(app.desk),
         )
     except OSError as error:
         raise UsageError(f"the page can not be served on {host}:{port} ({error}). Choose another --port.") from None
+
+
+def _head(desk: Desk) -> str:
+    """The page's scripts, and the words they offer."""
+    choices = {
+        "positions": POSITIONS,
+        "labels": LABELS,
+        "reasons": [reason for reason in REASONS if reason != UNUSABLE],
+        "unusable": UNUSABLE,
+        "mostCards": MOST_CARDS,
+        "effectors": [end.name for end in desk.episodes.rig.end_effectors],
+    }
+    words = json.dumps(choices).replace("<", "\\u003c")  # a rig's names must not end the script
+    scripts = [f"window.reviewChoices = {words};", *((_HERE / name).read_text() for name in _SCRIPTS)]
+    return "".join(f"<script>{script}</script>" for script in scripts)
 
 
 def _theme() -> gr.themes.Base:

@@ -7,56 +7,39 @@ ledger checks every part of it again, so a second tab, a reload or a forged toke
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from annotators.ledger import ItemStatus, Ledger, Progress, QueueFilter, QueueRow, ReviewItem, StoredDecision, Track
+from annotators.guidelines import Guideline, guideline
+from annotators.ledger import (
+    Draft,
+    ItemStatus,
+    Ledger,
+    Progress,
+    QueueFilter,
+    QueueRow,
+    Remark,
+    ReviewItem,
+    StoredDecision,
+    Track,
+)
 from annotators.ledger.batch import Batch
 from annotators.ledger.rows import AnyPayload, substance
 from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
+from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import Action, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
+from schemas.records import sha256_of
 from schemas.refs import Ref
 from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
+__all__ = ["UNSAVED", "Choice", "Desk", "Shown", "Token", "Typed", "shown", "typed_cells"]
 Choice = Literal["accept", "edit", "reject", "skip"]
 UNSAVED = "You changed fields. Save the edit (Ctrl+Enter), or reset the fields first."
-
-
-class Token(BaseModel):
-    """What a browser remembers of the item it shows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    item_id: str
-    base_proposal_id: str
-    revision: int
-    key: str  # fresh each time an item is shown: sending a decision twice counts once
-    shown_ms: int
-    track: Track = "review"
-
-    @classmethod
-    def read(cls, text: str | None) -> "Token | None":
-        """The token in a text; None when nothing is shown."""
-        try:
-            return cls.model_validate_json(text or "")
-        except ValidationError:
-            return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Typed:
-    """The fields of the page, as they are now."""
-
-    trace: TraceForm
-    segments: tuple[tuple[str, ...], ...]
-    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +49,13 @@ class Shown:
     item: ReviewItem
     token: Token
     reviewer: str  # to whom: of a shared item that is not settled nobody sees what others said
+    draft: Draft | None = None  # what they typed about it before and did not decide
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def guideline(self) -> Guideline | None:
+        """What reviewers of its family are told."""
+        return guideline(self.item.head.proposal.family)
 
     @property
     def start(self) -> AnyPayload:
@@ -128,21 +118,56 @@ class Desk:
     ) -> Shown | None:
         """Lease the next item, or the named one; None when nothing waits."""
         item = self.ledger.claim(reviewer=reviewer, item_id=item_id, wanted=wanted, track=track)
-        return None if item is None else shown(item, reviewer, track)
+        return None if item is None else self._with_words(shown(item, reviewer, track))
 
     def look(self, item_id: str, *, reviewer: str) -> Shown:
         """An item as somebody may see it, without leasing it."""
-        return shown(self.ledger.item(item_id, reviewer=reviewer), reviewer)
-
-    def renew(self, *, token: Token, reviewer: str) -> None:
-        """Keep the lease of someone who is at work; whose it is now is checked when they decide."""
-        if reviewer:
-            self.ledger.renew(reviewer=reviewer, item_id=token.item_id)
+        return self._with_words(shown(self.ledger.item(item_id, reviewer=reviewer), reviewer))
 
     def again(self, token: Token, reviewer: str) -> Shown:
         """The item a token names, as the ledger has it now."""
         item = self.ledger.item(token.item_id, reviewer=reviewer, track=token.track)
-        return Shown(item=item, token=token, reviewer=reviewer)
+        return self._with_words(Shown(item=item, token=token, reviewer=reviewer))
+
+    def _with_words(self, found: Shown) -> Shown:
+        """The same with what was said about the item beside decisions."""
+        item_id, reviewer = found.item.item_id, found.reviewer
+        draft = self.ledger.draft(reviewer=reviewer, item_id=item_id)
+        seen_by = None if found.token.track == "adjudication" else reviewer
+        return replace(found, draft=draft, remarks=tuple(self.ledger.remarks(item_id, reviewer=seen_by)))
+
+    def keep(self, sheet: Sheet, reviewer: str) -> bool:
+        """Keep what was typed as a draft, and the item theirs; False when a later draft is there, or a decision."""
+        token = sheet.token
+        if token is None or not reviewer:
+            return False
+        draft = Draft(
+            item_id=token.item_id,
+            reviewer=reviewer,
+            key=token.key,
+            base_proposal_id=token.base_proposal_id,
+            revision=token.revision,
+            shown_ms=token.shown_ms,
+            sequence=sheet.sequence,
+            body_json=sheet.body(),
+        )
+        return self.ledger.keep_draft(draft)
+
+    def sheet(self, shown: Shown) -> Sheet:
+        """What the fields say when the item is shown: the reviewer's draft, else what it starts with."""
+        sheet = Sheet.of(shown.start, shown.token)
+        if shown.draft is None:
+            return sheet
+        filled = sheet.filled(shown.draft.body_json, shown.draft.saved)
+        said = filled.typed()
+        return filled if self.is_changed(shown, said) or not said.is_empty_beside else sheet
+
+    def remark(self, said: Remarked, *, token: Token, reviewer: str) -> bool:
+        """Note a flag or a comment about the item; False when it is there already."""
+        remark_id = sha256_of([token.key, reviewer, said.kind, said.words])
+        return self.ledger.remark(
+            Remark(remark_id=remark_id, item_id=token.item_id, reviewer=reviewer, kind=said.kind, words=said.words)
+        )
 
     def queue(self, wanted: QueueFilter, *, reviewer: str | None = None, track: Track = "review") -> list[QueueRow]:
         """The queue, in order."""
@@ -161,7 +186,8 @@ class Desk:
             case ReasoningTrace():
                 return read_trace(typed.trace, start)
             case SegmentList():
-                return read_segments(typed.segments, start, end_ns=self.end_ns(shown.item.episode_id))
+                end_ns = self.end_ns(shown.item.episode_id)
+                return read_segments(typed.segments, start, end_ns=end_ns, rate_hz=self.episodes.rate_hz)
             case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
                 return Reading(payload=start)
 
@@ -200,8 +226,11 @@ class Desk:
         elif choice == "accept":
             payload = before.start
         if payload is not None:
-            same = substance(payload) == substance(before.newest)
+            same = substance(payload) == substance(before.newest) and not typed.trace.drawn
             action, payload = ("accept", None) if same else ("edit", payload)
+        if action == "accept" and isinstance(before.newest, SegmentList) and not before.newest.segments:
+            raise LedgerError("Nothing is proposed here, so there is nothing to accept. Add a segment, or reject.")
+        lies_beside = before.guideline
         return self.ledger.decide(
             item_id=token.item_id,
             base_proposal_id=token.base_proposal_id,
@@ -214,6 +243,9 @@ class Desk:
             base_revision=token.revision,
             seen=self.episodes.row(before.item.episode_id).hashes,
             track=token.track,
+            guideline=lies_beside.version if lies_beside else None,
+            reason=(typed.reason or None) if choice == "reject" else None,
+            ticked=" ".join(typed.ticked) or None,
         )
 
     def _edited(self, before: Shown, typed: Typed) -> AnyPayload:
@@ -259,12 +291,6 @@ def _differs(payload: AnyPayload, typed: Typed) -> bool:
         return typed.trace != TraceForm.of(payload)
     rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
     return rows != segment_rows(payload)
-
-
-def typed_cells(table: Sequence[Sequence[object]] | None) -> tuple[tuple[str, ...], ...]:
-    """A table's cells as they were typed; rows cut or filled to four cells."""
-    rows = [[("" if cell is None else str(cell)) for cell in row] for row in (table or ())]
-    return tuple(tuple((row + [""] * 4)[:4]) for row in rows)
 
 
 def _now_ms() -> int:

@@ -1,6 +1,7 @@
 """Small pieces of the page as HTML. Every word that comes from data goes through `say`."""
 
 import html
+import re
 
 from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_RARE, RANK_UNKNOWN
 
@@ -42,3 +43,26 @@ def rank_badge(rank: int, *, conflict: bool) -> str:
     name, words = RANKS.get(rank, ("rest", quiet))
     sign = {"fail": "\u2715", "disagree": "\u2260", "unknown": "?"}.get(name, "\u00b7")
     return f'<span class="badge {name}"><b aria-hidden="true">{sign}</b> {words}</span>'
+
+
+def markdown(text: str) -> str:
+    """The Markdown that guidelines are written in: headings, lists, bold, emphasis and code. Everything is escaped."""
+    blocks = [_block(block.splitlines()) for block in re.split(r"\n\s*\n|\n(?=#)|(?<=\n)(?=#)", text) if block.strip()]
+    return "".join(blocks)
+
+
+def _block(lines: list[str]) -> str:
+    if lines[0].startswith("#"):
+        rest = _block(lines[1:]) if any(line.strip() for line in lines[1:]) else ""
+        return f"<h4>{_inline(lines[0].lstrip('# '))}</h4>{rest}"
+    if lines[0].startswith("- "):
+        points = re.split(r"(?m)^- ", "\n".join(lines))[1:]
+        return "<ul>" + "".join(f"<li>{_inline(' '.join(point.split()))}</li>" for point in points) + "</ul>"
+    return f"<p>{_inline(' '.join(lines))}</p>"
+
+
+def _inline(text: str) -> str:
+    safe = say(text)
+    for mark, tag in ((r"\*\*(.+?)\*\*", "b"), (r"\*(.+?)\*", "em"), (r"`(.+?)`", "code")):
+        safe = re.sub(mark, rf"<{tag}>\1</{tag}>", safe)
+    return safe

@@ -61,8 +61,11 @@ def _queue_row(row: QueueRow, current: str | None, reviewer: str) -> str:
     )
 
 
-def words_panel(shown: Shown, reading: Reading) -> str:
-    """What the model would learn from the fields as they are now, large; or what must be mended first."""
+def words_panel(shown: Shown, reading: Reading, *, sequence: int = 0, draft: str = "") -> str:
+    """What the model would learn from the fields as they are now, large; or what must be mended first.
+
+    `sequence` says which state of the sheet it is about, `draft` when the draft was saved that fills the fields.
+    """
     item, proposal = shown.item, shown.item.head.proposal
     if reading.payload is None:
         problems = "".join(f"<li>{say(problem)}</li>" for problem in reading.problems)
@@ -71,10 +74,32 @@ def words_panel(shown: Shown, reading: Reading) -> str:
         small = " long" if isinstance(reading.payload, SegmentList | SceneNotes) else ""
         body = f'<p class="words{small}" id="trace-words">{say(reading.text)}</p>'
     who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
+    saved = f'<small class="saved">draft saved {_clock(shown.draft.saved)}</small>' if sequence and shown.draft else ""
     return (
-        f'<section class="words-panel"><div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
-        f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span></div>{body}'
-        f"{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+        f'<section class="words-panel" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
+        f'<div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
+        f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span>{saved}</div>{body}'
+        f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+    )
+
+
+def _clock(saved: str) -> str:
+    """A time in UTC, which the page turns into the reviewer's own."""
+    return f'<time datetime="{say(saved)}">{say(saved[11:16])} UTC</time>'
+
+
+def _draft(shown: Shown, saved: str) -> str:
+    """That the fields hold what the reviewer typed before, what came since, and how to be rid of it."""
+    if not saved or shown.draft is None:
+        return ""
+    since = ""
+    if shown.draft.base_proposal_id != shown.item.head.proposal_id:
+        since = " A newer proposal came since."
+    elif shown.draft.revision != shown.item.revision:
+        since = " Somebody decided since: look at it before you save."
+    return (
+        f'<p class="standing draft" role="status"><b>Your draft of {_clock(saved)}</b> fills the fields; nothing is '
+        f'decided yet.{since} <button type="button" data-press="#reset">Drop the draft</button></p>'
     )
 
 

@@ -44,6 +44,7 @@ def stage(desk: Desk, shown: Shown) -> str:
     )
     return f"""
 <div class="stage" data-fps="{episodes.rate_hz}" data-frames="{row.num_frames}" data-key="{say(shown.token.key)}"
+     data-first="{row.start_frame}" data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
      data-cameras="{say(json.dumps(cameras))}">
   <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
     <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
@@ -60,7 +61,9 @@ _TRANSPORT = """
     <button type="button" data-act="prev" title="one frame back (left arrow)">&#9664;&#xFE0E; 1</button>
     <button type="button" data-act="play" class="play" title="play or pause (space)">Play</button>
     <button type="button" data-act="next" title="one frame on (right arrow)">1 &#9654;&#xFE0E;</button>
-    <button type="button" data-act="speed" title="speed">1&times;</button>
+    <button type="button" data-act="slower" title="slower (,)">&minus;</button>
+    <output class="speed" aria-label="speed">1&times;</output>
+    <button type="button" data-act="faster" title="faster (.)">+</button>
     <span class="spacer"></span>
     <output class="clock">frame 0</output>
   </div>"""
@@ -69,6 +72,26 @@ _TRANSPORT = """
 def _camera(desk: Desk, episode_id: str, name: str) -> dict[str, Any]:
     path, start_s, end_s = desk.episodes.video_clip(episode_id, name)
     return {"name": name, "url": FILE_ROUTE + quote(str(Path(path).resolve())), "start": start_s, "end": end_s}
+
+
+def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:
+    """The picture that boxes of cards are about, by camera and frame, and the other boxes on it; None for no camera."""
+    cameras, first = desk.episodes.cameras, desk.episodes.row(shown.item.episode_id).start_frame
+    if not cameras:
+        return None
+    named = [
+        (name, spec)
+        for name, spec in _ordered(shown.item.head.proposal.images)
+        if isinstance(spec, dict) and spec.get("camera") in cameras and isinstance(spec.get("frame"), int)
+    ]
+    about = next((spec for name, spec in named if name.startswith("card")), named[0][1] if named else {})
+    camera, frame = about.get("camera", cameras[0]), about.get("frame", first)
+    boards = [
+        {"name": "board", "box": spec["box_xyxy"]}
+        for name, spec in named
+        if name == "board" and spec.get("box_xyxy") and spec["camera"] == camera
+    ]
+    return {"camera": list(cameras).index(camera), "frame": max(0, frame - first), "others": boards}
 
 
 def _crops(desk: Desk, shown: Shown) -> str:

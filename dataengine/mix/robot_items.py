@@ -57,7 +57,8 @@ class RobotItems:
 
     source: RobotSource
     episodes: EpisodeSet
-    annotations: AnnotationSet | None
+    annotations: AnnotationSet | None  # None where nothing is said while training
+    judged: AnnotationSet | None  # the release whose unusable episodes are left out; the same, or alone
     frames_fingerprint: str | None  # of the frame store that pixels are read from; None = from the mp4
     runs: tuple[Run, ...]
     rejected: tuple[RejectedRow, ...]
@@ -72,8 +73,8 @@ class RobotItems:
         rows = [InputRef(kind="episodes", ref=str(self.episodes.ref), fingerprint=self.episodes.fingerprint)]
         if self.frames_fingerprint is not None:
             rows.append(InputRef(kind="frames", ref=str(self.episodes.ref), fingerprint=self.frames_fingerprint))
-        if self.annotations is not None:
-            released = self.annotations
+        released = self.annotations or self.judged
+        if released is not None:
             rows.append(InputRef(kind="annotations", ref=str(released.ref), fingerprint=released.fingerprint))
         return rows
 
@@ -87,8 +88,8 @@ def find_robot_items(source: RobotSource, workspace: Workspace) -> RobotItems:
         )
     try:
         episodes = EpisodeSet.open(workspace, Ref.parse(source.episodes))
-        named = source.annotations if source.reasoning != "none" else None
-        annotations = AnnotationSet.open(workspace, Ref.parse(named)) if named else None
+        judged = AnnotationSet.open(workspace, Ref.parse(source.annotations)) if source.annotations else None
+        annotations = judged if source.reasoning != "none" else None
     except RefError as error:
         raise MixError(f"source '{source.name}': {error}") from None
     _check_features(source, episodes)
@@ -96,7 +97,12 @@ def find_robot_items(source: RobotSource, workspace: Workspace) -> RobotItems:
     runs: list[Run] = []
     rejected: list[RejectedRow] = []
     bare = 0
+    unusable = judged.unusable() if judged is not None else {}
     for row in chosen:
+        if row.episode_id in unusable:
+            reason = f"source '{source.name}': {unusable[row.episode_id]}"
+            rejected.append(RejectedRow(episode=row.episode_id, reason=reason))
+            continue
         found = _runs(source, episodes, annotations, row)
         bare += row.num_frames - sum(run.num_frames for run in found)
         if not found:
@@ -109,6 +115,7 @@ def find_robot_items(source: RobotSource, workspace: Workspace) -> RobotItems:
         source=source,
         episodes=episodes,
         annotations=annotations,
+        judged=judged,
         frames_fingerprint=workspace.record("frames", episodes.ref).fingerprint if episodes.has_frame_store else None,
         runs=tuple(runs),
         rejected=tuple(rejected),

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from ledger_rows import proposal, result, segments, trace
 
+from annotators.guidelines import guideline
 from annotators.review import TraceForm, segment_rows
 from apps.review.access import Gate
 from apps.review.desk import Desk, Shown, Typed, typed_cells
+from apps.review.markup import markdown
 from apps.review.page import Page
 from apps.review.panels import words_panel
+from apps.review.sheet import Remarked, Sheet
+from apps.review.side import side_panel
 from dataengine.workspace import Workspace
 from schemas.annotations import Card, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
@@ -151,25 +155,15 @@ def page(desk: Desk) -> Page:
 
 def values(shown: Shown | None, reviewer: str, board: str | None = None) -> list[Any]:
     """What the browser sends."""
-    form = TraceForm.of(MACHINE)
-    cards = (form.cards + (("", "unknown"),) * 6)[:6]
-    token = shown.token.model_dump_json() if shown else None
-    start = [
-        token,
-        reviewer,
-        "",
-        -1,
-        "",
-        "",
-        "review",
-        "",
-        board or form.board,
-        form.solution,
-        form.pick_text,
-        form.pick_position,
-        [],
-    ]
-    return [*start, *(text for text, _ in cards), *(where for _, where in cards)]
+    sheet = Sheet.of(MACHINE, shown.token) if shown else Sheet()
+    if board is not None:
+        sheet = sheet.model_copy(update={"board": board, "sequence": 1})
+    return [sheet.model_dump_json(), reviewer, "", -1, "", "", "review"]
+
+
+def sheet_in(page: Page, given: Any) -> Sheet:
+    """The sheet among the values that a handler gives."""
+    return Sheet.read(dict(zip(page.outputs, given, strict=True))[page.sheet])
 
 
 NOBODY = SimpleNamespace(username=None)
@@ -188,8 +182,9 @@ def test_the_newest_proposal_can_be_put_into_the_fields_and_confirmed(desk: Desk
     edited_by_alice(desk)
     propose(desk, NEWER, "reader 2")
     shown = shown_to(desk, "bob")
-    filled = dict(zip(page.outputs, page.on_newest(NOBODY, *values(shown, "bob")), strict=True))
-    assert (filled[page.board], filled[page.token]) == ("9+9", shown.token.model_dump_json())
+    given = page.on_newest(NOBODY, *values(shown, "bob"))
+    filled, sheet = dict(zip(page.outputs, given, strict=True)), sheet_in(page, given)
+    assert (sheet.board, sheet.token) == ("9+9", shown.token)
     assert filled[page.newest]["visible"] is True
     made = desk.decide("edit", token=shown.token, reviewer="bob", typed=fields(NEWER))
     assert (made.action, desk.ledger.item(made.item_id).confirmed) == ("accept", NEWER)
@@ -211,7 +206,7 @@ def test_a_late_decision_shows_the_other_one_and_keeps_what_was_typed(desk: Desk
     given = dict(zip(page.outputs, page.on_save(NOBODY, *values(shown, "bob", board="4+8")), strict=True))
     assert "alice (edit) decided about this item meanwhile" in said[0]
     assert "<b>Edited</b> by alice" in given[page.words]
-    assert given[page.board]["__type__"] == "update"  # the fields stay as they are
+    assert given[page.sheet]["__type__"] == "update"  # the fields stay as they are
     assert [row.reviewer for row in desk.ledger.decisions()] == ["alice"]
 
 
@@ -221,6 +216,89 @@ def test_typing_keeps_the_item(desk: Desk, page: Page) -> None:
     desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
     page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
     assert desk.ledger.item(shown.item.item_id).lease_owner == "bob"
+
+
+def test_what_was_typed_comes_back_as_a_draft_until_it_is_dropped(desk: Desk, page: Page) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
+    assert desk.ledger.decisions() == []
+    again = page.on_load(NOBODY, *values(None, "bob"))
+    given = dict(zip(page.outputs, again, strict=True))
+    assert sheet_in(page, again).board == "4+8"
+    assert "Your draft of" in given[page.words]
+    dropped = page.on_reset(NOBODY, *values(shown, "bob", board="4+8"))
+    assert sheet_in(page, dropped).board == "4+1"
+    page.on_typing(NOBODY, *values(shown, "bob", board="4+9"))  # sent before, come too late
+    afterwards = page.on_load(NOBODY, *values(None, "bob"))
+    assert sheet_in(page, afterwards).board == "4+1"
+    assert "Your draft" not in dict(zip(page.outputs, afterwards, strict=True))[page.words]
+
+
+def test_a_draft_says_what_came_since_it_was_written(desk: Desk, page: Page) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    page.on_typing(NOBODY, *values(shown, "bob", board="4+8"))
+    desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
+    hers = shown_to(desk, "alice")
+    assert desk.sheet(hers).board == "4+1"  # a draft is seen by its writer alone
+    desk.decide("edit", token=hers.token, reviewer="alice", typed=fields(ALICE))
+    his = shown_to(desk, "bob")
+    words = words_panel(his, desk.read(his, desk.sheet(his).typed()), draft=desk.sheet(his).saved)
+    assert "Somebody decided since" in words
+    assert "<b>Edited</b> by alice" in words
+    propose(desk, NEWER, "reader 2")
+    his = shown_to(desk, "bob")
+    assert "A newer proposal came since" in words_panel(his, desk.read(his, fields(ALICE)), draft="then")
+
+
+@pytest.mark.parametrize("choice", ["accept", "edit", "reject"])
+def test_a_double_click_is_one_decision(desk: Desk, choice: Any) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    typed = fields(ALICE if choice == "edit" else MACHINE)
+    first, second = (desk.decide(choice, token=shown.token, reviewer="bob", typed=typed) for _ in range(2))
+    assert first == second
+    assert desk.ledger.decisions() == [first]
+
+
+def test_a_drawn_box_alone_is_an_edit_and_not_an_accept(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    typed = fields(MACHINE)
+    drawn = replace(typed, trace=replace(typed.trace, drawn=((1, (2, 3, 9, 8)),)))
+    made = desk.decide("edit", token=shown.token, reviewer="bob", typed=drawn)
+    assert made.action == "edit"
+    assert isinstance(made.payload, ReasoningTrace)
+    assert [card.box_xyxy for card in made.payload.cards] == [None, (2, 3, 9, 8), None]
+
+
+def test_a_decision_names_the_guideline_and_the_fields_that_were_accepted_one_by_one(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    shown = shown_to(desk, "bob")
+    ticked = replace(fields(MACHINE), ticked=("board", "card-1"))
+    made = desk.decide("accept", token=shown.token, reviewer="bob", typed=ticked)
+    found = guideline("math-matching@1")
+    assert found is not None
+    assert (made.guideline, made.ticked) == (found.version, "board card-1")
+    assert guideline("../../etc@1") is None
+
+
+def test_side_panes_escape_everything(desk: Desk) -> None:
+    evil = "<img src=x onerror=alert(1)>${x}{{y}}"
+    propose(desk, trace(board=evil), model=evil)
+    shown = shown_to(desk, "bob")
+    desk.remark(Remarked(kind="flag", words=evil), token=shown.token, reviewer="bob")
+    panes = side_panel(shown_to(desk, "bob"))
+    assert "Remarks (1, flagged)" in panes
+    assert markdown("**a** `<b>` *c*\n\n- x\n- <i>").count("&lt;") == 2
+    for sign in ("<img", "${", "{{"):
+        assert sign not in panes + markdown(evil)
+
+
+@pytest.mark.parametrize("wrong", ["", "{}", "[1]", '{"kind":"trace","sequence":-1}', '{"board":"' + "x" * 600 + '"}'])
+def test_a_sheet_that_was_forged_is_about_nothing(wrong: str) -> None:
+    assert Sheet.read(wrong).token is None
 
 
 def test_an_adjudicator_sees_both_decisions_and_a_reviewer_neither(desk: Desk) -> None:

@@ -11,9 +11,10 @@ from raw_files import write_aloha_episode
 
 from annotators.ledger import Ledger
 from annotators.release import ReleaseFilter, release
+from dataengine.annotation_set import AnnotationSet
 from dataengine.convert import convert
 from dataengine.workspace import Workspace
-from schemas.annotations import Action, Proposal, ReasoningTrace, release_schema
+from schemas.annotations import UNUSABLE, Action, Proposal, ReasoningTrace, release_schema
 from schemas.errors import ArtifactError, LedgerError, RefError, UsageError
 from schemas.records import Record
 from schemas.refs import Ref
@@ -62,7 +63,12 @@ def fill(ledger: Ledger, ids: tuple[str, ...]) -> None:
 
 
 def decide(
-    ledger: Ledger, episode_id: str, action: Action, payload: ReasoningTrace | None = None, note: str = ""
+    ledger: Ledger,
+    episode_id: str,
+    action: Action,
+    payload: ReasoningTrace | None = None,
+    note: str = "",
+    reason: str | None = None,
 ) -> None:
     [row] = [row for row in ledger.queue() if row.episode_id == episode_id and row.field == "trace"]
     item = ledger.item(row.item_id)
@@ -75,6 +81,7 @@ def decide(
         idem_key=f"{episode_id} {action}",
         lead_time_ms=900,
         note=note,
+        reason=reason,
     )
 
 
@@ -92,6 +99,17 @@ def rows_of(tiny: Workspace, record: Record) -> list[dict[str, object]]:
 
 def reasons(record: Record) -> dict[str, str]:
     return {row.episode: row.reason for row in record.rejected}
+
+
+def test_an_unusable_episode_is_released_under_no_policy(ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]) -> None:
+    fill(ledger, ids)
+    decide(ledger, ids[3], "reject", note="the arm fell off", reason=UNUSABLE)
+    for policy in ("human", "verified", "either"):
+        record = freeze(ledger, tiny, f"unusable-{policy}@1", policy)
+        assert ids[3] not in {row["episode_id"] for row in rows_of(tiny, record)}
+        said = [row.reason for row in record.rejected if row.episode == ids[3]]
+        assert said == [f"{UNUSABLE}, says alice: the arm fell off"] * 2  # its segments passed every verifier
+        assert AnnotationSet.open(tiny, Ref(record.name, record.version)).unusable() == {ids[3]: said[0]}
 
 
 def test_verified_takes_what_every_hard_verifier_passed(ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]) -> None:

@@ -133,3 +133,32 @@ def test_whatever_is_typed_becomes_a_trace_or_a_sentence(
         recheck(reading.payload)
         again = read_trace(TraceForm.of(reading.payload), reading.payload)
         assert again.payload == reading.payload
+
+
+def test_a_drawn_box_is_taken_in_pixels_and_a_deleted_one_is_gone() -> None:
+    boxed = tuple(card.model_copy(update={"box_xyxy": (1, 2, 3, 4)}) for card in trace().cards)
+    base = trace().model_copy(update={"cards": boxed})
+    payload = read_trace(replace(TraceForm.of(base), drawn=((0, (5, 6, 7, 8)), (2, None))), base).payload
+    assert isinstance(payload, ReasoningTrace)
+    assert [card.box_xyxy for card in payload.cards] == [(5, 6, 7, 8), (1, 2, 3, 4), None]
+    assert changes(base, payload)[0].after == "3 (left, box (5, 6) to (7, 8))"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "words"),
+    [((0, (5, 6, 5, 8)), "is empty or leaves the picture"), ((3, (1, 1, 2, 2)), "has a box and no number")],
+)
+def test_a_box_that_can_not_be_is_said_in_a_sentence(drawn: tuple[int, tuple[int, int, int, int]], words: str) -> None:
+    form = TraceForm.of(trace())
+    reading = read_trace(replace(form, cards=(*form.cards, ("", "unknown")), drawn=(drawn,)), trace())
+    assert any(words in problem for problem in reading.problems), reading.problems
+
+
+def test_a_time_that_shows_a_frame_means_the_frame() -> None:
+    rows = [["0.000", "0.033", "reach", "arm"], ["0.033", "0.5004", "hold", "arm"]]
+    payload = read_segments(rows, SegmentList(segments=()), end_ns=END_NS, rate_hz=30).payload
+    assert isinstance(payload, SegmentList)
+    assert [part.end_ns for part in payload.segments] == [33_333_333, 500_000_000]
+    assert read_segments(rows[:1], SegmentList(segments=()), end_ns=END_NS).payload == SegmentList(
+        segments=(payload.segments[0].model_copy(update={"end_ns": 33_000_000}),)
+    )

@@ -20,6 +20,7 @@ from annotators.ledger import Ledger, Role
 from apps.cli.main import app as cli
 from apps.review.access import check_host
 from apps.review.app import ReviewApp, build_app, serve
+from apps.review.sheet import Sheet, Token
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.errors import UsageError
@@ -27,7 +28,7 @@ from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
 PASSWORD = "correct horse"
-DECIDING = {"on_accept", "on_save", "on_reject", "on_skip", "on_undo"}
+DECIDING = {"on_accept", "on_save", "on_reject", "on_skip", "on_undo", "on_remark"}
 LEADING = {"on_batch"}
 ROLES: tuple[Role, ...] = ("viewer", "reviewer", "adjudicator", "lead")
 
@@ -93,10 +94,9 @@ def sent(served: Served, number: int, track: str = "review") -> list[Any]:
     [row] = served.ledger.queue()
     item = served.ledger.item(row.item_id)
     token = {"item_id": row.item_id, "base_proposal_id": item.head.proposal_id, "revision": item.revision}
-    shown = json.dumps({**token, "key": uuid.uuid4().hex, "shown_ms": 0, "track": track})
-    filters = ["", -1, "", "", "review"]
-    values: list[Any] = [shown, "alice", *filters, "", "4+1", "4+1=5", "5", "middle", {"headers": [], "data": []}]
-    values += ["3", "5", "7", "", "", "", "left", "middle", "right", *["unknown"] * 3]
+    shown = Token(**token, key=uuid.uuid4().hex, shown_ms=0, track=track)
+    sheet = Sheet.of(item.head.proposal.payload, shown)
+    values: list[Any] = [sheet.model_dump_json(), "alice", "", -1, "", "", "review"]
     return values[: len(served.app.blocks.fns[number].inputs)]
 
 

@@ -20,7 +20,7 @@ from dataengine.mix.mix import Mix
 from dataengine.mix.splits import held_out
 from dataengine.workspace import Workspace
 from schemas.annotations import RELEASE_SCHEMA, release_schema
-from schemas.records import Record, sha256_of
+from schemas.records import Record, RejectedRow, sha256_of
 from schemas.refs import Ref
 
 EPISODES, RELEASE = Ref("toy", "1"), Ref("toy", "1")
@@ -113,7 +113,13 @@ def trace_row(
 
 
 def write_release(
-    workspace: Workspace, ref: Ref, rows: list[dict[str, Any]], *, policy: str = "either", version: int = RELEASE_SCHEMA
+    workspace: Workspace,
+    ref: Ref,
+    rows: list[dict[str, Any]],
+    *,
+    policy: str = "either",
+    version: int = RELEASE_SCHEMA,
+    rejected: tuple[RejectedRow, ...] = (),
 ) -> None:
     """A release, its table written by plain pyarrow."""
     draft = begin(workspace, "annotations", ref, recipe={"policy": policy, "rows": sha256_of(rows)})
@@ -122,7 +128,7 @@ def write_release(
         table = pa.Table.from_pylist(rows, schema=release_schema())
         table = table.replace_schema_metadata({b"schema_version": str(version).encode()})
         pq.write_table(table, draft.path / "annotations.parquet")
-        draft.publish(fingerprint=sha256_of(rows))
+        draft.publish(fingerprint=sha256_of(rows), rejected=list(rejected))
 
 
 def picture(

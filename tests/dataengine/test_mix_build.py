@@ -28,6 +28,7 @@ from dataengine.mix.order import DrawOrder, interleave
 from dataengine.mix.spec import load_spec
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, MixError
+from schemas.records import RejectedRow
 from schemas.refs import Ref
 
 
@@ -80,6 +81,22 @@ def test_without_reasoning_every_episode_counts_and_the_robot_says_nothing(toy: 
     assert len(arms.train_episodes) + len(arms.validation_episodes) == NUM_EPISODES
     assert arms.supervised_tokens == 0
     assert [message.role for message in mix.sample(0).messages] == ["user"]
+
+
+@pytest.mark.parametrize("reasoning", ["none", "trace"])
+def test_an_episode_that_a_reviewer_called_unusable_is_left_out_with_the_reason(
+    toy: Workspace, data: Path, reasoning: str
+) -> None:
+    first, *rest = EpisodeSet.open(toy, EPISODES).ids()
+    judged, why = Ref(f"judged-{reasoning}", "1"), "episode unusable, says alice: the camera was off"
+    rows = [trace_row(episode_id, "I pick 5.") for episode_id in rest]
+    write_release(toy, judged, rows, rejected=(RejectedRow(episode=first, reason=why),))
+    text = spec_yaml(pictures=None, reasoning=reasoning).replace("annotations: toy@1", f"annotations: {judged}")
+    mix = build(toy, data, text, f"judged-{reasoning}")
+    (arms,) = mix.lock.sources
+    assert sorted((*arms.train_episodes, *arms.validation_episodes)) == sorted(rest)
+    assert [(row.episode, row.reason) for row in mix.record.rejected] == [(first, f"source 'arms': {why}")]
+    assert str(judged) in {row.ref for row in mix.record.inputs}
 
 
 def test_segments_give_each_frame_the_words_of_its_own_time(toy: Workspace, data: Path) -> None:

@@ -1,11 +1,15 @@
-// The stage's player and the keyboard. One listener each on the document: the stage's HTML is replaced with every item.
+// The stage's player: exact frames, loops, cameras. One listener each on the document: the stage's HTML is replaced with
+// every item. The other scripts find what they share in window.reviewPage.
+window.reviewPage = {};
 (() => {
   "use strict";
-  const speeds = [0.25, 0.5, 1, 2];
+  const page = window.reviewPage;
+  const speeds = [0.25, 0.5, 1, 2, 4];
   const one = (selector, within = document) => within.querySelector(selector);
   const stage = () => one("#stage .stage");
   const video = () => one("#stage .stage video");
   let playing = null; // {key, camera, speed, start, end, fps, frames} of what the video shows
+  let loop = null; // {from, to}: frames of the span that plays again and again; `to` is the first after it
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const frameNow = (player, screen) =>
@@ -23,6 +27,7 @@
     if (!box || !screen) return;
     const cameras = JSON.parse(box.dataset.cameras);
     const chosen = cameras[camera % cameras.length];
+    if (!playing || playing.key !== box.dataset.key) loop = null;
     playing = {
       key: box.dataset.key, camera: camera % cameras.length, speed: playing ? playing.speed : 1, start: chosen.start,
       end: chosen.end, fps: Number(box.dataset.fps), frames: Number(box.dataset.frames),
@@ -37,66 +42,76 @@
     const screen = video();
     if (!screen || !playing) return;
     if (!screen.paused) { screen.pause(); return; }
-    if (frameNow(playing, screen) >= playing.frames - 1) seek(0);
+    const now = frameNow(playing, screen);
+    if (loop && (now < loop.from || now >= loop.to - 1)) seek(loop.from);
+    else if (now >= playing.frames - 1) seek(0);
     screen.play();
   }
 
-  function step(by) {
+  function stop(frame) {
     const screen = video();
     if (!screen || !playing) return;
     screen.pause();
-    seek(frameNow(playing, screen) + by);
+    seek(frame);
+  }
+
+  const step = by => { if (video() && playing) stop(frameNow(playing, video()) + by); };
+
+  function faster(by) {
+    const screen = video();
+    if (!screen || !playing) return;
+    playing.speed = speeds[clamp(speeds.indexOf(playing.speed) + by, 0, speeds.length - 1)];
+    screen.playbackRate = playing.speed;
   }
 
   function act(name) {
-    const screen = video();
     if (!playing) return;
     if (name === "play") toggle();
     if (name === "prev") step(-1);
     if (name === "next") step(1);
-    if (name === "first") { if (screen) screen.pause(); seek(0); }
-    if (name === "speed" && screen) {
-      playing.speed = speeds[(speeds.indexOf(playing.speed) + 1) % speeds.length];
-      screen.playbackRate = playing.speed;
-    }
+    if (name === "first") stop(0);
+    if (name === "last") stop(playing.frames - 1);
+    if (name === "faster") faster(1);
+    if (name === "slower") faster(-1);
   }
 
   // Every animation frame: start what is new, stay inside the episode, move the playheads.
   function tick() {
     requestAnimationFrame(tick);
     const box = stage(), screen = video();
-    if (!box) { playing = null; return; }
+    if (!box) { playing = null; loop = null; return; }
     if (!screen) return;
     if (!playing || playing.key !== box.dataset.key) { show(0, 0); return; }
     // As soon as the last frame begins: a busy machine's next look may come too late, when the neighbour's is on screen.
-    if (!screen.paused && !screen.seeking && frameNow(playing, screen) >= playing.frames - 1) {
-      screen.pause();
-      seek(playing.frames - 1);
+    const last = (loop ? loop.to : playing.frames) - 1;
+    if (!screen.paused && !screen.seeking && frameNow(playing, screen) >= last) {
+      if (loop) seek(loop.from);
+      else stop(last);
     }
     const frame = frameNow(playing, screen);
     const place = `${(100 * (frame + 0.5)) / playing.frames}%`;
     box.querySelectorAll(".playhead").forEach(head => { if (head.style.left !== place) head.style.left = place; });
     const clock = `frame ${frame} / ${playing.frames - 1}  ·  ${(frame / playing.fps).toFixed(2)} s`;
-    const output = one(".clock", box), play = one('[data-act="play"]', box), speed = one('[data-act="speed"]', box);
+    const output = one(".clock", box), play = one('[data-act="play"]', box), speed = one(".speed", box);
     if (output.textContent !== clock) { output.textContent = clock; box.dataset.frame = String(frame); }
     const word = screen.paused ? "Play" : "Pause";
     if (play.textContent !== word) play.textContent = word;
-    const rate = `${playing.speed}×`;
+    const rate = `${playing.speed}×${loop ? " loop" : ""}`;
     if (speed.textContent !== rate) speed.textContent = rate;
   }
 
-  function scrub(event) {
+  // Where a pointer is on the time axis, in frames; may lie between two.
+  page.frameAt = event => {
     const lane = one("#stage .lane-plot");
-    if (!lane || !playing) return;
+    if (!lane || !playing) return 0;
     const box = lane.getBoundingClientRect();
-    const screen = video();
-    if (screen) screen.pause();
-    seek(Math.floor(clamp((event.clientX - box.left) / box.width, 0, 0.99999) * playing.frames));
-  }
+    return clamp((event.clientX - box.left) / box.width, 0, 1) * playing.frames;
+  };
+  const scrub = event => { if (playing) stop(Math.min(Math.floor(page.frameAt(event)), playing.frames - 1)); };
 
   let scrubbing = false;
   document.addEventListener("pointerdown", event => {
-    if (!event.target.closest("#stage [data-timeline] .lane-plot")) return;
+    if (!event.target.closest("#stage [data-timeline] .lane-plot") || event.target.closest(".edge")) return;
     scrubbing = true;
     scrub(event);
     event.preventDefault();
@@ -110,37 +125,21 @@
     const crop = event.target.closest("#stage [data-seek]");
     if (camera && playing) show(Number(camera.dataset.camera), frameNow(playing, video()));
     if (button) act(button.dataset.act);
-    if (crop) { if (video()) video().pause(); seek(Number(crop.dataset.seek)); }
+    if (crop) stop(Number(crop.dataset.seek));
     if (event.target.closest("#stage video")) toggle();
     // A button that keeps the focus would take the next space key for itself.
-    const pressed = event.target.closest("#stage button, #decide button, #queue button");
-    if (pressed) pressed.blur();
+    const pressed = event.target.closest("#stage button, #decide button, #queue button, #sheet button");
+    if (pressed && event.detail > 0) pressed.blur();
   });
 
-  const typing = target => target instanceof Element &&
-    (target.closest("input, textarea, select, [role=listbox], [role=combobox]") || target.isContentEditable);
-  const press = selector => { const button = one(selector); if (button && !button.disabled) button.click(); };
-  const decisions = { a: "#accept", r: "#reject", s: "#skip", u: "#undo" };
-
-  document.addEventListener("keydown", event => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      if (document.activeElement) document.activeElement.blur(); // the next item's keys must not land in this field
-      press("#save");
-      return;
-    }
-    if (typing(event.target)) { if (event.key === "Escape") event.target.blur(); return; }
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const size = event.shiftKey ? 10 : 1;
-    if (key === "ArrowLeft" || key === "ArrowRight") { event.preventDefault(); step(key === "ArrowLeft" ? -size : size); return; }
-    if (event.repeat) return;
-    if (key === " ") { event.preventDefault(); toggle(); }
-    else if (key === "Home") { event.preventDefault(); act("first"); }
-    else if (key === "c" && playing) show(playing.camera + 1, frameNow(playing, video()));
-    else if (key === "e") { event.preventDefault(); const field = one("#board textarea, #board input"); if (field) { field.focus(); field.select(); } }
-    else if (decisions[key]) { event.preventDefault(); press(decisions[key]); }
+  Object.assign(page, {
+    one, stage, video, seek, stop, step, act, toggle, clamp,
+    playing: () => playing,
+    frame: () => (playing && video() ? frameNow(playing, video()) : 0),
+    camera: (index, frame) => { if (!playing) return; if (playing.camera === index) stop(frame); else show(index, frame); },
+    nextCamera: () => { if (playing) show(playing.camera + 1, frameNow(playing, video())); },
+    looped: () => loop !== null,
+    loop: span => { loop = span; if (span) { seek(span.from); if (video() && video().paused) video().play(); } },
   });
-
   requestAnimationFrame(tick);
 })();

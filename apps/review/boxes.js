@@ -1,0 +1,120 @@
+// Boxes of cards on the picture they were read from: drawn, dragged, resized, deleted. In the video's own pixels.
+(() => {
+  "use strict";
+  const page = window.reviewPage, { one, make, clamp } = page;
+  let layer = null, active = null, drawing = null, hold = null;
+
+  const spec = () => { const stage = page.stage(); return stage ? JSON.parse(stage.dataset.boxes) : null; };
+  const isOn = () => page.sheet().kind === "trace" && page.playing() !== null && spec() !== null;
+  const size = () => ({ wide: page.video().videoWidth, high: page.video().videoHeight });
+
+  // Where the picture lies inside the video element, which keeps its shape.
+  function picture() {
+    const screen = page.video(), outer = screen.getBoundingClientRect(), { wide, high } = size();
+    const scale = Math.min(outer.width / wide, outer.height / high);
+    return { left: outer.left + (outer.width - wide * scale) / 2, top: outer.top + (outer.height - high * scale) / 2, scale };
+  }
+
+  const at = event => {
+    const place = picture(), { wide, high } = size();
+    return [clamp(Math.round((event.clientX - place.left) / place.scale), 0, wide), clamp(Math.round((event.clientY - place.top) / place.scale), 0, high)];
+  };
+
+  function put(index, box) {
+    page.changeCard(index, { box, drawn: true });
+    draw();
+  }
+
+  function draw() {
+    if (!layer) return;
+    const { wide, high } = size();
+    const shape = (element, [x0, y0, x1, y1]) => {
+      Object.assign(element.style, { left: `${(100 * x0) / wide}%`, top: `${(100 * y0) / high}%`, width: `${(100 * (x1 - x0)) / wide}%`, height: `${(100 * (y1 - y0)) / high}%` });
+      return element;
+    };
+    const others = spec().others.map(({ name, box }) => shape(make("div", { class: "box fixed" }, make("b", {}, name)), box));
+    const own = page.sheet().cards.map((card, index) => {
+      if (!card.box) return null;
+      const grips = ["nw", "ne", "sw", "se"].map(corner => make("i", { class: `grip ${corner}`, "data-corner": corner }));
+      const element = make("div", { class: "box", "data-card": index }, make("b", {}, `${index + 1}: ${card.text || "?"}`), ...grips);
+      element.toggleAttribute("data-selected", index === active);
+      return shape(element, card.box);
+    });
+    layer.replaceChildren(...others, ...own.filter(Boolean));
+    layer.classList.toggle("drawing", drawing !== null);
+  }
+
+  // Every animation frame: a layer over the picture, while the camera that the boxes are about is shown.
+  function follow() {
+    requestAnimationFrame(follow);
+    const screen = page.video();
+    if (!screen || !isOn() || !screen.videoWidth || page.playing().camera !== spec().camera) {
+      if (layer) { layer.remove(); layer = null; }
+      return;
+    }
+    if (!layer || !layer.isConnected) {
+      layer = make("div", { class: "boxes" });
+      screen.parentElement.append(layer);
+      draw();
+    }
+    const place = picture(), outer = screen.parentElement.getBoundingClientRect(), { wide, high } = size();
+    const style = { left: `${place.left - outer.left}px`, top: `${place.top - outer.top}px`, width: `${wide * place.scale}px`, height: `${high * place.scale}px` };
+    for (const [name, value] of Object.entries(style)) if (layer.style[name] !== value) layer.style[name] = value;
+  }
+  requestAnimationFrame(follow);
+  page.onSheet.push(isNew => {
+    if (isNew) active = drawing = hold = null;
+    if (isOn() && !hold) draw();
+  });
+
+  function start(index) {
+    if (!isOn() || !page.sheet().cards[index]) return;
+    page.camera(spec().camera, spec().frame);
+    active = drawing = index;
+    draw();
+  }
+
+  document.addEventListener("click", event => {
+    const button = event.target.closest("#sheet [data-draw]");
+    if (button) start(Number(button.dataset.draw));
+  });
+
+  document.addEventListener("pointerdown", event => {
+    if (!layer || !layer.contains(event.target)) return;
+    const element = event.target.closest(".box[data-card]"), grip = event.target.closest(".grip"), from = at(event);
+    if (drawing !== null) hold = { index: drawing, kind: "draw", from, box: [...from, ...from] };
+    else if (element) {
+      active = Number(element.dataset.card);
+      hold = { index: active, kind: grip ? grip.dataset.corner : "move", from, box: page.sheet().cards[active].box };
+    } else return;
+    event.preventDefault();
+    draw();
+  });
+
+  function moved(held, [x, y]) {
+    const { wide, high } = size(), [x0, y0, x1, y1] = held.box;
+    if (held.kind === "move") {
+      const right = clamp(x - held.from[0], -x0, wide - x1), down = clamp(y - held.from[1], -y0, high - y1);
+      return [x0 + right, y0 + down, x1 + right, y1 + down];
+    }
+    const fixed = held.kind === "draw" ? held.from : [held.kind.includes("w") ? x1 : x0, held.kind.includes("n") ? y1 : y0];
+    return [Math.min(fixed[0], x), Math.min(fixed[1], y), Math.max(fixed[0], x), Math.max(fixed[1], y)];
+  }
+
+  document.addEventListener("pointermove", event => {
+    if (!hold) return;
+    const box = moved(hold, at(event));
+    if (box[2] > box[0] && box[3] > box[1]) { hold.last = box; put(hold.index, box); }
+  });
+  document.addEventListener("pointerup", () => { if (hold) { hold = null; drawing = null; draw(); } });
+
+  Object.assign(page, {
+    boxes: {
+      isOn,
+      draw: () => start(active === null ? 0 : active),
+      next: () => { const all = page.sheet().cards.length; active = active === null ? 0 : (active + 1) % all; draw(); },
+      remove: () => { if (active !== null && page.sheet().cards[active].box) put(active, null); },
+      cancel: () => { drawing = null; draw(); },
+    },
+  });
+})();

@@ -1,0 +1,171 @@
+"""The sheet: everything a reviewer typed or drew about the item that is shown, as one value.
+
+A page of many fields reaches its server in pieces: on a busy machine some fields still hold what they started with when
+another one changes, and a late answer overtakes a newer one. The sheet is sent and shown whole, names the item it is
+about, and counts its changes, so that half of it or an old one is never taken for the present one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from annotators.ledger import Track
+from annotators.ledger.rows import AnyPayload
+from annotators.review import TraceForm, segment_rows
+from annotators.traces import MOST_CARDS
+from schemas.annotations import ReasoningTrace, SegmentList
+from schemas.scenes import PlacementTrace, SceneNotes
+
+Box = tuple[int, int, int, int]
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_Short = Annotated[str, Field(max_length=500)]
+_FEWEST_CARDS = 3  # rows that a form shows at least
+
+
+class Token(BaseModel):
+    """What a browser remembers of the item it shows."""
+
+    model_config = _FROZEN
+    item_id: str
+    base_proposal_id: str
+    revision: int
+    key: str  # fresh each time an item is shown: sending a decision twice counts once
+    shown_ms: int
+    track: Track = "review"
+
+    @classmethod
+    def read(cls, text: str | None) -> "Token | None":
+        """The token in a text; None when nothing is shown."""
+        try:
+            return cls.model_validate_json(text or "")
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typed:
+    """The fields of the page, as they are now."""
+
+    trace: TraceForm
+    segments: tuple[tuple[str, ...], ...]
+    note: str
+    ticked: tuple[str, ...] = ()  # names of the fields that were accepted one by one
+    reason: str = ""  # of a reject; empty where none was named
+
+    @property
+    def is_empty_beside(self) -> bool:
+        """True when nothing was said beside the fields."""
+        return not (self.note.strip() or self.ticked)
+
+
+class CardField(BaseModel):
+    """One card's row: what is on it, where it lies, and its box where somebody drew one."""
+
+    model_config = _FROZEN
+    text: _Short = ""
+    place: Annotated[str, Field(max_length=20)] = "unknown"
+    box: Box | None = None  # in the pixels of the picture that the proposal read it from
+    drawn: bool = False  # a person moved, drew or deleted the box
+
+
+class Remarked(BaseModel):
+    """What is said about the item without deciding."""
+
+    model_config = _FROZEN
+    kind: Literal["flag", "comment"]
+    words: Annotated[str, Field(max_length=2_000)]
+
+
+class Sheet(BaseModel):
+    """What goes to the browser when an item is shown, and comes back with every event."""
+
+    model_config = _FROZEN
+    token: Token | None = None  # None: nothing is shown
+    kind: Literal["none", "trace", "segments", "words"] = "none"  # words: a payload that has no form, to read only
+    sequence: int = Field(default=0, ge=0)  # how often it was changed since it was shown
+    board: _Short = ""
+    solution: _Short = ""
+    cards: tuple[CardField, ...] = Field(default=(), max_length=MOST_CARDS)
+    pick: _Short = ""
+    pick_from: Annotated[str, Field(max_length=20)] = "unknown"
+    rows: tuple[tuple[_Short, _Short, _Short, _Short], ...] = Field(default=(), max_length=5_000)
+    note: Annotated[str, Field(max_length=2_000)] = ""
+    ticked: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=5_000)
+    reason: Annotated[str, Field(max_length=64)] = ""
+    remark: Remarked | None = None
+    saved: str = ""  # when the draft that fills it was saved; empty where the item's own words do
+
+    @classmethod
+    def read(cls, text: object) -> "Sheet":
+        """The sheet in a text; an empty one for anything else, about which nothing can be decided."""
+        try:
+            return cls.model_validate_json(text if isinstance(text, str) else "")
+        except ValidationError:
+            return cls()
+
+    @classmethod
+    def of(cls, payload: AnyPayload, token: Token, *, sequence: int = 0) -> "Sheet":
+        """The sheet that shows a payload."""
+        match payload:
+            case ReasoningTrace():
+                form = TraceForm.of(payload)
+                boxes = [card.box_xyxy for card in payload.cards[:MOST_CARDS]]
+                boxes += [None] * (len(form.cards) - len(boxes))
+                return cls(
+                    token=token,
+                    kind="trace",
+                    sequence=sequence,
+                    board=form.board,
+                    solution=form.solution,
+                    cards=tuple(
+                        CardField(text=text, place=place, box=box)
+                        for (text, place), box in zip(form.cards, boxes, strict=True)
+                    ),
+                    pick=form.pick_text,
+                    pick_from=form.pick_position,
+                )
+            case SegmentList():
+                rows = cast(tuple[tuple[str, str, str, str], ...], typed_cells(segment_rows(payload)))
+                return cls(token=token, kind="segments", sequence=sequence, rows=rows)
+            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
+                return cls(token=token, kind="words", sequence=sequence)
+
+    def typed(self) -> Typed:
+        """What it says, as the rules of review take it."""
+        cards = [(card.text, card.place or "unknown") for card in self.cards]
+        while len(cards) > _FEWEST_CARDS and cards[-1] == ("", "unknown"):
+            cards = cards[:-1]
+        drawn = tuple((index, card.box) for index, card in enumerate(self.cards[: len(cards)]) if card.drawn)
+        return Typed(
+            trace=TraceForm(
+                board=self.board,
+                solution=self.solution,
+                cards=tuple(cards),
+                pick_text=self.pick,
+                pick_position=self.pick_from or "unknown",
+                drawn=drawn,
+            ),
+            segments=typed_cells(self.rows),
+            note=self.note,
+            ticked=self.ticked,
+            reason=self.reason,
+        )
+
+    def body(self) -> str:
+        """What a draft keeps of it."""
+        return self.model_dump_json(exclude={"token", "sequence", "saved", "reason", "remark"})
+
+    def filled(self, body: str, saved: str) -> "Sheet":
+        """The same sheet with the words of a draft; itself when the draft is about another kind of payload."""
+        draft = Sheet.read(body)
+        if draft.kind != self.kind:
+            return self
+        return draft.model_copy(update={"token": self.token, "sequence": self.sequence, "saved": saved})
+
+
+def typed_cells(table: Sequence[Sequence[object]] | None) -> tuple[tuple[str, ...], ...]:
+    """A table's cells as they were typed; rows cut or filled to four cells."""
+    rows = [[("" if cell is None else str(cell)) for cell in row] for row in (table or ())]
+    return tuple(tuple((row + [""] * 4)[:4]) for row in rows)
