@@ -2,7 +2,8 @@
 
 Simulator figures: real footage is harder. Scenes, fonts, noise and the operator were frozen before any annotator was
 tuned, see `annotation_scenes`. Unknown is not right. Intervals are 95 %: Wilson's for shares, resampling for F1.
-Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the raw episodes.
+Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the raw episodes, DATAENGINE_BENCHMARK_EPISODES to fewer than 50 of
+each where the machine is small; every figure says how many it rests on.
 """
 
 import os
