@@ -16,7 +16,9 @@ from schemas.refs import Ref
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe name: nano, nano_dense, chatvla2_2b, nano_vlm, nano_vlm_places.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe name: nano, nano_dense, chatvla2_2b, nano_vlm, nano_vlm_places.")
+    ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
     mix: Annotated[
         str | None, typer.Option("--mix", help="NAME@VERSION of the mix; nano_vlm renders its own lessons.")
