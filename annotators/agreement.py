@@ -10,6 +10,7 @@ Payloads are read as plain JSON, so that every kind of payload has its fields wi
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from itertools import combinations
 from typing import Any
 
@@ -29,6 +30,10 @@ class Vote:
     reviewer: str
     field: str
     words: Mapping[str, Any] | None  # the payload they confirmed; None for a reject
+    said: Mapping[str, str] = dataclass_field(init=False)  # field -> value; of a reject only that it is not kept
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", _said(self.field, self.words))  # once: it is compared with many others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ def fields_of(words: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, value in words.items():
         if name == "segments":
-            found["labels"] = canonical_json([[part["label"], part["end_effector"]] for part in value])
+            found["labels"] = canonical_json(_labels(words))
         elif name not in _NO_FIELD:
             found[name] = value if isinstance(value, str) else canonical_json(_without_boxes(value))
     return found
@@ -79,12 +84,27 @@ def _without_boxes(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return [_without_boxes(part) for part in value] if isinstance(value, list) else value
 
 
-def said(vote: Vote) -> dict[str, str]:
-    """A vote as field -> value; a reject has only the field `keep`."""
-    if vote.words is None:
-        return {f"{vote.field}.{KEEP}": "no"}
-    fields = {f"{vote.field}.{name}": value for name, value in fields_of(vote.words).items()}
-    return {f"{vote.field}.{KEEP}": "yes", **fields}
+def _said(field: str, words: Mapping[str, Any] | None) -> dict[str, str]:
+    if words is None:
+        return {f"{field}.{KEEP}": "no"}
+    return {f"{field}.{KEEP}": "yes", **{f"{field}.{name}": value for name, value in fields_of(words).items()}}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, bool]:
+    """Which fields an edit changed, of all that either side has; boundaries of segments are a field of their own."""
+    found = {}
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if name == "segments":
+            found["labels"] = _labels(before) != _labels(after)
+            found["boundaries"] = boundaries_ns(before) != boundaries_ns(after)
+        elif name not in _NO_FIELD:
+            found[name] = old != new and _without_boxes(old) != _without_boxes(new)
+    return found
+
+
+def _labels(words: Mapping[str, Any]) -> list[list[str]]:
+    return [[part["label"], part["end_effector"]] for part in words.get("segments", [])]
 
 
 def agrees(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
@@ -101,7 +121,7 @@ def field_agreement(votes: Iterable[Vote]) -> tuple[FieldAgreement, ...]:
     """Alpha of every field, by name."""
     units: dict[str, dict[str, list[str]]] = {}
     for vote in votes:
-        for name, value in said(vote).items():
+        for name, value in vote.said.items():
             units.setdefault(name, {}).setdefault(vote.item_id, []).append(value)
     return tuple(
         FieldAgreement(
@@ -135,7 +155,7 @@ def pair_agreement(votes: Iterable[Vote]) -> tuple[PairAgreement, ...]:
         by_item.setdefault(vote.item_id, []).append(vote)
     tables: dict[tuple[str, str, str], Counter[tuple[str, str]]] = {}
     for together in by_item.values():
-        fields = {vote.reviewer: said(vote) for vote in together}
+        fields = {vote.reviewer: vote.said for vote in together}
         for first, second in combinations(sorted(fields), 2):
             for name in fields[first].keys() & fields[second].keys():
                 table = tables.setdefault((first, second, name), Counter())

@@ -142,6 +142,8 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
         with Ledger.open(url) as ledger:
             held = [row.item_id for row in ledger.decisions()]
             problems = ledger.audit().problems
+    if not seen.accepts_ms:
+        raise RuntimeError(f"nobody got as far as a decision: {seen.errors[:3]}")
     lost, doubled = len(set(seen.acknowledged) - set(held)), len(held) - len(set(held))
     who = f"{load.num_people} reviewers at the page, {load.think_s:g} s think time, {name}"
     video = f"{seen.video_bytes / 1e6 / load.seconds:.1f} MB/s of video"

@@ -230,7 +230,6 @@ class Person:
                 said = json.loads(line[5:]) if line.startswith("data:") else {"msg": ""}
                 if said["msg"] == "process_completed":
                     found = said
-                elif said["msg"] == "close_stream":  # who hangs up earlier takes back what the session asks next
-                    break
+                # Read on to the end: who hangs up earlier takes back what the session asks next.
         assert found is not None, "the queue ended without an answer"
         return dict(found)

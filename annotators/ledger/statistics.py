@@ -16,10 +16,9 @@ from annotators.agreement import (
     FieldAgreement,
     PairAgreement,
     agrees,
-    boundaries_ns,
     boundary_agreement,
+    changes,
     field_agreement,
-    fields_of,
     pair_agreement,
 )
 from annotators.ledger import queue, store, tallies
@@ -141,21 +140,15 @@ def edit_rates(verdicts: Sequence[Verdicts], edits: Sequence[Edit]) -> tuple[Edi
         decided[row.field] += row.num_accepted + row.num_edited
     changed: Counter[tuple[str, str]] = Counter({(field, ANY): 0 for field in decided})
     for edit in edits:
-        before, after = _parts(edit.before), _parts(edit.after)
         changed[edit.field, ANY] += 1
-        for name in before.keys() | after.keys():
-            changed[edit.field, name] += before.get(name) != after.get(name)
+        for name, is_other in changes(edit.before, edit.after).items():
+            changed[edit.field, name] += is_other
     rows = [
         EditRate(field=f"{field}: {name}", changed=Share(num=num, of=decided[field]))
         for (field, name), num in changed.items()
         if decided[field]
     ]
     return tuple(sorted(rows, key=lambda row: (-(row.changed.value or 0.0), row.field)))
-
-
-def _parts(words: Mapping[str, Any]) -> dict[str, str]:
-    found = fields_of(words)
-    return {**found, "boundaries": str(boundaries_ns(words))} if "segments" in words else found
 
 
 def _speaker(row: Verdicts) -> SpeakerFigures:

@@ -314,18 +314,18 @@ def test_the_same_seq_policy_and_filter_give_the_same_bytes_whatever_is_decided_
         record = release(**place, policy="either", seq=seq, wanted=only)
         return (tiny.path("annotations", Ref.parse(to)) / "annotations.parquet").read_bytes(), record
 
-    first, record = frozen("chosen@1", field="trace", family="math-matching@1")
+    first, record = frozen("same@1", field="trace", family="math-matching@1")
     assert {row["field"] for row in rows_of(tiny, record)} == {"trace"}
     assert record.recipe["filter"] == {"field": "trace", "family": "math-matching@1"}
     decide(ledger, ids[3], "reject")
     run_id = ledger.start_run(kind="annotate", recipe={})
     ledger.add_proposals(run_id, [(proposal(ids[1], trace(board="9+9")), [result("pass")])])
-    again, other = frozen("chosen@2", field="trace", family="math-matching@1")
+    again, other = frozen("same@2", field="trace", family="math-matching@1")
     assert again == first
     assert other.fingerprint == record.fingerprint
-    everything, whole = frozen("whole@1")
+    everything, whole = frozen("same-whole@1")
     assert everything != first
     assert "filter" not in whole.recipe
-    assert frozen("none@1", stratum="sum with -")[1].counts["rows"] == 0
+    assert frozen("same-none@1", stratum="sum with -")[1].counts["rows"] == 0
     with pytest.raises(ArtifactError):
-        frozen("chosen@1", field="segments")
+        frozen("same@1", field="segments")
