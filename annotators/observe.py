@@ -226,7 +226,8 @@ def _carried(events: Sequence[GripperEvent], row: EpisodeRow, rate_hz: int) -> l
         return []
     ends = (frame_of_ns(stamp_ns, rate_hz) - row.start_frame for stamp_ns in (last.stamp_ns, closes[-1]))
     stop, start = (min(max(frame, 0), row.num_frames - 1) for frame in ends)
-    return [stop - (stop - start) // 4, stop - (stop - start) // 2]
+    # Not sooner: half-way from grasp to release a slow hand may still hold the card over its place.
+    return [stop - (stop - start) // 8, stop - (stop - start) // 4]
 
 
 def _noted(row: EpisodeRow) -> dict[str, str]:

@@ -54,7 +54,7 @@ def write_annotate_page(
     body = [STYLE, section("What programs think of it", verdict_table(results)), *parts]
     if left > 0:
         body.append(note(f"{left} more episodes are annotated and not drawn here."))
-    lead = f"{len(newest)} of {len(opened.ids())} episodes, {family}, as proposed; `review` shows what was confirmed."
+    lead = f"{len(newest)} of {len(opened.ids())} episodes, {family}, as proposed; review shows what was confirmed."
     write_atomic(path, page(f"Annotate {episodes}", lead, body).encode())
     return path
 
