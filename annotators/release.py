@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from annotators.inputs import numbers_hash
 from annotators.ledger import ItemHistory, Ledger, StoredDecision, StoredProposal
-from annotators.ledger.rows import AnyPayload, Assignment, annotator_of, stratum_of
+from annotators.ledger.proposal_facts import annotator_of, stratum_of
+from annotators.ledger.rows import AnyPayload, Assignment
 from dataengine.artifacts import Draft, begin
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from dataengine.workspace import Workspace

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from annotators.arithmetic import ArithmeticSyntaxError, canonical, canonical_number, number_text, solve, worked_line
-from annotators.ledger.rows import AnyPayload, payload_marker
+from annotators.arithmetic import answer, canonical, canonical_number, worked_line
+from annotators.ledger.proposal_facts import payload_marker
+from annotators.ledger.rows import AnyPayload
 from annotators.traces import MOST_CARDS
 from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
 from schemas.records import sha256_of
@@ -176,7 +177,7 @@ def read_segments(
                 f"end by {shown_s(end_ns)} s."
             )
             continue
-        if label not in known:
+        if label not in known and label.partition(" ")[0] not in LABELS:  # an object may follow: "grasp red cup"
             problems.append(f"Row {number}: '{label}' is no label. Use {', '.join(LABELS)}.")
             continue
         moves = next((part.moves for part in base.segments if (part.start_ns, part.end_ns) == (start_ns, stop_ns)), ())
@@ -270,24 +271,24 @@ def _sum_check(trace: ReasoningTrace) -> VerifierResult:
     line = worked_line(trace.board)
     if line is None:
         return _found("arithmetic", "unknown", f"'{trace.board}' is no sum that can be worked out")
-    asked, _, answer = trace.solution.rpartition("=")
-    try:
-        right = canonical(asked) == canonical(trace.board) and solve(answer) == solve(trace.board)
-    except ArithmeticSyntaxError:
-        right = False
-    if right:
+    if _spelled(trace.solution) == _spelled(line):
         return _found("arithmetic", "pass", f"{line} follows from the board")
     return _found("arithmetic", "fail", f"the board gives {line}, the solution says {trace.solution}")
+
+
+def _spelled(line: str) -> tuple[str | None, ...]:
+    """Both sides of a worked line, each in its one spelling."""
+    return tuple(canonical_number(side) or canonical(side) for side in line.split("="))
 
 
 def _pick_check(trace: ReasoningTrace) -> VerifierResult:
     line = worked_line(trace.board) if trace.board else None
     if trace.pick_text is None or trace.board is None or line is None:
         return _found("pick_answers_board", "unknown", "there is no pick, or no answer to compare it with")
-    answer = number_text(solve(trace.board))
-    if canonical_number(trace.pick_text) == answer:
+    asked_for = answer(trace.board)
+    if canonical_number(trace.pick_text) == asked_for:
         return _found("pick_answers_board", "pass", f"{trace.pick_text} is the answer to {trace.board}")
-    return _found("pick_answers_board", "fail", f"the answer is {answer}, the pick is {trace.pick_text}")
+    return _found("pick_answers_board", "fail", f"the answer is {asked_for}, the pick is {trace.pick_text}")
 
 
 def _found(verifier: str, verdict: str, evidence: str) -> VerifierResult:

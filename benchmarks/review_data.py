@@ -12,7 +12,8 @@ from sqlalchemy import insert, update
 
 from annotators.ledger import Ledger, StoredDecision, item_id_of
 from annotators.ledger.engine import open_engine, writing
-from annotators.ledger.rows import Assignment, ItemHistory, StoredProposal, saw_hash
+from annotators.ledger.proposal_facts import saw_hash
+from annotators.ledger.rows import Assignment, ItemHistory, StoredProposal
 from annotators.ledger.store import GENESIS, projection
 from annotators.ledger.strata import count_strata
 from annotators.ledger.tables import ASSIGNMENTS, COUNTERS, DECISIONS, ITEMS, PROPOSALS, VERIFIER_RESULTS, VOTES

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, text
 
 from annotators.ledger import decisions, store
-from annotators.ledger.rows import StoredDecision, saw_hash
+from annotators.ledger.proposal_facts import saw_hash
+from annotators.ledger.rows import StoredDecision
 from annotators.ledger.tables import APPEND_ONLY, ASSIGNMENTS, DECISIONS, PROPOSALS, SIGHTINGS, VERIFIER_RESULTS
 from schemas.annotations import Proposal, VerifierResult
 from schemas.errors import LedgerError

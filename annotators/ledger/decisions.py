@@ -7,16 +7,8 @@ from typing import get_args
 from sqlalchemy import Connection, insert, select, update
 
 from annotators.ledger import store
-from annotators.ledger.rows import (
-    AnyPayload,
-    Assignment,
-    ItemHistory,
-    On,
-    StoredDecision,
-    Track,
-    payload_marker,
-    saw_hash,
-)
+from annotators.ledger.proposal_facts import payload_marker, saw_hash
+from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, On, StoredDecision, Track
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
 from schemas.annotations import UNUSABLE, Action, render_payload
 from schemas.content_hashes import ContentHashes

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, text, update
 
+from annotators.ledger.proposal_facts import annotator_of, stratum_of
 from annotators.ledger.rows import (
     RANK_RARE,
     RANK_REST,
@@ -15,9 +16,7 @@ from annotators.ledger.rows import (
     ItemHistory,
     StoredDecision,
     StoredProposal,
-    annotator_of,
     item_id_of,
-    stratum_of,
 )
 from annotators.ledger.strata import Key, audit_of, count_strata, rank_in, rare
 from annotators.ledger.tables import (

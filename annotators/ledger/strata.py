@@ -5,7 +5,8 @@ from typing import Literal
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
-from annotators.ledger.rows import RANK_RARE, RANK_REST, ItemHistory, substance
+from annotators.ledger.proposal_facts import substance
+from annotators.ledger.rows import RANK_RARE, RANK_REST, ItemHistory
 from annotators.ledger.tables import ITEMS, STRATA
 
 RARE_SHARE = 0.05  # a stratum with less than this share of its field's items is rare

@@ -24,7 +24,8 @@ from annotators.ledger import (
     Track,
 )
 from annotators.ledger.batch import Batch
-from annotators.ledger.rows import AnyPayload, substance
+from annotators.ledger.proposal_facts import substance
+from annotators.ledger.rows import AnyPayload
 from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells

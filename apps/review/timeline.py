@@ -58,7 +58,7 @@ def _bands(segments: SegmentList, first_ns: int, last_ns: int) -> str:
         if start_ns >= end_ns:
             continue
         left, width = 100 * (start_ns - first_ns) / whole_ns, 100 * (end_ns - start_ns) / whole_ns
-        colour = part.label if part.label in _LABELS else "other"
+        colour = part.phase if part.phase in _LABELS else "other"
         title = f"{part.render()}, {part.start_ns / NS_PER_S:.2f} to {part.end_ns / NS_PER_S:.2f} s"
         bands.append(
             f'<span class="band {colour}" style="left:{left:.3f}%;width:{width:.3f}%" title="{say(title)}">'

@@ -16,7 +16,7 @@ from annotators.review import (
     recheck,
     segment_rows,
 )
-from schemas.annotations import Card, ReasoningTrace, SegmentList
+from schemas.annotations import Card, ReasoningTrace, Segment, SegmentList
 
 END_NS = 2_000_000_000
 
@@ -162,3 +162,27 @@ def test_a_time_that_shows_a_frame_means_the_frame() -> None:
     assert read_segments(rows[:1], SegmentList(segments=()), end_ns=END_NS).payload == SegmentList(
         segments=(payload.segments[0].model_copy(update={"end_ns": 33_000_000}),)
     )
+
+
+@pytest.mark.parametrize(
+    ("board", "solution", "pick", "verdicts"),
+    [
+        ("3+?=7", "3+4=7", "4", ["pass", "pass"]),
+        ("3+?=7", "3+5=7", "5", ["fail", "fail"]),
+        ("4 + 1 = ?", "4+1=5", "5", ["pass", "pass"]),
+        ("4+1", "5", "5", ["fail", "pass"]),
+    ],
+)
+def test_edited_words_are_judged_wherever_the_unknown_stands(
+    board: str, solution: str, pick: str, verdicts: list[str]
+) -> None:
+    edited = ReasoningTrace(board=board, solution=solution, cards=(), pick_text=pick, pick_position="unknown")
+    assert [result.verdict for result in recheck(edited)] == verdicts
+
+
+def test_a_segment_may_name_what_is_handled_and_nothing_else_for_a_phase() -> None:
+    base = SegmentList(segments=(Segment(start_ns=0, end_ns=1_000_000_000, label="grasp", end_effector="left"),))
+    named = read_segments([["0", "1", "grasp red cup", "left"]], base, end_ns=1_000_000_000)
+    assert isinstance(named.payload, SegmentList)
+    assert (named.payload.segments[0].phase, named.payload.segments[0].about) == ("grasp", "red cup")
+    assert read_segments([["0", "1", "juggle red cup", "left"]], base, end_ns=1_000_000_000).payload is None
