@@ -29,13 +29,15 @@ FloatArray = NDArray[np.float64]
 _TURN_SHARE = 0.22
 _LEAST_TURN = 0.12
 _LEAST_RANGE = 0.25  # of openness in an episode; an idle hand of a real humanoid wanders by up to 0.21
+# A hand that holds something wide hardly moves (0.24 around a disc of 4 cm) while its command goes on (0.6).
+_LEAST_COMMANDED_RANGE = 0.15
 _STILL_SHARE = 0.1  # of the movement's fastest stretch; slower than this it has not begun, or it is over
 _STILL_LEAST = 0.015  # and below this it is noise
 _STILL_S = 0.2  # hands that report at 10 Hz step: shorter looks see stillness between two steps
 _CLOSED_BELOW_SHARE = 0.5  # a hand that only relaxes half-way after letting go has not closed
 _LEAST_EVENT_S = 0.06
 _REST_SHARE = 0.06  # of the fast joint speed of the episode
-_LEAST_REST_S = 0.25
+_LEAST_REST_S = 0.15
 _LEAST_MOVE_RAD = 0.05
 _REST_TRAVEL_RAD = 0.15
 _MOVES_PER_SEGMENT = 2
@@ -74,10 +76,10 @@ def openness(columns: Columns, end_effector: EndEffector) -> FloatArray:
     return np.asarray(np.clip((values - closed) / (opened - closed), 0.0, 1.0).mean(axis=1))
 
 
-def turns(opening: FloatArray, rate_hz: int) -> tuple[Turn, ...]:
+def turns(opening: FloatArray, rate_hz: int, *, least_range: float = _LEAST_RANGE) -> tuple[Turn, ...]:
     """Closings and openings in alternation, the first one a closing. Debounced: shorter ones than 60 ms are noise."""
     low, high = np.percentile(opening, [1, 99])
-    if high - low < _LEAST_RANGE:
+    if high - low < least_range:
         return ()
     smooth = _median(opening, max(1, round(_LEAST_EVENT_S * rate_hz)) | 1)
     turn = max(_LEAST_TURN, _TURN_SHARE * float(high - low))
@@ -138,7 +140,11 @@ def _working_turns(columns: Columns, rig: Rig, end: EndEffector) -> tuple[Turn, 
 
     76 of 100 episodes of a real humanoid end so: the fingers curl again while the arm already hangs still.
     """
-    found = turns(openness(columns, end), rig.rate_hz)
+    least_range = _LEAST_RANGE
+    if _mirrors(columns, rig, end):
+        low, high = np.percentile(openness(columns, end.model_copy(update={"feature": COMMAND})), [1, 99])
+        least_range = _LEAST_COMMANDED_RANGE if high - low >= _LEAST_RANGE else _LEAST_RANGE
+    found = turns(openness(columns, end), rig.rate_hz, least_range=least_range)
     arms = _arms_of(rig, end)
     if len(found) < 3 or found[-1].event != "close" or not arms:
         return found

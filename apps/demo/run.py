@@ -248,7 +248,7 @@ def _toys(workspace: Workspace, config: DemoConfig, clock: Clock) -> None:
     raw = workspace.root / "raw" / "toys"
     with clock.stage("toys") as say:
         simulate(
-            out=raw, num_episodes=config.num_toys, task="toy-placement", split="open-world", seed=config.seed, workers=2
+            out=raw, num_episodes=config.num_toys, task="toy-placement", split="in-domain", seed=config.seed, workers=2
         )
         convert(source_path=raw, to=MADE.toys, workspace=workspace, rig="aloha_sim")
         with Ledger.open(workspace.ledger_url) as ledger:
