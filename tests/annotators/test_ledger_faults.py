@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from annotators.ledger import Ledger
 from annotators.ledger.engine import open_engine
+from annotators.ledger.remarks import Remark
 from annotators.ledger.tables import APPEND_ONLY, METADATA
 from schemas.errors import LedgerError
 
@@ -25,6 +26,7 @@ def test_triggers_refuse_update_and_delete(ledger: Ledger, url: str, table: str)
     fill(ledger, 1)
     made = decide(ledger, claimed(ledger), "accept", "k")
     assert ledger.assign([made.item_id], overlap=2) == 1
+    assert ledger.remark(Remark(remark_id="r", item_id=made.item_id, reviewer="alice", kind="flag", words="look again"))
     engine = open_engine(url)
     column = inspect(engine).get_columns(table)[0]["name"]
     for statement in (f"UPDATE {table} SET {column} = {column}", f"DELETE FROM {table}"):
