@@ -80,6 +80,7 @@ def test_the_readme_names_the_two_commands_a_fresh_machine_needs() -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_readme_real_data_commands_run_as_printed(samples: Path, tmp_path: Path) -> None:
     block = next(block for block in blocks(ROOT / "README.md") if "g1_inspire_v21" in block)
     script = tmp_path / "readme.sh"

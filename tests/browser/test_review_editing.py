@@ -15,7 +15,7 @@ from dataengine.workspace import Workspace
 from schemas.annotations import UNUSABLE, ReasoningTrace, SegmentList
 from schemas.refs import Ref
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(280)]
 FRAME_NS = 1_000_000_000 // RATE_HZ
 FRAME_ON_SCREEN = """index => new Promise(resolve => {
   const screen = document.querySelector('#stage video'), player = window.reviewPage.playing();
