@@ -78,6 +78,7 @@ def test_running_again_proposes_only_what_is_missing(home: Path, ledger: Ledger)
     assert none.run_id is None
 
 
+@pytest.mark.slow
 def test_another_rig_is_annotated_again_and_what_a_person_said_becomes_a_conflict(
     home: Path, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_another_rig_is_annotated_again_and_what_a_person_said_becomes_a_conflic
     assert item.head.proposal.provenance.inputs_hash != head.proposal.provenance.inputs_hash
 
 
+@pytest.mark.slow
 def test_other_pictures_are_looked_at_again(home: Path, ledger: Ledger) -> None:
     place = Workspace.at(home)
     annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)

@@ -288,6 +288,7 @@ def in_actors(folder: Path) -> Iterator[LocalClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_actors_answer_as_this_process_does_each_request_once(folder: Path, in_actors: LocalClient) -> None:
     here = LocalClient(Local(path=folder, batch_size=8, device="cpu"), workers=0)
     assert here.speaker == in_actors.speaker == Speaker(model="tiny-vlm", revision=fingerprint(folder))
@@ -322,6 +323,7 @@ def test_a_worker_that_is_gone_leaves_errors_and_ends_the_run(in_actors: LocalCl
     assert [answer.outcome for _, answer in lot] == ["success"]
 
 
+@pytest.mark.slow
 def test_a_damaged_directory_is_told_by_the_actor_in_one_sentence(tmp_path: Path) -> None:
     folder = save_tiny_vlm(tmp_path / "damaged")
     (folder / "model.safetensors").write_bytes(b"nothing")

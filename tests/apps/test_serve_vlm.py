@@ -288,6 +288,7 @@ def answers(place: Workspace) -> dict[str, tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_verb_serves_until_it_is_told_to_stop_and_says_what_it_did(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -122,6 +122,7 @@ def test_a_wrong_token_and_an_unknown_repository_are_one_sentence_each(
 
 
 @pytest.mark.parametrize("moment", ["tag v3.0", "untag v3.0", "tag 2"])
+@pytest.mark.slow
 def test_a_push_that_was_killed_while_it_tagged_is_mended_by_the_next_one(
     moment: str, hub: hub_server.Hub, dataset: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def kill_tiny(home: Path, *, after: int) -> None:
 
 
 @pytest.mark.parametrize("killed_after", [2, 4], ids=["in stage 1", "in stage 2"])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(
     tmp_path: Path, straight: tuple[Path, TrainResult], killed_after: int
 ) -> None:

@@ -58,6 +58,7 @@ def tiny(**parts: object) -> VlmConfig:
     return replace(base, **parts)  # type: ignore[arg-type]  # the fields of VlmConfig
 
 
+@pytest.mark.slow
 def test_picture_tokens_learn_to_say_where_they_lie(tmp_path: Path) -> None:
     """Guessing among eight rows and eight columns costs 4.2, and characters among eighteen classes another 2.9."""
     config = tiny(sums_per_picture=0, learning_rate=5e-3)
