@@ -23,7 +23,7 @@ from schemas.annotations import FieldName, Proposal, Provenance
 from schemas.content_hashes import ContentHashes
 from schemas.errors import FamilyError
 
-_KINEMATICS_MODEL = "kinematics@1"
+_KINEMATICS_MODEL = "kinematics@2"
 
 type Client = EndpointClient | LocalClient | ReplayClient
 

@@ -177,6 +177,20 @@ def test_commands_are_read_from_the_action_and_a_copy_of_the_state_is_none(rig: 
     assert all(6 <= lag <= 10 for _, lag in lags)
 
 
+def test_a_grip_around_something_wide_counts_where_its_command_goes_on(rig: Rig) -> None:
+    """The fingers stop at 0.70, at a disc, whatever the command asks; a hand that only wanders so far does not grip."""
+    stopped = path((0, 0.94), (60, 0.94), (70, 0.70), (150, 0.70), (160, 0.94), (240, 0.94))
+    columns, stamps_ns = aloha(np.full(241, 0.9), stopped), frame_stamps_ns(241, RATE_HZ)
+    told = columns["action"].copy()
+    told[:, 13] = path((0, 0.94), (56, 0.94), (66, 0.30), (146, 0.30), (156, 0.94), (240, 0.94))
+    found = gripper_events({**columns, "action": told}, rig, stamps_ns)
+    assert found is not None
+    assert [event.event for event in found] == ["close", "open"]
+    wanders = columns["action"].copy()
+    wanders[4:, 13] = columns["observation.state"][:-4, 13]
+    assert gripper_events({**columns, "action": wanders}, rig, stamps_ns) == ()
+
+
 def test_a_command_in_other_units_or_names_is_not_compared(rig: Rig) -> None:
     columns = aloha(np.full(241, 0.9), one_pick())
     columns["action"][:, 13] *= 0.9
