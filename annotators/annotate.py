@@ -20,7 +20,7 @@ from annotators.families import Family, load_family
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
 from annotators.perception import BoardReadings
-from annotators.placements import placement_trace, scene_notes
+from annotators.placements import PlacementSeen, placement_images, placement_trace, scene_notes
 from annotators.traces import build_trace
 from annotators.verifiers import verify
 from annotators.vlm import blank_probe
@@ -29,6 +29,7 @@ from annotators.vlm.backends import BackendConfig, Endpoint, Replay
 from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.costs import FREE
 from annotators.vlm.endpoint import EndpointClient
+from annotators.vlm.inventory import inventoried
 from annotators.vlm.local import LocalClient
 from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import Request, Speaker
@@ -43,7 +44,6 @@ from schemas.annotations import Card, FieldName, Proposal, VerifierResult
 from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
-from schemas.scenes import PlacementTrace, SceneNotes
 
 _BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
 
@@ -247,24 +247,23 @@ def _proposals(
 
     An episode with a question nobody answered gets no trace: it becomes a failure row, and the next run asks again.
     """
+    silent = [one.answer for one in asked.values() if one.answer.outcome in ("error", "skipped")] if asked else []
+    if silent and not (tally.stopped and silent[0].outcome == "skipped"):  # nothing is wrong with those not asked
+        reason = f"a call got no answer: {silent[0].text}"
+        tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
+    placement = seen.evidence.placement
+    if placement is not None and asked and not silent:
+        placement, num_invalid = inventoried(placement, {look: one.answer for look, one in asked.items()})
+        tally.invalid += num_invalid
     for name in voice.family.file.fields:
-        if (placement := seen.evidence.placement) is not None and name != "segments":
-            payload = (
-                placement_trace(seen.evidence.task, placement)
-                if name == "trace"
-                else scene_notes(seen.evidence.task, placement, seen.segments)
-            )
-            yield _whole(seen, voice, name, payload), seen.evidence
-            continue
         keys: tuple[str, ...] = ()
         if voice.asks_about(name) and asked is not None:
-            silent = [one.answer for one in asked.values() if one.answer.outcome in ("error", "skipped")]
             if silent:
-                if not (tally.stopped and silent[0].outcome == "skipped"):  # nothing is wrong with those not asked
-                    reason = f"a call got no answer: {silent[0].text}"
-                    tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
                 continue
             keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
+        if placement is not None and name != "segments":
+            yield _whole(seen, voice, name, placement, keys)
+            continue
         if name == "segments":
             yield _segments(seen, voice, asked, keys, tally)
             continue
@@ -276,17 +275,22 @@ def _proposals(
         yield _trace(seen, voice, readings, cards, keys)
 
 
-def _whole(seen: Observation, voice: Voice, name: FieldName, payload: PlacementTrace | SceneNotes) -> Proposal:
-    """A proposal about all of an episode that programs made from pictures."""
-    return Proposal(
+def _whole(
+    seen: Observation, voice: Voice, name: FieldName, placement: PlacementSeen, keys: tuple[str, ...]
+) -> tuple[Proposal, Evidence]:
+    """What follows from a placement that programs or a model saw, about all of an episode."""
+    task = seen.evidence.task
+    payload = placement_trace(task, placement) if name == "trace" else scene_notes(task, placement, seen.segments)
+    proposal = Proposal(
         episode_id=seen.episode_id,
         stamp_ns=0,
         field=name,
         family=voice.family.label,
         payload=payload,
-        provenance=voice.provenance(name),
-        images=seen.images,
+        provenance=voice.provenance(name, keys),
+        images=placement_images(task, placement),
     )
+    return proposal, replace(seen.evidence, placement=placement)
 
 
 def _segments(

@@ -22,7 +22,9 @@ from schemas.refs import Ref
 
 # What of a verdict is about reading: where these can not tell, another reader may. A card place that an arm hides stays
 # hidden from every reader.
-_ABOUT_READING = frozenset({"arithmetic", "double_reading", "held_object", "looking"})
+_ABOUT_READING = frozenset(
+    {"arithmetic", "double_reading", "held_object", "looking", "moved_thing", "nouns", "relation"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from schemas.records import sha256_of
 SET, SCORES = "golden.jsonl", "golden_scores.json"
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _ASKED_TOGETHER = 16
+_SAME_BOX = 0.5  # of two boxes' union
 
 
 class GoldenQuestion(BaseModel):
@@ -204,19 +205,45 @@ def keep(family: Family, fresh: Sequence[GoldenScore]) -> None:
 
 
 def fits(right: JsonValue, said: JsonValue) -> bool:
-    """Whether an answer says what it must: keys that `right` leaves out may be anything, numbered rows any others."""
+    """Whether an answer says what it must: keys that `right` leaves out may be anything, numbered rows any others.
+
+    Things are told apart by their nouns, in any order; a box must be that of the right one by half (IoU >= 0.5).
+    """
     match right, said:
         case dict(), dict():
             return all(name in said and fits(value, said[name]) for name, value in right.items())
         case list(), list():
             if right and all(isinstance(row, dict) and "number" in row for row in right):
                 return all(any(fits(row, other) for other in said) for row in right)
+            if right and all(isinstance(row, dict) and "noun" in row for row in right):
+                return all(any(_same_thing(row, other) for other in said) for row in right)
             return len(right) == len(said) and all(map(fits, right, said))
         case str(), str():
             sums = canonical(right), canonical(said)
             return sums[0] == sums[1] if None not in sums else _nouns(right) <= _nouns(said) and bool(_nouns(right))
         case _:
             return right == said
+
+
+def _same_thing(right: JsonValue, said: JsonValue) -> bool:
+    if not (isinstance(right, dict) and isinstance(said, dict) and fits(right["noun"], said.get("noun"))):
+        return False
+    return _iou(_numbers(right.get("box")), _numbers(said.get("box"))) >= _SAME_BOX
+
+
+def _numbers(box: JsonValue) -> list[float]:
+    return [float(one) for one in box if isinstance(one, int | float)] if isinstance(box, list) else []
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """How much of two boxes (x0, y0, x1, y1) together is in both; 0 where either is none."""
+    if len(one) != 4 or len(other) != 4:
+        return 0.0
+    wide, high = (min(one[at + 2], other[at + 2]) - max(one[at], other[at]) for at in (0, 1))
+    both = max(0.0, wide) * max(0.0, high)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    either = sum(areas) - both
+    return both / either if min(areas) > 0 else 0.0
 
 
 def _digest(path: Path) -> str:

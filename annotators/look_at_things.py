@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotators.papers import Pixels
-from annotators.placements import Asked, PlacementSeen, named, read_instruction
+from annotators.placements import Asked, PlacementSeen, moved_nouns, read_instruction
 from annotators.things import Thing, ThingsView, find_things
 from schemas.scenes import PictureRef, SceneObject
 
-_MOVED = 0.6  # of its own size: a thing that was only nudged still lies where it lay
 _CHANGED = 42  # of 255, in one channel: noise and shadows change less, a hand or a thing more
 
 
@@ -35,14 +34,15 @@ def look_at_things(
     asked = read_instruction(task)
     start, things = _clearest(frame_at, early, view, asked)
     end, later = _clearest(frame_at, late, view, asked)
+    before, after = _objects(things), _objects(later)
     shape = frame_at(start).shape
     return PlacementSeen(
         view=view,
         picture=PictureRef(camera=camera, frame=first_frame + start, width=shape[1], height=shape[0]),
-        before=_objects(things),
-        after=_objects(later),
+        before=before,
+        after=after,
         after_frame=first_frame + end,
-        moved=_moved(things, later),
+        moved=moved_nouns(before, after),
         touched=None if closed is None else _changed(frame_at(start), frame_at(closed)),
     )
 
@@ -69,18 +69,6 @@ def _worth(things: Sequence[Thing], asked: Asked | None) -> tuple[bool, int]:
 
 def _objects(things: Sequence[Thing]) -> tuple[SceneObject, ...]:
     return tuple(SceneObject(noun=thing.noun, box_xyxy=thing.box) for thing in things)
-
-
-def _moved(before: Sequence[Thing], after: Sequence[Thing]) -> tuple[str, ...]:
-    """Nouns that one thing goes by in both frames, and that lie elsewhere in the second."""
-    found = []
-    for thing in before:
-        others = [other for other in after if other.noun == thing.noun]
-        if len(others) != 1 or named(_objects(before), thing.noun) is None:
-            continue
-        if np.hypot(others[0].x - thing.x, others[0].y - thing.y) > _MOVED * thing.size:
-            found.append(thing.noun)
-    return tuple(found)
 
 
 def _changed(before: Pixels, now: Pixels) -> NDArray[np.bool_]:

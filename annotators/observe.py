@@ -13,7 +13,7 @@ from annotators.kinematics import JointMoves, commanded_events, gripper_events, 
 from annotators.look_at_things import look_at_things
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
-from annotators.placements import PlacementSeen, executed, named, read_instruction
+from annotators.placements import executed, placement_images
 from annotators.sheets import make_sheets
 from annotators.things import ThingsView
 from annotators.traces import UNREAD
@@ -166,8 +166,9 @@ class Observer:
     ) -> Observation:
         row = self._episodes.row(episode_id)
         closed, opened = _last_grasp(evidence.events or (), row, evidence.rate_hz)
+        frame_at = lru_cache(maxsize=16)(lambda index: self._episodes.frame(episode_id, camera, index))
         seen = look_at_things(
-            frame_at=lru_cache(maxsize=16)(lambda index: self._episodes.frame(episode_id, camera, index)),
+            frame_at=frame_at,
             camera=camera,
             view=things,
             task=row.task,
@@ -176,11 +177,16 @@ class Observer:
             late=np.linspace(row.num_frames - 1, opened, _LOOKS).astype(int).tolist(),
             first_frame=row.start_frame,
         )
+        crops: dict[str, bytes] = {}
+        if self._wants_crops:  # whole and unscaled: boxes are pixels of these
+            whole = {"before": seen.picture.frame, "after": seen.after_frame}
+            crops = {name: png(frame_at(frame - row.start_frame)) for name, frame in whole.items()}
         return Observation(
             episode_id=episode_id,
             segments=segments,
             evidence=replace(evidence, placement=seen, frame_size=(seen.picture.width, seen.picture.height)),
-            images=_placement_images(row.task, seen),
+            crops=crops,
+            images=placement_images(row.task, seen),
         )
 
     def _card(self, reader: Reader, frame: Pixels, layout: Layout, index: int) -> Card:
@@ -303,21 +309,6 @@ def _images(
         place = layout.position(index)
         name = f"card_{place}" if place != "unknown" else f"card_{index + 1}"
         images[name] = _image(camera, start, card.box(shape, 0.2))
-    return images
-
-
-def _placement_images(task: str, seen: PlacementSeen) -> dict[str, JsonValue]:
-    """What a reviewer is shown: both things, and the whole picture before and after."""
-    camera = seen.picture.camera
-    images: dict[str, JsonValue] = {
-        "before": _image(camera, seen.picture.frame, None),
-        "after": _image(camera, seen.after_frame, None),
-    }
-    asked = read_instruction(task)
-    for name, noun in (("target", asked.target), ("reference", asked.reference)) if asked else ():
-        thing = named(seen.before, noun)
-        if thing is not None and thing.box_xyxy is not None:
-            images[name] = _image(camera, seen.picture.frame, thing.box_xyxy)
     return images
 
 

@@ -137,6 +137,11 @@ def boxes(payload: Placement, evidence: Evidence) -> Finding:
                 f"{noun} did not move and lies at {box_words(after.box_xyxy)} in frame {seen.after_frame}, "
                 f"not at {box_words(box)}.",
             )
+    for noun, box in boxed:
+        other = named(seen.recognised, noun)
+        if other is not None and other.box_xyxy and not _near(box, other.box_xyxy):
+            told = f"programs find {noun} at {box_words(other.box_xyxy)} in the same picture"
+            return Finding("fail", f"{told}, not at {box_words(box)}.")
     if isinstance(payload, PlacementTrace) and (doubt := _grasped(payload, seen)) is not None:
         return doubt
     if len(boxed) < len(things):

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from annotators.things import CONTAINERS, ThingsView
 from schemas.annotations import SegmentList
@@ -59,6 +60,7 @@ _PARAPHRASES = (
     "Move the {target} {where} the {reference}.",
     "Please set the {target} down {where} the {reference}.",
 )
+_MOVED = 0.6  # of its own size: a thing that was only nudged still lies where it lay
 _STEEP = 0.75  # a shift as far sideways as this share of its way ahead is neither the one nor the other
 _CLEAR_OF_NEXT = 0.04  # of the picture's width: whose middle is further left than every other's by less is not named
 
@@ -88,6 +90,7 @@ class PlacementSeen:
     after_frame: int  # of the recording
     moved: tuple[str, ...]  # nouns of what lies elsewhere afterwards
     touched: NDArray[np.bool_] | None = field(default=None, repr=False)  # changed pixels when the hand closed, halved
+    recognised: tuple[SceneObject, ...] = ()  # in `picture`, by programs, where `before` is what a model says
 
 
 def read_instruction(words: str) -> Asked | None:
@@ -126,6 +129,40 @@ def named(objects: Sequence[SceneObject], noun: str) -> SceneObject | None:
     """The one thing that goes by a noun; None where there is none, or more than one."""
     found = [one for one in objects if one.noun == noun]
     return found[0] if len(found) == 1 else None
+
+
+def moved_nouns(before: Sequence[SceneObject], after: Sequence[SceneObject]) -> tuple[str, ...]:
+    """Nouns that one thing goes by in both pictures, and that lie elsewhere in the second."""
+    found = []
+    for thing in before:
+        one, other = named(before, thing.noun), named(after, thing.noun)
+        if one is None or other is None or one.box_xyxy is None or other.box_xyxy is None:
+            continue
+        (x, y), (now_x, now_y) = middle(one.box_xyxy), middle(other.box_xyxy)
+        size = min(one.box_xyxy[2] - one.box_xyxy[0], one.box_xyxy[3] - one.box_xyxy[1])
+        if np.hypot(now_x - x, now_y - y) > _MOVED * size:
+            found.append(thing.noun)
+    return tuple(found)
+
+
+def placement_images(task: str, seen: PlacementSeen) -> dict[str, JsonValue]:
+    """What a reviewer is shown: both things, and the whole picture before and after."""
+    camera = seen.picture.camera
+    images: dict[str, JsonValue] = {
+        "before": {"camera": camera, "frame": seen.picture.frame, "box_xyxy": None},
+        "after": {"camera": camera, "frame": seen.after_frame, "box_xyxy": None},
+    }
+    asked = read_instruction(task)
+    for name, noun in (("target", asked.target), ("reference", asked.reference)) if asked else ():
+        thing = named(seen.before, noun)
+        if thing is not None and thing.box_xyxy is not None and _can_be_cut(thing.box_xyxy, seen.picture):
+            images[name] = {"camera": camera, "frame": seen.picture.frame, "box_xyxy": list(thing.box_xyxy)}
+    return images
+
+
+def _can_be_cut(box: Box, picture: PictureRef) -> bool:
+    """Whether a box holds anything of its picture; what a model says may not, and `boxes` says so."""
+    return min(box[2], picture.width) > max(box[0], 0) and min(box[3], picture.height) > max(box[1], 0)
 
 
 def relation_after(seen: PlacementSeen, target: str, reference: str, *, is_turned: bool) -> Relation:

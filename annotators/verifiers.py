@@ -83,7 +83,7 @@ _ABOUT: dict[str, frozenset[VerifierName]] = {
             "nouns",
         }
     ),
-    "scene": frozenset({"instruction", "relation", "boxes", "plan_order", "nouns", "numbers"}),
+    "scene": frozenset({"instruction", "relation", "boxes", "plan_order", "nouns", "numbers", "stamps"}),
 }
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
@@ -112,7 +112,7 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *read_numbers(payload, evidence)))
             case "metadata", ReasoningTrace():
                 results.append(_result(name, *metadata(payload, evidence)))
-            case "no_future", ReasoningTrace():
+            case "no_future", ReasoningTrace() | PlacementTrace():
                 results.append(_result(name, *no_future(proposal, evidence)))
             case "stamps", _:
                 results.append(_result(name, *stamps(proposal, evidence)))

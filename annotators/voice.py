@@ -11,7 +11,7 @@ from annotators.ledger import Ledger, StoredProposal
 from annotators.perception import model_name
 from annotators.placements import MODEL as THINGS_MODEL
 from annotators.verifiers import applicable
-from annotators.vlm.answers import schema_hash
+from annotators.vlm.answers import Question, schema_hash
 from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
 from annotators.vlm.endpoint import EndpointClient
 from annotators.vlm.local import LocalClient
@@ -58,7 +58,9 @@ class Voice:
 
     def asks_about(self, name: FieldName) -> bool:
         """Whether a model is asked about a field."""
-        return self.speaker is not None and (name == "trace" or "steps" in self.family.prompts)
+        if self.speaker is None:
+            return False
+        return name in ("trace", "scene") or "steps" in self.family.prompts
 
     def said(self, proposal: Proposal) -> bool:
         """Whether a proposal is this voice's, of these prompts, and a model was asked for it."""
@@ -73,7 +75,7 @@ class Voice:
         """Who says what a proposal of this field says."""
         if not self.asks_about(name) and name == "segments":
             return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
-        if self.family.file.things is not None:
+        if self.family.file.things is not None and self.speaker is None:
             return Provenance(backend="perception", model=THINGS_MODEL, inputs_hash=self.pictures)
         if self.speaker is None:
             return Provenance(backend="perception", model=model_name(), inputs_hash=self.pictures)
@@ -81,10 +83,16 @@ class Voice:
             backend=kind_of(self.backend),
             model=self.speaker.label,
             prompt_hash=self.family.prompt_hash,
-            schema_hash=schema_hash(*(("board", "cards") if name == "trace" else ("steps", "held"))),
+            schema_hash=schema_hash(*self._questions(name)),
             call_keys=call_keys,
             inputs_hash=self.pictures,
         )
+
+    def _questions(self, name: FieldName) -> tuple[Question, ...]:
+        """What is asked about a field."""
+        if self.family.file.things is not None:
+            return ("things",)
+        return ("board", "cards") if name == "trace" else ("steps", "held")
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
         """Every argument that changes what is said."""
@@ -125,14 +133,12 @@ def spoken(
 
 def asks(family: Family, backend: BackendConfig) -> bool:
     """Whether a model is asked about this family's pictures. Raises FamilyError where none can be."""
-    if family.file.things is None:
-        return bool(family.prompts)
-    if not isinstance(backend, Perception):
+    if family.file.things is not None and not family.prompts and not isinstance(backend, Perception):
         raise FamilyError(
-            f"family '{family.file.name}' looks for things by colour and outline; no model is asked about them yet. "
-            "Leave --vlm and --backend out."
+            f"family '{family.file.name}' has no prompt 'things', so no model can be asked about its pictures. "
+            "Leave --vlm and --backend out, or add the prompt."
         )
-    return False
+    return bool(family.prompts)
 
 
 def speaker_of(backend: BackendConfig) -> Speaker | None:

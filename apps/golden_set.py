@@ -1,9 +1,11 @@
 """The golden questions of the families that ship, made from frozen seeds: crops of rendered tables, simulated episodes.
 
-Frozen on 2026-11-27, before any prompt was changed against them. `python -m apps.golden_set FOLDER` writes
-FOLDER/<family> as in `annotators/families`; a changed set is another set, and scores made on it are not compared.
+Frozen on 2026-11-27, before any prompt was changed against them. `python -m apps.golden_set FOLDER [FAMILY ...]`
+writes FOLDER/<family> as in `annotators/families`; a changed set is another set, and scores made on it are not
+compared.
 """
 
+import io
 import json
 import shutil
 import sys
@@ -11,8 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from annotators.golden import SET, GoldenQuestion
 from annotators.observe import Observation, Observer
+from annotators.vlm.inventory import LOOKS, inventory_questions
 from annotators.vlm.protocol import Speaker, TextPart
 from annotators.vlm.steps import step_questions
 from apps.vlm_crops import write_crops
@@ -81,6 +86,51 @@ def write_sheet_questions(folder: Path) -> None:
     _write(folder, questions)
 
 
+def write_inventory_questions(folder: Path) -> None:
+    """Tables of toys before and after a placement: both things of the instruction, where the simulator has them."""
+    from annotators.families import load_family
+    from apps.sim.simulate import simulate
+
+    family, questions = load_family("toy-placement"), []
+    with tempfile.TemporaryDirectory() as name:
+        workspace, ref, raw = Workspace.at(Path(name, "workspace")), Ref("golden", "1"), Path(name, "raw")
+        simulate(out=raw, num_episodes=NUM_EPISODES, task="toy-placement", split="open-world", seed=SEED, workers=1)
+        convert(source_path=raw, to=ref, workspace=workspace, rig="aloha_sim", workers=1)
+        opened = EpisodeSet.open(workspace, ref)
+        observer = Observer(opened, _CAMERA, wants_crops=True, things=family.file.things)
+        for number, episode_id in enumerate(opened.ids()):
+            seen = observer.observe(episode_id)
+            assert isinstance(seen, Observation)
+            assert seen.evidence.placement is not None
+            truth_path = raw.with_name("raw.ground_truth") / f"{episode_id.rpartition('-')[0]}.json"
+            truth = json.loads(truth_path.read_bytes())
+            nouns = [row["noun"] for row in truth["objects"]]
+            asked = inventory_questions(
+                family, Speaker(model=""), seen.crops, seen.evidence.task, seen.evidence.placement
+            )
+            for look in LOOKS:
+                boxes = dict(zip(nouns, truth[f"boxes_{look}"], strict=True))
+                (words,) = [part.text for part in asked[look].turns[-1].parts if isinstance(part, TextPart)]
+                wanted = [noun for noun in (truth["target"], truth["reference"]) if boxes[noun]]
+                questions.append(
+                    GoldenQuestion(
+                        question="things",
+                        pictures=(_kept(folder, f"things_{number}_{look}.jpg", _jpeg(seen.crops[look])),),
+                        words=words,
+                        answer={"things": [{"noun": noun, "box": boxes[noun]} for noun in wanted]},
+                    )
+                )
+    _write(folder, questions)
+
+
+def _jpeg(data: bytes) -> bytes:
+    """A PNG, smaller."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.convert("RGB").save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
 def _kept(folder: Path, name: str, data: bytes) -> str:
     (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
     (folder / _PICTURES / name).write_bytes(data)
@@ -93,9 +143,15 @@ def _write(folder: Path, questions: Sequence[GoldenQuestion]) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Write both sets."""
-    out = Path(words[0])
-    for family, write in (("math-matching", write_crop_questions), ("generic", write_sheet_questions)):
+    """Write all sets, or those of the families that are named after the folder."""
+    out, wanted = Path(words[0]), words[1:]
+    for family, write in (
+        ("math-matching", write_crop_questions),
+        ("generic", write_sheet_questions),
+        ("toy-placement", write_inventory_questions),
+    ):
+        if wanted and family not in wanted:
+            continue
         folder = out / family
         shutil.rmtree(folder / _PICTURES, ignore_errors=True)
         write(folder)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from annotators.things import ThingsView
 from annotators.verifiers import VerifierName
+from annotators.vlm.answers import Question
 from schemas.annotations import FieldName
 from schemas.errors import FamilyError, did_you_mean
 from schemas.records import sha256_of
@@ -29,7 +30,7 @@ class FamilyFile(BaseModel):
     fields: tuple[FieldName, ...] = Field(min_length=1)
     verifiers: tuple[VerifierName, ...] = ()
     cameras: tuple[str, ...] = ()  # wanted, the first that a dataset has is used; any: the dataset's first
-    prompts: dict[str, str] = Field(default_factory=dict)  # question -> prompt file
+    prompts: dict[Question, str] = Field(default_factory=dict)  # question -> prompt file
     things: ThingsView | None = None  # looked for in the pictures; None: a board and cards are
 
     @model_validator(mode="after")
@@ -38,6 +39,8 @@ class FamilyFile(BaseModel):
             raise ValueError("the field 'scene' is about things: say how to look for them, under things")
         if self.things is not None and not self.cameras:
             raise ValueError("things are looked for in pictures: name cameras")
+        if self.prompts and (self.things is None) == ("things" in self.prompts):
+            raise ValueError("the prompt 'things' and the field things go together, and with no other prompt")
         return self
 
 
@@ -93,7 +96,7 @@ def load_family(name: str, *, home: Path = _HOME) -> Family:
         raise FamilyError(f"no task family '{name}'. {did_you_mean(name, known)}")
     try:
         file = FamilyFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        prompts = {
+        prompts: dict[str, str] = {
             question: (path.parent / words).read_text(encoding="utf-8") for question, words in file.prompts.items()
         }
     except (ValidationError, yaml.YAMLError) as error:

@@ -18,7 +18,8 @@ from schemas.records import sha256_of
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
 _MOST_SEGMENTS = 200
 _LONGEST_NAME = 60
-Question = Literal["board", "cards", "steps", "held"]
+_MOST_THINGS = 60
+Question = Literal["board", "cards", "steps", "held", "things"]
 
 
 def _plain(words: str) -> str:
@@ -76,7 +77,22 @@ class HeldAnswer(BaseModel):
     object: Noun | None
 
 
-type Form = type[BoardAnswer] | type[CardsAnswer] | type[StepsAnswer] | type[HeldAnswer]
+class ThingAnswer(BaseModel):
+    """One thing: its noun, and its box (x0, y0, x1, y1) in pixels of the picture; null where it can not be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    noun: Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME), AfterValidator(_plain)]
+    box: Annotated[tuple[int, ...], Field(min_length=4, max_length=4)] | None
+
+
+class ThingsAnswer(BaseModel):
+    """Everything that lies on a table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    things: tuple[ThingAnswer, ...] = Field(max_length=_MOST_THINGS)
+
+
+type Form = type[BoardAnswer] | type[CardsAnswer] | type[StepsAnswer] | type[HeldAnswer] | type[ThingsAnswer]
 
 
 def schema_of(question: Question) -> dict[str, Any]:
@@ -95,6 +111,8 @@ def form_of(question: str) -> Form:
             return StepsAnswer
         case "held":
             return HeldAnswer
+        case "things":
+            return ThingsAnswer
         case _:
             raise BackendError(f"'{question}' is no question. Ask one of {', '.join(get_args(Question))}.")
 

@@ -13,12 +13,13 @@ from annotators.observe import Observation
 from annotators.perception import BoardReadings
 from annotators.traces import UNREAD
 from annotators.vlm.answers import BoardAnswer, CardsAnswer, Question, parse, schema_of
+from annotators.vlm.inventory import inventory_questions
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
 from annotators.vlm.steps import step_questions
 from schemas.annotations import Card
 
 CROPS: dict[str, Question] = {"board_first": "board", "board_second": "board", "cards": "cards"}
-CALLS_PER_EPISODE = len(CROPS)  # of a trace, at most
+CALLS_PER_EPISODE = len(CROPS)  # about a board and cards, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ def questions_about(family: Family, speaker: Speaker, seen: Observation) -> dict
     """All that is asked about one episode, by what it is asked about."""
     if "steps" in family.prompts:
         return step_questions(family, speaker, seen.crops, seen.segments, seen.task)
+    if "things" in family.prompts and seen.evidence.placement is not None:
+        return inventory_questions(family, speaker, seen.crops, seen.evidence.task, seen.evidence.placement)
     return questions(family, speaker, seen.crops)
 
 

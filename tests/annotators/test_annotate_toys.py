@@ -1,13 +1,21 @@
 """A placement from raw recording to released rows, reviewed and exported; the truth is read by this test alone."""
 
+import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from vlm_server import Reply, said, serving
 
 from annotators.annotate import annotate
+from annotators.cascade import annotate_cascade
+from annotators.families import load_family
 from annotators.ledger import Ledger
+from annotators.observe import Observation, Observer
 from annotators.release import release
 from annotators.review import TraceForm
 from annotators.vlm.backends import Endpoint, Perception
@@ -21,11 +29,13 @@ from dataengine.episode_set import EpisodeSet
 from dataengine.exports.chat import export_chat
 from dataengine.exports.lerobot import export_lerobot
 from dataengine.workspace import Workspace
-from schemas.annotations import payload_from_json, render_payload
+from schemas.annotations import Proposal, payload_from_json, render_payload
 from schemas.errors import FamilyError
 from schemas.refs import Ref
 from schemas.scenes import PlacementTrace, SceneNotes
 
+type Boxes = dict[str, list[int] | None]
+type Change = Callable[[Boxes], Boxes]
 TOYS, RELEASE = Ref("toys", "1"), Ref("toys-verified", "1")
 
 
@@ -87,8 +97,8 @@ def test_questions_plan_and_other_wordings_reach_the_exports(home: Workspace, tm
 
 def test_a_reviewer_sees_a_placement_read_only_and_accepts_it(desk: Desk) -> None:
     waiting = {row.field: row.item_id for row in desk.queue(desk.wanted())}
-    for field in ("trace", "scene"):
-        shown = desk.take(reviewer="ada", wanted=desk.wanted(), item_id=waiting[field])
+    for name in ("trace", "scene"):
+        shown = desk.take(reviewer="ada", wanted=desk.wanted(), item_id=waiting[name])
         assert shown is not None
         typed = Typed(trace=TraceForm(), segments=(), note="")
         assert not desk.is_changed(shown, typed)
@@ -97,10 +107,136 @@ def test_a_reviewer_sees_a_placement_read_only_and_accepts_it(desk: Desk) -> Non
         assert decision.action == "accept"
 
 
-def test_no_model_is_asked_about_things(home: Workspace, tmp_path: Path) -> None:
+@dataclass(slots=True, kw_only=True)
+class Seer:
+    """Answers from the simulator's own boxes, by looking the picture up; `change` is what it gets wrong."""
+
+    workspace: Workspace
+    change: Change = dict
+    crops: dict[bytes, str] = field(default_factory=dict)
+
+    def __call__(self, body: dict[str, Any], number: int) -> Reply:
+        truth = json.loads((self.workspace.root / "raw.ground_truth" / "episode_0.json").read_text())
+        if not self.crops:
+            opened = EpisodeSet.open(self.workspace, TOYS)
+            things = load_family("toy-placement").file.things
+            seen = Observer(opened, "cam_high", wants_crops=True, things=things).observe(opened.ids()[0])
+            assert isinstance(seen, Observation)
+            self.crops = {data: look for look, data in seen.crops.items()}
+        words, picture = body["messages"][1]["content"]
+        assert truth["relation"] not in words["text"]  # neither what is moved nor where to is told
+        look = self.crops.get(base64.b64decode(picture["image_url"]["url"].partition(",")[2]))
+        boxes: Boxes = {}
+        if look is not None:  # else it is blank
+            boxes = {row["noun"]: box for row, box in zip(truth["objects"], truth[f"boxes_{look}"], strict=True)}
+            boxes = self.change(boxes)
+        return said(json.dumps({"things": [{"noun": noun, "box": box} for noun, box in boxes.items()]}))
+
+
+def judged(home: Workspace, folder: Path, change: Change) -> tuple[dict[str, dict[str, str]], dict[str, Proposal]]:
+    """Annotate through a server: the verdicts and the proposals of each field."""
+    with serving(Seer(workspace=home, change=change)) as server, Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
+        backend = Endpoint(urls=(server.url,), model=change.__name__)
+        report = annotate(
+            episodes=TOYS, workspace=home, family="toy-placement", backend=backend, ledger=ledger, workers=0
+        )
+        assert (report.num_proposed, report.answers_invalid) == (1, 0)
+        assert len(server.bodies) == report.calls.made == 2 + report.calls.blank
+        rows = {row.proposal.field: row for row in ledger.proposals()}
+    verdicts = {name: {one.verifier: one.verdict for one in row.results} for name, row in rows.items()}
+    return verdicts, {name: row.proposal for name, row in rows.items()}
+
+
+def test_a_model_is_asked_what_lies_there_before_and_after_and_the_rest_follows(
+    home: Workspace, tmp_path: Path
+) -> None:
+    def sees(boxes: Boxes) -> Boxes:
+        return boxes
+
+    truth = json.loads((home.root / "raw.ground_truth" / "episode_0.json").read_text())
+    verdicts, proposals = judged(home, tmp_path, sees)
+    assert set(verdicts["trace"].values()) == set(verdicts["scene"].values()) == {"pass"}
+    assert {"looking", "moved_thing", "no_future", "relation"} <= verdicts["trace"].keys()
+    trace, notes = proposals["trace"].payload, proposals["scene"].payload
+    assert isinstance(trace, PlacementTrace)
+    assert isinstance(notes, SceneNotes)
+    assert trace.relation == truth["relation"]
+    assert trace.target is not None
+    assert list(trace.target.box_xyxy or ()) in truth["boxes_before"]
+    assert [list(one.box_xyxy or ()) for one in notes.objects] == truth["boxes_before"]
+    assert notes.outcome == "success"
+    told = proposals["trace"].provenance
+    assert (told.backend, told.model, told.prompt_hash) == (
+        "endpoint",
+        "sees",
+        load_family("toy-placement").prompt_hash,
+    )
+    assert len(told.call_keys) == 2
+    assert proposals["segments"].provenance.backend == "kinematics"
+
+
+def test_a_wrong_box_and_a_wrong_noun_of_a_model_are_caught(home: Workspace, tmp_path: Path) -> None:
+    truth = json.loads((home.root / "raw.ground_truth" / "episode_0.json").read_text())
+    target, reference = truth["target"], truth["reference"]
+
+    def moved_box(boxes: Boxes) -> Boxes:
+        return {**boxes, target: [2, 2, 24, 24]}
+
+    def moved_reference(boxes: Boxes) -> Boxes:
+        return {**boxes, reference: [280, 200, 310, 230]}
+
+    def other_noun(boxes: Boxes) -> Boxes:
+        return {"striped cube" if noun == target else noun: box for noun, box in boxes.items()}
+
+    def swapped(boxes: Boxes) -> Boxes:
+        return {**boxes, target: boxes[reference], reference: boxes[target]}
+
+    found = {}
+    for change in (moved_box, moved_reference, other_noun, swapped):
+        (tmp_path / change.__name__).mkdir()
+        found[change.__name__], _ = judged(home, tmp_path / change.__name__, change)
+    assert found["moved_box"]["trace"]["boxes"] == "fail"
+    assert found["moved_reference"]["trace"]["boxes"] == "fail"
+    assert found["other_noun"]["scene"]["nouns"] == "fail"
+    assert found["other_noun"]["trace"]["moved_thing"] == "fail"
+    assert found["swapped"]["trace"]["moved_thing"] == "fail"
+    assert found["swapped"]["trace"]["boxes"] == "fail"
+
+
+def test_what_programs_doubt_about_toys_goes_to_the_dearer_model(home: Workspace, tmp_path: Path) -> None:
+    def blurred(boxes: Boxes) -> Boxes:
+        return dict.fromkeys(boxes)
+
+    def sees(boxes: Boxes) -> Boxes:
+        return boxes
+
+    with (
+        serving(Seer(workspace=home, change=blurred)) as cheap,
+        serving(Seer(workspace=home, change=sees)) as dear,
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger,
+    ):
+        first = Endpoint(urls=(cheap.url,), model="cascade-cheap")
+        then = Endpoint(urls=(dear.url,), model="cascade-dear")
+        cascade = partial(annotate_cascade, episodes=TOYS, workspace=home, family="toy-placement", ledger=ledger)
+        report = cascade(backend=first, then=then, workers=0)
+        assert (report.num_doubted, report.then and report.then.num_proposed) == (1, 1)
+        num_asked = len(cheap.bodies) + len(dear.bodies)
+        again = cascade(backend=first, then=then, workers=0)
+        assert len(cheap.bodies) + len(dear.bodies) == num_asked
+        assert again.then is not None
+        assert again.then.run_id is None
+        planned = cascade(backend=Perception(), then=then, workers=0)
+        assert planned.num_doubted == 0  # programs know these toys
+
+
+def test_a_family_of_things_without_a_prompt_says_that_no_model_can_be_asked(home: Workspace, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    words = (load_family("toy-placement").folder / "family.yaml").read_text().partition("prompts:")[0]
+    (mine / "family.yaml").write_text(words)
     backend = Endpoint(urls=("http://127.0.0.1:9/v1",), model="nobody")
     with (
         Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger,
-        pytest.raises(FamilyError, match="no model is asked about them yet"),
+        pytest.raises(FamilyError, match="has no prompt 'things', so no model can be asked"),
     ):
-        annotate(episodes=TOYS, workspace=home, family="toy-placement", backend=backend, ledger=ledger, workers=0)
+        annotate(episodes=TOYS, workspace=home, family=f"{mine}/", backend=backend, ledger=ledger, workers=0)
