@@ -189,6 +189,16 @@ def test_files_outside_the_videos_are_refused(served: Served) -> None:
         assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
 
 
+def test_a_range_that_ends_behind_the_file_gets_what_there_is(served: Served) -> None:
+    size = served.video.stat().st_size
+    with served.session("reviewer") as client:
+        for asked in (f"bytes={size - 10}-{size + 90}", f"bytes={size - 10}-{size}", f"bytes={size - 10}-", "bytes=-10"):
+            part = client.get(f"/gradio_api/file={served.video}", headers={"range": asked})
+            assert (part.status_code, part.content) == (206, served.video.read_bytes()[-10:]), asked
+        behind = client.get(f"/gradio_api/file={served.video}", headers={"range": f"bytes={size}-{size + 9}"})
+        assert behind.status_code == 416
+
+
 def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
     with served.session("reviewer") as client:
         assert client.post("/gradio_api/queue/join", content=b" " * 3_000_000).status_code == 413

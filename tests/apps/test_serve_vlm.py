@@ -265,7 +265,7 @@ def test_the_endpoint_backend_and_the_local_backend_say_the_same_about_episodes(
             with Ledger.open(f"sqlite:///{tmp_path}/{name}/ledger.db") as ledger:
                 report = annotate(episodes=SIM, workspace=place, backend=backend, ledger=ledger, workers=workers)
                 assert (report.num_episodes, report.failures) == (1, ())
-                assert report.calls.made == 3
+                assert report.calls.made - report.calls.blank == 3  # a blank probe falls on some labels
                 provenance = {stored.proposal.provenance.backend for stored in ledger.proposals(field="trace")}
                 assert provenance == {name.split()[0].replace("far", "endpoint").replace("near", "local")}
                 labels = {stored.proposal.provenance.model for stored in ledger.proposals(field="trace")}
@@ -274,7 +274,7 @@ def test_the_endpoint_backend_and_the_local_backend_say_the_same_about_episodes(
                 assert (again.num_new_proposals, again.calls.made) == (0, 0)
             said[name] = answers(place)
     assert said["far"] == said["near"] == said["near in actors"]
-    assert len(said["far"]) == 3
+    assert len(said["far"]) == 3 + report.calls.blank
     assert len({text for _, text in said["far"].values()}) > 1
 
 
