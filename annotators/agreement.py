@@ -79,7 +79,7 @@ def fields_of(words: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _without_boxes(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # as JSON has it; asking for any Mapping is three times as slow
         return {name: _without_boxes(part) for name, part in value.items() if name != "box_xyxy"}
     return [_without_boxes(part) for part in value] if isinstance(value, list) else value
 
@@ -139,6 +139,9 @@ def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
     num_apart = 0.0  # ordered pairs of different values, each unit's weighted by 1 / (its values - 1)
     for values in units:
         if len(values) < 2:
+            continue
+        if all(value == values[0] for value in values):  # most units: a Counter for each is what takes the time
+            together[values[0]] += len(values)
             continue
         counts = Counter(values)
         together.update(counts)

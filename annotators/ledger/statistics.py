@@ -22,8 +22,9 @@ from annotators.agreement import (
     pair_agreement,
 )
 from annotators.ledger import queue, store, tallies
+from annotators.ledger.acts import Edit, Pace, Speaker, Verdicts, acts, edits
 from annotators.ledger.queue import QueueFilter
-from annotators.ledger.tallies import Edit, GoldVote, Pace, Speaker, Stratum, Verdicts
+from annotators.ledger.tallies import GoldVote, Stratum
 from schemas.shares import Share
 
 _LONGEST_S = 600.0  # what lay open for longer than a lease lasts was not worked on all the time
@@ -88,13 +89,12 @@ class Statistics:
 
 def statistics(connection: Connection, wanted: QueueFilter, reviewer: str | None = None) -> Statistics:
     """Count everything about the items that are wanted; see Ledger.statistics."""
-    paces = tallies.paces(connection, wanted)
+    done = acts(connection, wanted, reviewer)
     progress = queue.progress(connection, wanted)
     waiting = tallies.waiting(connection, wanted)
     num_left = tallies.votes_missing(connection, wanted)
     votes = tallies.votes(connection, wanted)
     gold = tallies.gold_votes(connection, wanted, votes)
-    verdicts = tallies.verdicts(connection, wanted, reviewer)
     is_lead = reviewer is None
     return Statistics(
         seq=store.current(connection),
@@ -103,14 +103,14 @@ def statistics(connection: Connection, wanted: QueueFilter, reviewer: str | None
         num_done=progress.num_done,
         waiting=waiting,
         num_decisions_left=num_left,
-        hours_left=_hours_left(num_left, paces),
-        hourly=tuple(tallies.hourly(connection, wanted, reviewer)),
-        people=tuple(_person(pace, gold) for pace in paces if reviewer in (None, pace.reviewer)),
+        hours_left=_hours_left(num_left, done.paces),
+        hourly=done.hourly,
+        people=tuple(_person(pace, gold) for pace in done.paces if reviewer in (None, pace.reviewer)),
         agreement=field_agreement(votes) if is_lead else (),
         pairs=pair_agreement(votes) if is_lead else (),
         boundaries=boundary_agreement(votes) if is_lead else (),
-        edit_rates=edit_rates(verdicts, tallies.edits(connection, wanted, reviewer)),
-        speakers=tuple(_speaker(row) for row in verdicts),
+        edit_rates=edit_rates(done.verdicts, edits(connection, wanted, reviewer)),
+        speakers=tuple(_speaker(row) for row in done.verdicts),
         strata=tuple(tallies.strata(connection, wanted)) if is_lead else (),
     )
 

@@ -1,61 +1,21 @@
-"""Counts over the ledger, for the lead: how fast people are, what they changed, what waits. Plain SQL, no histories:
-a hundred thousand items take a second or two, where replaying them would take minutes."""
+"""Counts over the ledger, for the lead: what waits, what people said about shared items, what audits showed. No
+histories: a hundred thousand items take seconds, where replaying them would take minutes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from typing import cast as cast_type
 
-from sqlalchemy import JSON, ColumnElement, Connection, Join, Select, and_, cast, exists, func, or_, select, type_coerce
+from pydantic_core import from_json
+from sqlalchemy import Connection, Join, and_, exists, func, or_, select
 
 from annotators.agreement import Vote
+from annotators.ledger.acts import LIVE, LOOKED
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.rows import RANK_RARE, RANK_WORDS
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS, PROPOSALS, VOTES
 from schemas.annotations import FieldName
 from schemas.shares import Share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """What one person did."""
-
-    reviewer: str
-    num_decisions: int  # accepts, edits and rejects that they looked at, and did not take back
-    num_batch: int  # accepted without a look
-    num_skipped: int
-    num_undone: int
-    seconds: tuple[float, ...]  # they looked at each item, in the order of the decisions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speaker:
-    """Who proposed: a model with a prompt, or a program."""
-
-    backend: str
-    model: str
-    prompt_hash: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
-    """What people who looked did with the proposals of one speaker about one field."""
-
-    speaker: Speaker
-    field: str
-    num_accepted: int
-    num_edited: int
-    num_rejected: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """One edit: what was proposed, and what somebody made of it."""
-
-    field: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,57 +60,8 @@ class Stratum:
         return Share(num=self.num_wrong, of=self.num_audited)
 
 
-_undos = DECISIONS.alias("undos")
-_TAKEN_BACK = select(_undos.c.undoes).where(_undos.c.undoes.is_not(None))  # looked up once, not once per decision
-_LIVE = and_(DECISIONS.c.action != "undo", DECISIONS.c.decision_id.not_in(_TAKEN_BACK))
-_LOOKED = and_(DECISIONS.c.basis == "look", DECISIONS.c.action != "skip")
 _KEY = (ITEMS.c.family, ITEMS.c.field, ITEMS.c.annotator, ITEMS.c.stratum)
 _CLEAN = ITEMS.c.rank >= RANK_RARE  # every verifier passed and no two speakers disagree
-
-
-def _of[Q: Select[*tuple[Any, ...]]](query: Q, wanted: QueueFilter) -> Q:
-    """The query, narrowed to decisions about the items that are wanted."""
-    conditions = wanted.conditions()
-    return query.join(ITEMS, ITEMS.c.item_id == DECISIONS.c.item_id).where(*conditions) if conditions else query
-
-
-def paces(connection: Connection, wanted: QueueFilter) -> list[Pace]:
-    """What everybody did, by name."""
-    columns = (DECISIONS.c.reviewer, DECISIONS.c.action, DECISIONS.c.basis, DECISIONS.c.lead_time_ms)
-    live = _of(select(*columns), wanted).where(_LIVE).order_by(DECISIONS.c.seq)
-    undos = _of(select(DECISIONS.c.reviewer, func.count()), wanted).where(DECISIONS.c.action == "undo")
-    undone: dict[str, int] = dict(connection.execute(undos.group_by(DECISIONS.c.reviewer)).tuples().all())
-    seconds: dict[str, list[float]] = {name: [] for name in undone}
-    skipped = dict.fromkeys(undone, 0)
-    batch = dict.fromkeys(undone, 0)
-    for name, action, basis, lead_time_ms in connection.execute(live):
-        times = seconds.setdefault(name, [])
-        if action == "skip":
-            skipped[name] = skipped.get(name, 0) + 1
-        elif basis == "batch":
-            batch[name] = batch.get(name, 0) + 1
-        else:
-            times.append(lead_time_ms / 1000)
-    return [
-        Pace(
-            reviewer=name,
-            num_decisions=len(seconds[name]),
-            num_batch=batch.get(name, 0),
-            num_skipped=skipped.get(name, 0),
-            num_undone=undone.get(name, 0),
-            seconds=tuple(seconds[name]),
-        )
-        for name in sorted(seconds)
-    ]
-
-
-def hourly(connection: Connection, wanted: QueueFilter, reviewer: str | None) -> list[tuple[str, int]]:
-    """Decisions that somebody looked at in each hour (UTC, `2026-01-31T09`) that had any, oldest first."""
-    hour = func.substr(DECISIONS.c.created, 1, 13).label("hour")
-    query = _of(select(hour, func.count()), wanted).where(_LOOKED, DECISIONS.c.action != "undo")
-    if reviewer is not None:
-        query = query.where(DECISIONS.c.reviewer == reviewer)
-    return [(said, count) for said, count in connection.execute(query.group_by(hour).order_by(hour))]
 
 
 def waiting(connection: Connection, wanted: QueueFilter) -> dict[str, int]:
@@ -202,11 +113,11 @@ def votes(connection: Connection, wanted: QueueFilter) -> list[Vote]:
             .join(DECISIONS, DECISIONS.c.item_id == ITEMS.c.item_id)
             .join(PROPOSALS, PROPOSALS.c.proposal_id == DECISIONS.c.base_proposal_id)
         )
-        .where(_LIVE, _LOOKED, DECISIONS.c.track == "review", or_(ASSIGNMENTS.c.overlap > 1, gold.is_not(None)))
+        .where(LIVE, LOOKED, DECISIONS.c.track == "review", or_(ASSIGNMENTS.c.overlap > 1, gold.is_not(None)))
         .where(or_(gold.is_(None), gold != DECISIONS.c.decision_id), *wanted.conditions())
         .order_by(DECISIONS.c.seq)
     )
-    newest = {(row.item_id, row.reviewer): row for row in connection.execute(query)}
+    newest = {(row.item_id, row.reviewer): row for row in connection.execute(query).all()}
     return [
         Vote(item_id=row.item_id, reviewer=row.reviewer, field=row.field, words=_words(row)) for row in newest.values()
     ]
@@ -232,58 +143,8 @@ def _words(row: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - a SQL row
     if row.action not in ("accept", "edit"):
         return None
     if row.payload_json is not None:
-        return dict(json.loads(row.payload_json))
-    return dict(json.loads(row.body_json)["payload"])
-
-
-def verdicts(connection: Connection, wanted: QueueFilter, reviewer: str | None) -> list[Verdicts]:
-    """What people did with each speaker's proposals, most decisions first."""
-    said = _json(connection)["provenance"]
-    speaker = [said[name].as_string().label(name) for name in ("backend", "model", "prompt_hash")]
-    columns = (*speaker, PROPOSALS.c.field, DECISIONS.c.action)
-    query = select(*columns, func.count().label("num")).join(
-        PROPOSALS, PROPOSALS.c.proposal_id == DECISIONS.c.base_proposal_id
-    )
-    query = _of(query, wanted).where(_LIVE, _LOOKED, DECISIONS.c.track == "review").group_by(*columns)
-    if reviewer is not None:
-        query = query.where(DECISIONS.c.reviewer == reviewer)
-    found: dict[tuple[Speaker, str], dict[str, int]] = {}
-    for row in connection.execute(query):
-        who = Speaker(backend=row.backend, model=row.model, prompt_hash=row.prompt_hash)
-        by_action = found.setdefault((who, row.field), {})
-        action = row.action if row.action in ("accept", "edit") else "reject"
-        by_action[action] = by_action.get(action, 0) + row.num
-    rows = [
-        Verdicts(
-            speaker=who,
-            field=field,
-            num_accepted=counts.get("accept", 0),
-            num_edited=counts.get("edit", 0),
-            num_rejected=counts.get("reject", 0),
-        )
-        for (who, field), counts in found.items()
-    ]
-    return sorted(rows, key=lambda row: (-row.num_accepted - row.num_edited - row.num_rejected, str(row)))
-
-
-def _json(connection: Connection) -> ColumnElement[Any]:
-    """A proposal's body as SQL that looks inside it."""
-    body = PROPOSALS.c.body_json
-    return type_coerce(body, JSON) if connection.dialect.name == "sqlite" else cast(body, JSON)
-
-
-def edits(connection: Connection, wanted: QueueFilter, reviewer: str | None) -> list[Edit]:
-    """Every edit that stands for itself, with the proposal it changed."""
-    query = select(PROPOSALS.c.field, PROPOSALS.c.body_json, DECISIONS.c.payload_json).join(
-        PROPOSALS, PROPOSALS.c.proposal_id == DECISIONS.c.base_proposal_id
-    )
-    query = _of(query, wanted).where(_LIVE, DECISIONS.c.action == "edit", DECISIONS.c.track == "review")
-    if reviewer is not None:
-        query = query.where(DECISIONS.c.reviewer == reviewer)
-    return [
-        Edit(field=field, before=json.loads(body)["payload"], after=json.loads(payload))
-        for field, body, payload in connection.execute(query)
-    ]
+        return dict(from_json(row.payload_json))
+    return dict(from_json(row.body_json)["payload"])
 
 
 def strata(connection: Connection, wanted: QueueFilter) -> list[Stratum]:
