@@ -13,6 +13,7 @@ from itertools import batched
 
 from annotators.ahead import ahead
 from annotators.annotate_report import AnnotateReport, CallCounts, Tally
+from annotators.blank import add_blanks
 from annotators.calls import CallStore
 from annotators.estimate import estimate_calls
 from annotators.evidence import Evidence
@@ -129,8 +130,16 @@ def annotate(
         raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
+    if not tally.stopped:
+        tally.num_blank = _leave_to_people(opened, ledger, task, [row.episode for row in tally.failures])
     counts = CallCounts.of(stored, client, probe, inner.cost if isinstance(inner, EndpointClient) else None)
     return report(tally, run_id=run_id, calls=counts)
+
+
+def _leave_to_people(opened: EpisodeSet, ledger: Ledger, task: Family, failed: Sequence[str]) -> int:
+    """Episodes that nobody could say anything about wait for people, rather than be missing; another run asks again."""
+    names = sorted(set(failed))
+    return sum(add_blanks(opened, ledger, field=field, family=task, episode_ids=names) for field in task.file.fields)
 
 
 def _batch_size(backend: BackendConfig) -> int:

@@ -88,6 +88,7 @@ class AnnotateReport:
     verdicts: dict[str, dict[str, int]]  # field -> worst verdict -> proposals
     verifiers: dict[str, dict[str, int]]  # verifier -> verdict -> proposals
     failures: tuple[RejectedRow, ...]
+    num_blank: int  # items of failed episodes that people write from nothing
 
     @property
     def num_left(self) -> int:
@@ -121,6 +122,8 @@ class AnnotateReport:
         lines += [f"failed: {row.episode}: {row.reason}" for row in self.failures[:5]]
         if len(self.failures) > 5:
             lines.append(f"... and {len(self.failures) - 5} more failures")
+        if self.num_blank:
+            lines.append(f"{self.num_blank} items of failed episodes wait for a person, who writes them from nothing")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}. {self.num_left} episodes are left; run it again to go on.")
         return "\n".join(lines)
@@ -136,6 +139,7 @@ class Tally:
 
     num_proposed: int = 0
     num_new: int = 0
+    num_blank: int = 0
     invalid: int = 0
     stopped: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -178,6 +182,7 @@ class Tally:
             verdicts={name: dict(counts) for name, counts in self.verdicts.items()},
             verifiers={name: dict(counts) for name, counts in self.verifiers.items()},
             failures=tuple(self.failures),
+            num_blank=self.num_blank,
         )
 
 

@@ -27,10 +27,10 @@ from benchmarks.annotation_scores import (
     score_segments,
 )
 from benchmarks.figures import Figure, report
-from benchmarks.quality import wilson
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import ReasoningTrace, SegmentList
+from schemas.intervals import wilson_interval
 from schemas.scenes import PlacementTrace, SceneNotes
 
 EACH = "DATAENGINE_BENCHMARK_EPISODES"  # of one family and split, where 50 are too many for the machine
@@ -140,7 +140,7 @@ def _segment_figures(name: str, scored: Sequence[Scored], note: str, is_total: b
 
 
 def _share(name: str, hits: int, num: int, reach: str, note: str) -> Figure:
-    low, high = wilson(hits, num)
+    low, high = wilson_interval(hits, num)
     words = f"{hits} of {num}, 95 % interval {100 * low:.1f}..{100 * high:.1f} %; {note}"
     return _figure(name, 100 * hits / num if num else float("nan"), "%", num, reach, words)
 

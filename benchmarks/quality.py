@@ -26,6 +26,7 @@ from dataengine.rig_files import load_rig
 from dataengine.sinks.pictures import pictures
 from dataengine.sources import open_source
 from schemas.errors import EpisodeError
+from schemas.intervals import wilson_interval
 
 _ROOT = Path(__file__).resolve().parent.parent
 _REAL = (("g1_inspire_v21", "g1_inspire"), ("pusht_zarr", "pusht"))  # folder of the samples, rig
@@ -41,17 +42,6 @@ class Tally:
     judged: int = 0  # good episodes with a verdict
     alarms: int = 0
     missed: list[str] = field(default_factory=list)
-
-
-def wilson(hits: int, num: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    if not num:
-        return 0.0, 1.0
-    z = 1.96
-    share = hits / num
-    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
-    half = z * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
 def tally(
@@ -191,8 +181,8 @@ def _sum(one: Tally, other: Tally) -> Tally:
 
 
 def _figures(check: Check, row: Tally, used: str) -> list[Figure]:
-    low, high = wilson(row.found, row.faults)
-    few, many = wilson(row.alarms, row.judged)
+    low, high = wilson_interval(row.found, row.faults)
+    few, many = wilson_interval(row.alarms, row.judged)
     return [
         Figure(
             figure=f"recall: {check}",

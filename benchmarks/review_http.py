@@ -30,7 +30,7 @@ EPISODES = Ref("load", "1")
 PASSWORD = "correct horse battery"
 _RANGE = 262_144  # bytes that a browser asks for at once
 _TICK_S = 20.0  # how often the page asks what others did
-_VIDEO = re.compile(r"/gradio_api/file=[^\"&]+")
+_VIDEO = re.compile(r"/videos/[^\"&]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

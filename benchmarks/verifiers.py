@@ -24,11 +24,11 @@ from annotators.verifiers import VERIFIERS, VerifierName, verify
 from benchmarks.annotation_faults import FAULTS, Fault
 from benchmarks.figures import Figure, report
 from benchmarks.placement_faults import PLACEMENT_FAULTS
-from benchmarks.quality import wilson
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import AnyPayload, FieldName, Proposal, Provenance, ReasoningTrace, SegmentList, Verdict
+from schemas.intervals import wilson_interval
 from schemas.refs import Ref
 from schemas.scenes import SceneNotes
 
@@ -204,7 +204,7 @@ def _parts(row: Tally) -> str:
 
 
 def _figure(name: str, hits: int, num: int, reach: str, note: str) -> Figure:
-    low, high = wilson(hits, num)
+    low, high = wilson_interval(hits, num)
     return Figure(
         figure=name,
         ours=100 * hits / num if num else float("nan"),

@@ -120,6 +120,9 @@ class Provenance(BaseModel):
     inputs_hash: str | None = None  # of what it was computed from beside the raw data: rig, camera, pictures
 
 
+NOBODY = Provenance(backend="imported", model="nothing proposed")  # of an item that people write from nothing
+
+
 class Proposal(BaseModel):
     """What a model or program says about one item. Its id is the hash of what it says and who says it."""
 

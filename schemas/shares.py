@@ -1,16 +1,14 @@
 """A share of a count, with the interval that says how far it can be trusted."""
 
-import math
 from dataclasses import dataclass
 
 from schemas.errors import UsageError
-
-_Z_95 = 1.959964
+from schemas.intervals import wilson_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """So many of so many, and Wilson's 95 % interval: honest at none and at all of few."""
+    """So many of so many, and Wilson's 95 % interval."""
 
     num: int
     of: int
@@ -27,21 +25,12 @@ class Share:
     @property
     def low(self) -> float:
         """The lower end of the interval."""
-        return 0.0 if self.num == 0 else self._centre - self._half
+        return wilson_interval(self.num, self.of)[0]
 
     @property
     def high(self) -> float:
         """The upper end of the interval."""
-        return 1.0 if self.num == self.of else self._centre + self._half
-
-    @property
-    def _centre(self) -> float:
-        return (self.num / self.of + _Z_95**2 / (2 * self.of)) / (1 + _Z_95**2 / self.of)
-
-    @property
-    def _half(self) -> float:
-        rate = self.num / self.of
-        return _Z_95 / (1 + _Z_95**2 / self.of) * math.sqrt(rate * (1 - rate) / self.of + (_Z_95 / self.of) ** 2 / 4)
+        return wilson_interval(self.num, self.of)[1]
 
     def to_json(self) -> dict[str, float | int | None]:
         """Plain values."""

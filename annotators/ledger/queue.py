@@ -165,6 +165,15 @@ def review_item(
     )
 
 
+_LISTED = [
+    ITEMS.c[name]
+    for name in (
+        *("item_id", "episode_id", "stamp_ns", "field", "status", "conflict", "rank", "decided_by"),
+        *("lease_owner", "lease_until_ms", "stale"),
+    )
+]
+
+
 def queue_rows(
     connection: Connection, wanted: QueueFilter, limit: int, reviewer: str | None, track: Track
 ) -> list[QueueRow]:
@@ -181,7 +190,7 @@ def queue_rows(
     for kinds in order:  # one by one, each in the order of the index
         found: list[Any] = []
         for waits in kinds:
-            query = select(ITEMS).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)
+            query = select(*_LISTED).where(ITEMS.c.waits == waits, *conditions).order_by(ITEMS.c.rank, ITEMS.c.item_id)
             found += connection.execute(query.limit(limit - len(rows))).all()
         rows += sorted(found, key=lambda row: (row.rank, row.item_id))
         if len(rows) >= limit:

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from annotators.ledger.proposal_facts import cameras_of, speaker_of, substance, worst
 from schemas.annotations import (
+    NOBODY,
     Action,
     FieldName,
     Proposal,
@@ -265,7 +266,8 @@ class ItemHistory:
         """
         if self.head.verdict == "fail":
             return RANK_FAIL
-        newest = {speaker_of(row.proposal): substance(row.proposal.payload) for row in self.proposals}
+        spoken = [row.proposal for row in self.proposals if row.proposal.provenance != NOBODY]
+        newest = {speaker_of(proposal): substance(proposal.payload) for proposal in spoken}
         if len(set(newest.values())) > 1 or self.conflict:
             return RANK_DISAGREEMENT
         return RANK_UNKNOWN if self.head.verdict == "unknown" else RANK_REST

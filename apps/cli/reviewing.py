@@ -209,7 +209,7 @@ def assign(
 def blank(
     episodes: Annotated[str, typer.Argument(help="NAME@VERSION of the episodes.")],
     field: Annotated[
-        Literal["trace", "segments"], typer.Option("--field", help="What people are to write: words, or segments.")
+        Literal["trace", "segments", "scene"], typer.Option("--field", help="What people are to write.")
     ] = "segments",
     family: Annotated[str, typer.Option("--family", help="The task family, whose guideline they see.")] = "generic",
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
@@ -227,7 +227,7 @@ def blank(
     place = Workspace.at(workspace)
     shown = EpisodeSet.open(place, Ref.parse(episodes))
     with Ledger.open(ledger or place.ledger_url) as book:
-        num_new = add_blanks(shown, book, field=field, family=load_family(family).label)
+        num_new = add_blanks(shown, book, field=field, family=load_family(family))
     typer.echo(f"{num_new} of {len(shown.ids())} episodes had no {field} and wait for a person now.")
 
 

@@ -6,12 +6,15 @@ its `Gate` who calls. A button that is not shown is no wall, since anybody can s
 
 import html
 import ipaddress
+import os
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from anyio.to_thread import run_sync
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotators.ledger import Account, Accounts, Role
@@ -33,7 +36,6 @@ _NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, re
     "/robots.txt",
     "/logout",
     "/gradio_api/queue/",
-    "/gradio_api/file=",
     "/gradio_api/heartbeat/",
     "/gradio_api/theme.css",
     "/gradio_api/cancel",
@@ -42,6 +44,9 @@ _NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, re
     "/gradio_api/app_id",
     "/gradio_api/info",
 )
+VIDEOS = "/videos/"
+_AT_ONCE = 1 << 20  # bytes of video read at once: each read waits for a thread, and browsers ask for 256 kB and more
+_LOGIN = "review.login"  # in the scope of a request that was let past: who sent it
 _STYLE = (Path(__file__).parent / "login.css").read_text()
 
 
@@ -68,6 +73,8 @@ class Gate:
 
     def login_of(self, request: Request) -> str | None:
         """Who sends a request: whom the proxy names, or whose session it carries; None for nobody with an account."""
+        if _LOGIN in request.scope:  # the guard has looked already; the page asks again for every request
+            return str(request.scope[_LOGIN])
         if self.proxy is not None:
             name = self.proxy.name_of(request)
             account = self.accounts.find(name) if name else None
@@ -77,10 +84,16 @@ class Gate:
 
 
 class Guard:
-    """Stands before the page's server: logs people in and out, and lets nobody else past."""
+    """Stands before the page's server: logs people in and out, lets nobody else past, and serves the videos itself.
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    Gradio's own way to serve files promises one byte too many of a range that ends behind its file, and then waits for
+    it for ever, at full load: one such request stopped the page for everybody.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, videos: Path) -> None:
         self._app, self._gate, self._accounts = app, gate, gate.accounts
+        # Versions share videos through links.
+        self._videos = _Videos(directory=videos, check_dir=False, follow_symlink=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -89,7 +102,7 @@ class Guard:
                 await self._app(scope, receive, send)
             return  # the page uses no websocket
         path = scope["path"]
-        if not (path in _PAGES or path.startswith((*_ANYBODY, *_NEEDED))):
+        if not (path in _PAGES or path.startswith((*_ANYBODY, *_NEEDED, VIDEOS))):
             await JSONResponse({"error": "not served"}, 404)(scope, receive, send)
             return
         request = Request(scope, _limited(receive))
@@ -97,10 +110,20 @@ class Guard:
             await JSONResponse({"error": "too large"}, 413)(scope, receive, send)
             return
         refusal = await self._refusal(request) if self._gate.has_login else self._stranger(request)
-        if refusal is None:
-            await self._app(_with_ranges_of_starlette(scope), request.receive, send)
-        else:
+        if refusal is not None:
             await refusal(scope, receive, send)
+        elif path.startswith(VIDEOS):
+            await self._video(path.removeprefix(VIDEOS), request, send)
+        else:
+            await self._app(scope, request.receive, send)
+
+    async def _video(self, name: str, request: Request, send: Send) -> None:
+        """A file of the episodes' videos, or the part of it that is asked for."""
+        try:
+            answer = await self._videos.get_response(name, request.scope)
+        except HTTPException as error:  # not there, or outside
+            answer = JSONResponse({"error": "no such video"}, error.status_code)
+        await answer(request.scope, request.receive, send)
 
     def _stranger(self, request: Request) -> Response | None:
         """The answer to a web page that calls this machine by a name of its own, to decide in its visitor's name."""
@@ -115,10 +138,12 @@ class Guard:
             return await self._login(request)
         if path in _ANYBODY and (is_own or path != "/login"):
             return None
-        if await run_sync(self._gate.login_of, request) is None:
+        login = await run_sync(self._gate.login_of, request)
+        if login is None:
             if not is_own:
                 return JSONResponse({"error": "the proxy names nobody who has an account; ask your lead"}, 401)
             return RedirectResponse("/login", 303) if path in _PAGES else JSONResponse({"error": "log in first"}, 401)
+        request.scope[_LOGIN] = login
         if path in ("/login", "/logout") and not is_own:
             return JSONResponse({"error": "log in and out at the proxy"}, 404)
         return await self._logout(request.method, secret) if path == "/logout" else None
@@ -149,17 +174,14 @@ class Guard:
         return response
 
 
-def _with_ranges_of_starlette(scope: Scope) -> Scope:
-    """The request, its `Range: bytes=` written so that Gradio leaves it to Starlette; a unit's case says nothing.
-
-    Gradio's own answer to a range that ends behind the file promises one byte too many, and then waits for it for ever,
-    at full load: one such request stopped the page for everybody.
-    """
-    headers = [
-        (name, b"Bytes=" + value.strip()[6:] if name == b"range" and value.strip()[:6] == b"bytes=" else value)
-        for name, value in scope["headers"]
-    ]
-    return {**scope, "headers": headers}
+class _Videos(StaticFiles):
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        answer = super().file_response(full_path, stat_result, scope, status_code)
+        if isinstance(answer, FileResponse):  # else it says that the browser's copy is good
+            answer.chunk_size = _AT_ONCE
+        return answer
 
 
 def _limited(receive: Receive) -> Receive:

@@ -62,7 +62,6 @@ def build_app(
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
     gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()), proxy=proxy)
-    gr.set_static_paths([desk.episodes.path / "videos"])  # served from where they are, never copied
     blocks = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
     with blocks:
         _connect(blocks, Page(desk, gate, reviewer or ""))
@@ -131,7 +130,7 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)
     app.blocks.queue(default_concurrency_limit=None)
-    guard = Middleware(Guard, app.gate)
+    guard = Middleware(Guard, app.gate, app.desk.videos)
     try:
         app.blocks.launch(
             server_name=host,

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 from annotators.guidelines import Guideline, guideline
@@ -80,6 +81,11 @@ class Desk:
         self._scope = self.ledger.scope(ids)
         hashes = {name: self.episodes.row(name).hashes for name in ids}
         self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
+
+    @property
+    def videos(self) -> Path:
+        """The folder of the episodes' videos: served from where they are, never copied."""
+        return self.episodes.path / "videos"
 
     def wanted(
         self, *, status: str | None = None, rank: int | None = None, search: str = "", facet: str = ""

@@ -7,7 +7,6 @@ and ends and stays inside. Nothing is copied or re-encoded.
 import base64
 import io
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from apps.review.access import VIDEOS
 from apps.review.desk import Desk, Shown
 from apps.review.markup import say
 from apps.review.timeline import timeline
 from schemas.errors import EngineError
 
-FILE_ROUTE = "/gradio_api/file="
 _LEAST_SHOWN = 96  # pixels: smaller cut-outs are enlarged without smoothing, so that every pixel is seen
 
 
@@ -71,7 +70,7 @@ _TRANSPORT = """
 
 def _camera(desk: Desk, episode_id: str, name: str) -> dict[str, Any]:
     path, start_s, end_s = desk.episodes.video_clip(episode_id, name)
-    return {"name": name, "url": FILE_ROUTE + quote(str(Path(path).resolve())), "start": start_s, "end": end_s}
+    return {"name": name, "url": VIDEOS + quote(str(path.relative_to(desk.videos))), "start": start_s, "end": end_s}
 
 
 def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from schemas.errors import EpisodeError
 from schemas.spans import NS_PER_S
 
 _WIDTH = 1000  # units of the drawing; it is stretched to the page
-_MOST_POINTS = 500
+_MOST_POINTS = 300  # of a curve that is a few hundred pixels wide
 _LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold")  # each has its colour in review.css
 
 
@@ -106,7 +106,7 @@ def _points(values: NDArray[np.float64], low: float, high: float, height: int) -
     picked = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST_POINTS)).round().astype(int))
     x = (picked + 0.5) / len(values) * _WIDTH
     y = height - 1 - (values[picked] - low) / max(high - low, 1e-9) * (height - 2)
-    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+    return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
 
 
 def _seconds(start_s: float, duration_s: float) -> str:

@@ -15,6 +15,7 @@ from annotators.annotate_report import AnnotateReport
 from annotators.calls import CallStore
 from annotators.families import load_family
 from annotators.ledger import Ledger
+from annotators.ledger.rows import RANK_DISAGREEMENT
 from annotators.observe import Failed, Observation, Observer, model_crops
 from annotators.papers import find_papers, lay_out
 from annotators.vlm.backends import Endpoint, Perception, Replay
@@ -305,6 +306,16 @@ def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
     assert [row.episode for row in report.failures] == [opened.ids()[1]]
     assert "not in the recording" in report.failures[0].reason
     assert "failed:" in report.summary()
+    # what nobody could say is left to people, and is no second opinion once a model does say it
+    assert "1 items of failed episodes wait for a person" in report.summary()
+    blank = next(row for row in ledger.queue() if (row.episode_id, row.field) == (opened.ids()[1], "trace"))
+    with serving(Oracle(home, truth)) as server:
+        later = Endpoint(urls=(server.url,), model="recorded")
+        again = annotate(episodes=SIM, workspace=place, backend=later, ledger=ledger, workers=0)
+    assert (again.num_proposed, again.num_blank) == (NUM_EPISODES, 0)
+    item = next(row for row in ledger.queue() if row.item_id == blank.item_id)
+    assert item.rank > RANK_DISAGREEMENT
+    assert ledger.audit().problems == ()
 
 
 def test_a_bad_episode_is_a_row_and_unknown_names_are_refused(home: Path, ledger: Ledger) -> None:

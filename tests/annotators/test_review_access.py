@@ -75,6 +75,10 @@ def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         app.close()
 
 
+def video_url(served: Served) -> str:
+    return "/videos/" + quote(str(served.video.relative_to(served.app.desk.videos)))
+
+
 def endpoints(served: Served) -> dict[str, int]:
     """Every handler of the running page by name, with the number that a POST calls it by."""
     return {str(found.api_name): number for number, found in served.app.blocks.fns.items()}
@@ -179,23 +183,33 @@ def test_a_reviewer_decides_under_the_name_of_the_login(served: Served) -> None:
 
 
 def test_files_outside_the_videos_are_refused(served: Served) -> None:
-    record = served.app.desk.episodes.path / "record.json"
+    episodes = served.app.desk.episodes.path
     with served.session("reviewer") as client:
-        part = client.get(f"/gradio_api/file={served.video}", headers={"range": "bytes=0-99"})
-        assert (part.status_code, len(part.content)) == (206, 100)
-        for path in ("/etc/passwd", str(record), f"{served.video.parent}/../../../record.json", "../record.json"):
-            answer = client.get(f"/gradio_api/file={quote(path)}")
-            assert answer.status_code in (403, 404), path
+        part = client.get(video_url(served), headers={"range": "bytes=0-99"})
+        assert (part.status_code, part.content) == (206, served.video.read_bytes()[:100])
+        outside = (
+            "/etc/passwd",
+            str(episodes / "record.json"),
+            "../record.json",
+            "..%2Frecord.json",
+            "%2Fetc%2Fpasswd",
+        )
+        for name in outside:
+            for path in (f"/videos/{name}", f"/gradio_api/file={name}"):
+                assert client.get(path).status_code in (403, 404), path
+        assert client.get(f"/gradio_api/file={served.video}").status_code == 404  # nobody's way in but ours
         assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
+    with served.client() as client:
+        assert client.get(video_url(served)).status_code == 401
 
 
 def test_a_range_that_ends_behind_the_file_gets_what_there_is(served: Served) -> None:
     size = served.video.stat().st_size
     with served.session("reviewer") as client:
-        for asked in (f"bytes={size - 10}-{size + 90}", f"bytes={size - 10}-{size}", f"bytes={size - 10}-", "bytes=-10"):
-            part = client.get(f"/gradio_api/file={served.video}", headers={"range": asked})
+        for asked in (f"{size - 10}-{size + 90}", f"{size - 10}-{size}", f"{size - 10}-", "-10"):
+            part = client.get(video_url(served), headers={"range": f"bytes={asked}"})
             assert (part.status_code, part.content) == (206, served.video.read_bytes()[-10:]), asked
-        behind = client.get(f"/gradio_api/file={served.video}", headers={"range": f"bytes={size}-{size + 9}"})
+        behind = client.get(video_url(served), headers={"range": f"bytes={size}-{size + 9}"})
         assert behind.status_code == 416
 
 

@@ -340,13 +340,14 @@ def test_an_episode_without_a_proposal_is_annotated_from_nothing(
     workspace: Workspace, browser: Browser, tmp_path: Path
 ) -> None:
     from annotators.blank import add_blanks
+    from annotators.families import load_family
     from dataengine.episode_set import EpisodeSet
 
     ledger_url, port = f"sqlite:///{tmp_path / 'ledger.db'}", free_port()
     with Ledger.open(ledger_url) as ledger:
         shown_set = EpisodeSet.open(workspace, EPISODES)
-        assert add_blanks(shown_set, ledger, field="segments", family="generic@1") == 3
-        assert add_blanks(shown_set, ledger, field="segments", family="generic@1") == 0
+        assert add_blanks(shown_set, ledger, field="segments", family=load_family("generic")) == 3
+        assert add_blanks(shown_set, ledger, field="segments", family=load_family("generic")) == 0
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer="alice")
     serve(app, host="127.0.0.1", port=port)
     context = browser.new_context(viewport={"width": 1440, "height": 900})

@@ -5,18 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.quality import specimens_of, tally, wilson
+from benchmarks.quality import specimens_of, tally
 from dataengine.quality.recordings import SourceRecordings
 from dataengine.rig_files import load_rig
 from dataengine.sources import open_source
+from schemas.intervals import wilson_interval
 
 
 def test_an_interval_holds_the_share_and_narrows_with_numbers() -> None:
-    low, high = wilson(95, 100)
+    low, high = wilson_interval(95, 100)
     assert low < 0.95 < high
-    assert wilson(950, 1000)[0] > low
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert wilson(100, 100)[1] == pytest.approx(1.0)
+    assert wilson_interval(950, 1000)[0] > low
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(100, 100)[1] == pytest.approx(1.0)
 
 
 def test_faults_put_into_pushes_that_people_recorded_are_found(samples: Path) -> None:

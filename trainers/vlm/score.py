@@ -13,6 +13,7 @@ from itertools import batched
 import torch
 
 from schemas.chat import IGNORE
+from schemas.intervals import wilson_interval
 from trainers.tokenizer import END_OF_TURN, LocalTokenizer
 from trainers.vlm.lessons import Asked, Lesson, LessonCollator
 from trainers.vlm.model import PackedVlm
@@ -53,10 +54,7 @@ class SkillScore:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's score interval."""
-        z, n, p = 1.959964, self.num, self.share
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return wilson_interval(self.num_right, self.num)
 
 
 @torch.inference_mode()
