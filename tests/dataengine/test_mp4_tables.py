@@ -16,7 +16,7 @@ from dataengine.sinks.mp4_tables import NotPlain, read_table
 from dataengine.sinks.packets import Clip, PacketScan, join_clips, scan_video
 from dataengine.sinks.pictures import decoded_video
 from dataengine.sinks.video_cuts import cut_clip, entry_points
-from dataengine.sinks.video_encoding import VideoEncoding
+from dataengine.sinks.video_encoding import VideoEncoding, VideoWriter
 from schemas.episodes import CameraSpec, VideoFile
 from schemas.errors import ArtifactError, EpisodeError
 
@@ -195,3 +195,13 @@ def test_a_cut_shows_just_the_pictures_asked_for_and_encodes_only_what_it_goes_t
             container.seek(round(Fraction(number, 30) / stream.time_base), stream=stream, backward=True)
             frame = next(f for f in container.decode(stream) if f.pts * stream.time_base == Fraction(number, 30))
             assert np.array_equal(frame.to_ndarray(format="rgb24"), got[number])
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+def test_a_very_short_h265_video_is_written_every_time(tmp_path: Path, num_frames: int) -> None:
+    encoding = VideoEncoding(codec="libx265", crf=18, preset="ultrafast")
+    for _ in range(20):  # without decode times of our own, one in five failed
+        with VideoWriter(tmp_path / "a.mp4", width=64, height=48, rate_hz=30, encoding=encoding, threads=1) as writer:
+            for picture in raw_files.pictures(num_frames):
+                writer.add(picture)
+        assert times(tmp_path / "a.mp4") == [Fraction(number, 30) for number in range(num_frames)]
