@@ -131,11 +131,16 @@ def test_no_more_calls_than_allowed_are_under_way() -> None:
 
 
 def test_a_server_with_less_room_than_asked_for_is_asked_less_at_a_time() -> None:
-    crowd = Crowd(room=4)
-    with serving(crowd) as server:
-        answers, client = ask(server.url, 60, in_flight=32, max_attempts=20, longest_wait_s=0.2)
+    answers, limits = [], []
+    with serving(Crowd(room=4)) as server:
+        settings = Endpoint(urls=(server.url,), model="m", in_flight=32, max_attempts=20, longest_wait_s=0.2)
+        client = EndpointClient(settings)
+        for lot in client.ask([question(n) for n in range(60)]):
+            answers += [answer for _, answer in lot]
+            limits.append(client._lanes[0].limit)
+        client.close()
     assert outcomes(answers) == {"success": 60}
-    assert client._lanes[0].limit <= 16  # of 32; how far it climbs again on the last calls is the machine's luck
+    assert min(limits) <= 8  # the last calls meet an empty server, and the limit climbs again
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
