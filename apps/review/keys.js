@@ -138,8 +138,6 @@
     document.querySelectorAll("#verdicts [data-tab]").forEach(tab => {
       const isChosen = tab.dataset.tab === chosen;
       if (tab.getAttribute("aria-selected") !== String(isChosen)) tab.setAttribute("aria-selected", String(isChosen));
-      const pane = one(`#pane-${tab.dataset.tab}`);
-      if (pane && pane.hidden === isChosen) pane.hidden = !isChosen;
     });
     document.querySelectorAll("time[datetime]:not([data-local])").forEach(time => {
       const moment = new Date(time.dateTime);

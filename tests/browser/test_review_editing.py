@@ -23,6 +23,20 @@ FRAME_ON_SCREEN = """index => new Promise(resolve => {
   window.reviewPage.stop(index);
 })"""
 
+WATCH_HEIGHTS = """() => {
+  window.looks = 0;
+  window.tooHigh = [];
+  const look = () => {
+    window.looks += 1;
+    for (const name of ['html', '#left', '#middle', '#facts']) {
+      const box = document.querySelector(name);
+      if (box.scrollHeight > box.clientHeight + 1) window.tooHigh.push([name, box.scrollHeight, box.clientHeight]);
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
 
 def open_item(page: Page, desk: Desk, number: int, field: str) -> None:
     shown(page, desk.ids[0])
@@ -280,18 +294,16 @@ def test_a_reviewer_sees_what_was_overturned_and_why(page: Page, desk: Desk) -> 
     expect(page.locator("#words .standing")).to_contain_text("Rejected by bob")
 
 
-def test_everything_fits_one_screen(page: Page, desk: Desk) -> None:
+def test_everything_fits_one_screen_at_every_moment_of_a_change_of_item(page: Page, desk: Desk) -> None:
     open_item(page, desk, 1, "trace")
-    for field in ("trace", "segments"):
+    page.evaluate(WATCH_HEIGHTS)
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    for field in ("segments", "trace", "segments"):
         page.locator(".queue-row", has_text="episode_1").filter(has_text=field).click()
         expect(page.locator("#segments" if field == "segments" else "#board")).to_be_visible()
-        too_high = page.evaluate(
-            "['html', '#left', '#middle', '#facts'].map(name => [name, document.querySelector(name)])"
-            ".filter(([, box]) => box.scrollHeight > box.clientHeight + 1)"
-            ".map(([name, box]) => [name, box.scrollHeight, box.clientHeight])"
-        )
-        assert too_high == []
         expect(page.locator(".stage-head .task")).to_be_visible()
+    assert page.evaluate("window.looks") > 10
+    assert page.evaluate("window.tooHigh") == []
 
 
 def test_no_serious_barrier_for_people_who_can_not_see_or_use_a_mouse(page: Page, desk: Desk) -> None:
