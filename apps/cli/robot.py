@@ -17,7 +17,8 @@ from schemas.refs import Ref
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="Recipe name: nano, nano_dense, chatvla2_2b, nano_vlm, nano_vlm_places.")
+        str,
+        typer.Argument(help="nano, nano_dense, chatvla2_2b, nano_vlm, nano_vlm_places or nano_vlm_things."),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
     mix: Annotated[

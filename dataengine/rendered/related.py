@@ -12,7 +12,7 @@ from dataengine.rendered.items import FULL, Difficulty, Glyph, Skill
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.render import Drawn, draw_item
 from dataengine.rendered.table import DrawnTable
-from dataengine.rendered.views import CloseUp, TableView
+from dataengine.rendered.views import CloseUp, Colour, TableView, ThingKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +24,23 @@ class Question:
     answer: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThingAt:
+    """A coloured object that can be seen, and its middle in the picture."""
+
+    kind: ThingKind
+    colour: Colour
+    x_px: float
+    y_px: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Exercise:
     """A picture and several questions about it; the first is the one that `render_item` asks."""
 
     picture: NDArray[np.uint8]
     glyphs: tuple[Glyph, ...]
+    things: tuple[ThingAt, ...]
     questions: tuple[Question, ...]
 
 
@@ -56,8 +67,20 @@ def render_exercise(
     asked += [places[int(place)] for place in rng.permutation(len(places))[: most // 2]]
     order = rng.permutation(len(others))[: most - len(asked)]
     return Exercise(
-        picture=item.picture, glyphs=item.glyphs, questions=(*asked, *(others[int(place)] for place in order))
+        picture=item.picture,
+        glyphs=item.glyphs,
+        things=tuple(_things_at(drawn)),
+        questions=(*asked, *(others[int(place)] for place in order)),
     )
+
+
+def _things_at(drawn: Drawn) -> Iterator[ThingAt]:
+    view, table = drawn.plan.view, drawn.table
+    if table is None or isinstance(view, CloseUp):
+        return
+    for thing, place_px in zip(view.things, table.thing_px, strict=True):
+        if place_px is not None:
+            yield ThingAt(kind=thing.kind, colour=thing.colour, x_px=place_px[0], y_px=place_px[1])
 
 
 def _others(drawn: Drawn, rng: np.random.Generator) -> Iterator[Question]:

@@ -59,6 +59,7 @@ class DrawnTable:
     card_seen: tuple[bool, ...]  # its number is not hidden
     board_seen: bool
     things_seen: bool
+    thing_px: tuple[tuple[float, float] | None, ...]  # middle of each thing; None where an arm hides it
 
 
 def draw_table(view: TableView, camera: Camera, *, light: tuple[float, float], rng: np.random.Generator) -> DrawnTable:
@@ -88,6 +89,7 @@ def draw_table(view: TableView, camera: Camera, *, light: tuple[float, float], r
         seen.append(_seen(card_glyphs[number], cover, margin_px))
     centres_px = camera.project(np.array([_label_centre(card) for card in view.cards]).reshape(-1, 3))
     things_px = camera.project(np.array([(*thing.place[:2], 0.0) for thing in view.things]).reshape(-1, 3))
+    middles_px = camera.project(np.array([(*thing.place[:2], thing.half_m) for thing in view.things]).reshape(-1, 3))
     return DrawnTable(
         picture=picture,
         glyphs=tuple(glyph for glyphs in seen for glyph in glyphs),
@@ -95,6 +97,9 @@ def draw_table(view: TableView, camera: Camera, *, light: tuple[float, float], r
         card_seen=tuple(len(seen[number + 1]) == len(card_glyphs[number]) for number in range(len(view.cards))),
         board_seen=len(seen[0]) == len(board_glyphs),
         things_seen=all(not _covered(over_table, x_px, y_px) for x_px, y_px in things_px),
+        thing_px=tuple(
+            None if _covered(over_table, x_px, y_px) else (float(x_px), float(y_px)) for x_px, y_px in middles_px
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 The picture is looked at once; each question with its answer is a branch behind it that attends to the picture and to
 itself. That is what a chat of this picture and this question alone would compute, at a quarter of the cost.
 
-Axes: B pictures, T tokens, G glyph cells.
+Axes: B pictures, T tokens, N picture tokens, G glyph cells.
 """
 
 import functools
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dataengine.rendered.views import COLOURS, THINGS, Colour, ThingKind
 from schemas.chat import IGNORE, Image, Message, Text, render_chat
 from trainers.pixels import image_tokens, patch_grid, patchify
 from trainers.recipes import VlmSize
@@ -37,12 +38,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lesson:
-    """A picture, what is written in it, and what is asked about it, under one system's instructions. `glyphs` are
-    (character, x, y) in pixels, or None where nobody knows them."""
+    """A picture, what is in it, and what is asked about it, under one system's instructions. `glyphs` are
+    (character, x, y) in pixels and `things` (kind, colour, x, y), or None where nobody knows them."""
 
     picture: NDArray[np.uint8]
     asked: tuple[Asked, ...]
     glyphs: tuple[tuple[str, float, float], ...] | None
+    things: tuple[tuple[ThingKind, Colour, float, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class LessonBatch:
     patches_P: Tensor
     grids: Tensor
     glyphs_BG: Tensor  # class of each cell of each patch: 0 none, IGNORE where unknown; in the order of the patches
+    things_B2N: Tensor  # kind and colour of what lies in each picture token: 0 nothing, IGNORE where unknown
     num_prefix: int
     num_questions: int
 
@@ -143,9 +146,21 @@ class LessonCollator:
             patches_P=torch.from_numpy(patches),
             grids=torch.from_numpy(grids),
             glyphs_BG=torch.from_numpy(glyphs),
+            things_B2N=torch.from_numpy(np.stack([self._things(lesson, grids[0]) for lesson in lessons])),
             num_prefix=prefix,
             num_questions=sum(map(len, rows)),
         )
+
+    def _things(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(2, N): classes of kind and of colour, in the order of the picture tokens."""
+        merge = self._size.merge_size
+        rows, columns = int(grid[1]) // merge, int(grid[2]) // merge
+        classes = np.full((2, rows, columns), IGNORE if lesson.things is None else 0, np.int64)
+        height, width = lesson.picture.shape[:2]
+        for kind, colour, x_px, y_px in lesson.things or ():
+            row, column = int(y_px / height * rows), int(x_px / width * columns)
+            classes[:, row, column] = THINGS.index(kind) + 1, COLOURS.index(colour) + 1
+        return classes.reshape(2, -1)
 
     def _cells(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
         """Classes of all cells, patch by patch in the merged order of `patchify`."""

@@ -1,6 +1,6 @@
 """The small VLM while it learns: Hugging Face's Qwen2-VL, and beside it a head that only training needs.
 
-Axes: B pictures, T tokens, D width, G glyph cells, C classes of them.
+Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
 
+from dataengine.rendered.views import COLOURS, THINGS
 from schemas.chat import IGNORE
 from trainers.models.vla import FlatPatchEmbed, seed_of, vlm_config
 from trainers.recipes import VlmSize
@@ -18,18 +19,20 @@ from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, LessonBatch
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
 _TOLD_AFTER = 2  # layers of the language model; those behind it can use what a token says about itself
+_NO_THING_WEIGHT = 0.1  # as below: nearly all picture tokens hold no object
 _NOTHING_WEIGHT = 0.05  # nearly all cells hold no character; unweighted, saying "none" everywhere is a fine answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonLosses:
-    """Means over answer tokens, over glyph cells, and over what picture tokens say about themselves; shares of right
-    answer tokens and of right characters."""
+    """Means over answer tokens, over glyph cells, and over what picture tokens say about themselves and about the
+    object in them; shares of right answer tokens and of right characters."""
 
     total: Tensor
     text: Tensor
     glyphs: Tensor
     tokens: Tensor
+    things: Tensor
     text_right: float
     glyphs_right: float
 
@@ -85,8 +88,8 @@ class PackedVlm(nn.Module):
 
 
 class LearningVlm(PackedVlm):
-    """A dense Qwen2-VL from a seed, its glyph head, and the head by which picture tokens say where they lie and what is
-    written in them."""
+    """A dense Qwen2-VL from a seed, its glyph head, and the heads by which picture tokens say where they lie, what is
+    written in them, and which object of which colour they hold."""
 
     def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -95,27 +98,37 @@ class LearningVlm(PackedVlm):
             self.glyph_head = nn.Linear(size.vision_width, CELLS_PER_PATCH**2 * (len(GLYPHS) + 1))
             cells = (size.merge_size * CELLS_PER_PATCH) ** 2
             self.token_head = nn.Linear(size.width, 2 * _PLACES + cells * (len(GLYPHS) + 1))
+            self.thing_head = nn.Linear(size.width, len(THINGS) + 1 + len(COLOURS) + 1)
         self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
         self.class_weights_C: Tensor
         self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
 
     def forward(
-        self, batch: LessonBatch, *, text_weight: float, glyph_weight: float, token_weight: float = 0.0
+        self,
+        batch: LessonBatch,
+        *,
+        text_weight: float,
+        glyph_weight: float,
+        token_weight: float = 0.0,
+        thing_weight: float = 0.0,
     ) -> LessonLosses:
         """All losses of one batch; with `text_weight` 0 only the vision tower works."""
         seen = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids)
         glyphs, glyphs_right = self._glyph_loss(seen.last_hidden_state, batch)
-        text, tokens, text_right = torch.zeros_like(glyphs), torch.zeros_like(glyphs), 0.0
+        text, tokens, things, text_right = *(torch.zeros_like(glyphs) for _ in range(3)), 0.0
         if text_weight:
-            last_BTD, told_BTD = self._hidden(seen.pooler_output, batch, _TOLD_AFTER if token_weight else None)
+            tells = bool(token_weight or thing_weight)
+            last_BTD, told_BTD = self._hidden(seen.pooler_output, batch, _TOLD_AFTER if tells else None)
             text, text_right = self._text_loss(last_BTD, batch)
             if told_BTD is not None:
                 tokens = self._token_loss(told_BTD, batch)
+                things = self._thing_loss(told_BTD, batch) if thing_weight else things
         return LessonLosses(
-            total=text_weight * text + glyph_weight * glyphs + token_weight * tokens,
+            total=text_weight * text + glyph_weight * glyphs + token_weight * tokens + thing_weight * things,
             text=text,
             glyphs=glyphs,
             tokens=tokens,
+            things=things,
             text_right=text_right,
             glyphs_right=glyphs_right,
         )
@@ -149,6 +162,23 @@ class LearningVlm(PackedVlm):
             return where
         score_GC = score_PS[:, 2 * _PLACES :].reshape(-1, len(GLYPHS) + 1)
         return where + functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
+
+    def _thing_loss(self, h_BTD: Tensor, batch: LessonBatch) -> Tensor:
+        """Which kind of object, and of which colour, has its middle in each picture token."""
+        num_kinds = len(THINGS) + 1
+        score_PS = self.thing_head(h_BTD[self._is_picture(batch)]).float()
+        loss: Tensor = score_PS.sum() * 0
+        for score_PC, want_BN in (
+            (score_PS[:, :num_kinds], batch.things_B2N[:, 0]),
+            (score_PS[:, num_kinds:], batch.things_B2N[:, 1]),
+        ):
+            want_P = want_BN.reshape(-1)
+            known_P = want_P != IGNORE
+            if bool(known_P.any()):
+                weights_C = torch.ones(score_PC.shape[1], device=score_PC.device)
+                weights_C[0] = _NO_THING_WEIGHT
+                loss = loss + functional.cross_entropy(score_PC[known_P], want_P[known_P], weight=weights_C)
+        return loss
 
     def _text_loss(self, h_BTD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
         want_BT = batch.labels_BT[:, 1:]

@@ -31,6 +31,8 @@ class Phase:
     frames_share: float = 0.0  # of pictures that are simulator frames, once there are some
     crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
     token_weight: float = 0.0  # of the loss that says where each picture token lies and which characters it holds
+    thing_weight: float = 0.0  # of the loss that says which object of which colour each picture token holds
+    crops_evenly: bool = False  # cards as often as boards, of which there are four times as many
     most_cards: int | None = None  # where cards are the question: one to so many
     asks_places: bool = False  # also asks which of three cards lies where
 
@@ -241,7 +243,28 @@ def nano_vlm_places() -> VlmConfig:
     )
 
 
-VLM_RECIPES = {"nano_vlm": nano_vlm, "nano_vlm_places": nano_vlm_places}
+def nano_vlm_things() -> VlmConfig:
+    """What `nano_vlm_places` left open: objects and their colours, cards cut out alone, more of everything.
+
+    Objects were as hard to find as cards, and the same remedy is tried: each picture token says which object it holds.
+    """
+    base = nano_vlm_places()
+    *_, last = base.phases
+    things: tuple[tuple[Skill, float], ...] = (("colour", 3.0), ("relation", 3.0), ("gripper", 2.0), ("refusal", 2.0))
+    asked_more = dict.fromkeys(("solve", "cards", "choice", "trace", "colour", "relation", "point"), 2.0)
+    last = replace(last, thing_weight=0.3, crops_share=0.2, crops_evenly=True)
+    return replace(
+        base,
+        name="nano_vlm_things",
+        goes_on_from=base.name,
+        phases=(
+            replace(last, name="things", steps=200, skills=(*things, ("cards", 2.0), ("solve", 1.0)), crops_share=0.1),
+            replace(last, steps=900, skills=tuple((skill, asked_more.get(skill, 1.0)) for skill in SKILLS)),
+        ),
+    )
+
+
+VLM_RECIPES = {"nano_vlm": nano_vlm, "nano_vlm_places": nano_vlm_places, "nano_vlm_things": nano_vlm_things}
 
 
 def vlm_recipe(name: str) -> VlmConfig:

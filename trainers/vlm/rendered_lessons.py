@@ -111,9 +111,14 @@ class Crops:
             found.setdefault((rows[0][1].instructions, width, height), []).append(number)
         return cls(frames=frames, groups=tuple(((w, h), tuple(places)) for (_, w, h), places in found.items()))
 
-    def step(self, num: int, rng: np.random.Generator) -> list[Lesson]:
-        """Pictures of one group; large groups come more often."""
-        sizes = np.array([len(places) for _, places in self.groups])
+    def step(self, num: int, rng: np.random.Generator, *, evenly: bool = False) -> list[Lesson]:
+        """Pictures of one group; large groups come more often, or, `evenly`, skills as often as each other."""
+        sizes = np.array([len(places) for _, places in self.groups], dtype=np.float64)
+        if evenly:
+            skills = [self.frames.pictures[places[0]][1][0][0] for _, places in self.groups]
+            sizes /= [
+                sum(size for size, other in zip(sizes, skills, strict=True) if other == skill) for skill in skills
+            ]
         (width, height), places = self.groups[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
         lessons = []
         for place in rng.choice(places, num, replace=len(places) < num):
@@ -151,6 +156,10 @@ class RenderedLessons:
                 )
                 digest.update(asked.picture)
                 digest.update(repr(asked.questions).encode())
+        if any(phase.thing_weight for phase in self.config.phases):
+            for row in range(_HASHED_ROWS):
+                shown = render_exercise(split="train", seed=self.config.seed, row=row, skill="colour", most=9)
+                digest.update(repr(shown.things).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -162,7 +171,7 @@ class RenderedLessons:
         wants_crops = rng.random() < phase.crops_share  # drawn in any case: what follows must not hang on the folders
         if wants_crops and self.crops is not None and self.crops.groups:
             # Prompts are long: half as many pictures take the time of an ordinary step.
-            return self.crops.step(max(1, self.config.pictures_per_step // 2), rng)
+            return self.crops.step(max(1, self.config.pictures_per_step // 2), rng, evenly=phase.crops_evenly)
         skills = [skill for skill, _ in phase.skills]
         weights = np.array([weight for _, weight in phase.skills])
         chosen = rng.choice(len(skills), self.config.pictures_per_step, p=weights / weights.sum())
@@ -212,6 +221,7 @@ class RenderedLessons:
                 Asked(question=row.question, answer=row.answer) for row in exercise.questions if row.skill in names
             ),
             glyphs=tuple((glyph.char, glyph.x_px, glyph.y_px) for glyph in exercise.glyphs),
+            things=tuple((thing.kind, thing.colour, thing.x_px, thing.y_px) for thing in exercise.things),
         )
 
 

@@ -47,6 +47,7 @@ class VlmStep:
     text_loss: float
     glyph_loss: float
     token_loss: float
+    thing_loss: float
     text_right: float  # share of answer tokens
     glyphs_right: float  # share of characters in the pictures
     learning_rate: float
@@ -142,6 +143,7 @@ def _learn(
             text_weight=phase.text_weight,
             glyph_weight=phase.glyph_weight,
             token_weight=phase.token_weight,
+            thing_weight=phase.thing_weight,
         )
     if not bool(torch.isfinite(losses.total)):
         raise TrainError(f"the loss of step {step} is not finite. Lower the learning rate and train again.")
@@ -156,6 +158,7 @@ def _learn(
         text_loss=float(losses.text.detach()),
         glyph_loss=float(losses.glyphs.detach()),
         token_loss=float(losses.tokens.detach()),
+        thing_loss=float(losses.things.detach()),
         text_right=losses.text_right,
         glyphs_right=losses.glyphs_right,
         learning_rate=rate,
