@@ -259,7 +259,7 @@ def nano_vlm_things() -> VlmConfig:
         goes_on_from=base.name,
         phases=(
             replace(last, name="things", steps=200, skills=(*things, ("cards", 2.0), ("solve", 1.0)), crops_share=0.1),
-            replace(last, steps=900, skills=tuple((skill, asked_more.get(skill, 1.0)) for skill in SKILLS)),
+            replace(last, steps=1800, skills=tuple((skill, asked_more.get(skill, 1.0)) for skill in SKILLS)),
         ),
     )
 
