@@ -1,6 +1,6 @@
 """`make nano-vlm`, its last step: a trained small VLM into the package, with all that is needed to make it again.
 
-python -m apps.vlm_shipping nano-vlm@2 nano-vlm@1
+python -m apps.vlm_shipping nano-vlm@3 nano-vlm@2 nano-vlm@1
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from annotators.vlm.local import NANO_DIR
@@ -25,30 +26,19 @@ _MOST_BYTES = 16_000_000
 _LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
 
 
-def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, base: Ref | None = None) -> Path:
+def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequence[Ref] = ()) -> Path:
     """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
 
-    `base` is the checkpoint it went on from, whose origin is written down too. Raises ArtifactError where there is no
-    such checkpoint, UsageError where its files are too large to ship or `base` is not what it went on from.
+    `bases` are the checkpoint it went on from, the one that went on from, and so on, whose origins are written down too.
+    Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship or a base is
+    not what was gone on from.
     """
-    folder, record = workspace.find("checkpoints", ref), workspace.record("checkpoints", ref)
+    folder = workspace.find("checkpoints", ref)
     parts = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _LEFT_OUT]
     size = sum(path.stat().st_size for path in parts)
     if size > _MOST_BYTES:
         raise UsageError(f"{ref} is {size / 1e6:.1f} MB, at most {_MOST_BYTES / 1e6:.0f} ship. Train a smaller one.")
-    told = {"command": _COMMAND, **_origin(workspace, ref, commit)}
-    if base is not None:
-        started = weights_fingerprint(
-            {
-                name: value.detach()
-                for name, value in load_vlm_directory(workspace.find("checkpoints", base)).vlm.named_parameters()
-            }
-        )
-        if started != record.recipe.get("start"):
-            raise UsageError(f"{ref} did not go on from {base}. Name the checkpoint that it was started from.")
-        told["base"] = _origin(workspace, base, commit)
-    elif "start" in record.recipe:
-        raise UsageError(f"{ref} went on from another checkpoint. Name that too, behind {ref}.")
+    told = {"command": _COMMAND, **_chain(workspace, ref, commit, bases)}
     to.mkdir(parents=True, exist_ok=True)
     for path in parts:
         shutil.copyfile(path, to / path.name)
@@ -56,14 +46,29 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, base: Ref | N
     return to
 
 
+def _chain(workspace: Workspace, ref: Ref, commit: str, bases: Sequence[Ref]) -> dict[str, object]:
+    """The origin of a checkpoint, and under `base` that of what it went on from, down to one that began from nothing."""
+    started, told = workspace.record("checkpoints", ref).recipe.get("start"), _origin(workspace, ref, commit)
+    if not bases:
+        if started is not None:
+            raise UsageError(f"{ref} went on from another checkpoint. Name that too, behind {ref}.")
+        return told
+    base, *others = bases
+    loaded = load_vlm_directory(workspace.find("checkpoints", base)).vlm
+    if started != weights_fingerprint({name: value.detach() for name, value in loaded.named_parameters()}):
+        raise UsageError(f"{ref} did not go on from {base}. Name the checkpoint that it was started from.")
+    return told | {"base": _chain(workspace, base, commit, others)}
+
+
 def _origin(workspace: Workspace, ref: Ref, commit: str) -> dict[str, object]:
     """What is needed to make a checkpoint again; `commit` unless what ships already says which one made it."""
     record, metrics = workspace.record("checkpoints", ref), workspace.find("checkpoints", ref) / "metrics.jsonl"
     shipped = NANO_DIR / TRAINING_FILE
     known = json.loads(shipped.read_bytes()) if shipped.is_file() else {}
-    for origin in (known, known.get("base", {})):
-        if origin.get("fingerprint") == record.fingerprint:
-            commit = origin["commit"]
+    while known:
+        if known["fingerprint"] == record.fingerprint:
+            commit = known["commit"]
+        known = known.get("base", {})
     return {
         "commit": commit,
         "created": record.created.isoformat(),
@@ -109,11 +114,13 @@ def skill_table(folder: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """`NAME@VERSION BASE@VERSION [COMMIT]`; without a commit, the one that is checked out."""
+    """`NAME@VERSION BASE@VERSION BASE@VERSION ... [COMMIT]`; without a commit, the one that is checked out."""
     workspace = Workspace.at(os.environ.get("DATAENGINE_WORKSPACE", "workspace"))
     try:
-        commit = words[2] if len(words) > 2 else _head()
-        folder = ship(workspace, Ref.parse(words[0]), to=NANO_DIR, commit=commit, base=Ref.parse(words[1]))
+        refs = [Ref.parse(word) for word in words if "@" in word]
+        named = [word for word in words if "@" not in word]
+        commit = named[0] if named else _head()
+        folder = ship(workspace, refs[0], to=NANO_DIR, commit=commit, bases=refs[1:])
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -125,7 +132,7 @@ def _head() -> str:
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     if done.returncode:
         raise UsageError(
-            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF BASE COMMIT"
+            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF BASE ... COMMIT"
         )
     return done.stdout.strip()
 

@@ -12,6 +12,7 @@ from apps.report.vlm_page import write_vlm_page
 from apps.vlm_shipping import ship
 from dataengine.rendered import SKILLS
 from dataengine.workspace import Workspace
+from schemas.errors import UsageError
 from schemas.refs import Ref
 from trainers.vlm_directory import load_vlm_directory
 
@@ -68,6 +69,27 @@ def test_what_is_shipped_says_where_it_comes_from(place: Path, tmp_path: Path) -
     assert [name for name, _ in told["inputs"]] == ["frames", "held-out-frames", "crops", "held-out-crops"]
     assert load_vlm_directory(folder).size == load_vlm_directory(place / f"checkpoints/{REF}").size
     assert fingerprint(folder) == fingerprint(place / f"checkpoints/{REF}")
+
+
+@pytest.mark.slow
+def test_what_went_on_from_others_ships_with_the_origin_of_each(place: Path, tmp_path: Path) -> None:
+    workspace, refs = Workspace.at(place), [Ref("vlm", str(number)) for number in (3, 2, 1)]
+    for number, recipe in ((2, "nano_vlm_places"), (3, "nano_vlm_things")):
+        words = (recipe, *("--weights", str(place / f"checkpoints/vlm@{number - 1}")), *("--to", f"vlm@{number}"))
+        done = run("train", *words, "--steps", "3", "--frames", "0", "--exams", "1", "--workspace", str(place))
+        assert done.returncode == 0, done.stderr
+    told = json.loads(
+        (ship(workspace, refs[0], to=tmp_path / "nano", commit="c", bases=refs[1:]) / "training.json").read_text()
+    )
+    chain = (told, told["base"], told["base"]["base"])
+    assert [each["recipe"]["name"] for each in chain] == ["nano_vlm_things", "nano_vlm_places", "nano_vlm"]
+    assert [each["fingerprint"] for each in chain] == [workspace.record("checkpoints", ref).fingerprint for ref in refs]
+    for wrong, sentence in (
+        (refs[1:2], r"vlm@2 went on from another checkpoint\. Name that too, behind vlm@2"),
+        ([refs[2]], r"vlm@3 did not go on from vlm@1"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            ship(workspace, refs[0], to=tmp_path / "no", commit="c", bases=wrong)
 
 
 @pytest.mark.parametrize(
