@@ -29,9 +29,9 @@ _LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
 def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequence[Ref] = ()) -> Path:
     """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
 
-    `bases` are the checkpoint it went on from, the one that went on from, and so on, whose origins are written down too.
-    Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship or a base is
-    not what was gone on from.
+    `bases` are the checkpoint it went on from, the one that went on from, and so on; their origins are written down too.
+    Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship or a base
+    is not what was gone on from.
     """
     folder = workspace.find("checkpoints", ref)
     parts = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _LEFT_OUT]
@@ -47,7 +47,7 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequen
 
 
 def _chain(workspace: Workspace, ref: Ref, commit: str, bases: Sequence[Ref]) -> dict[str, object]:
-    """The origin of a checkpoint, and under `base` that of what it went on from, down to one that began from nothing."""
+    """The origin of a checkpoint, and under `base` that of what it went on from, down to the one from nothing."""
     started, told = workspace.record("checkpoints", ref).recipe.get("start"), _origin(workspace, ref, commit)
     if not bases:
         if started is not None:
@@ -132,7 +132,8 @@ def _head() -> str:
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     if done.returncode:
         raise UsageError(
-            "this is no git checkout. Say which commit made the weights: python -m apps.vlm_shipping REF BASE ... COMMIT"
+            "this is no git checkout. Say which commit made the weights, behind the checkpoints: "
+            "python -m apps.vlm_shipping REF BASE ... COMMIT"
         )
     return done.stdout.strip()
 

@@ -75,13 +75,13 @@ def test_picture_tokens_learn_to_say_where_they_lie(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_picture_tokens_learn_to_say_which_object_of_which_colour_they_hold(tmp_path: Path) -> None:
-    """Guessing among five kinds and seven colours costs 3.6."""
+    """Guessing among five kinds and seven colours costs 3.6, saying everywhere that nothing lies there 2.3."""
     things = replace(PLACES, skills=(("colour", 1.0),), token_weight=0.0, thing_weight=1.0, most_cards=None, steps=60)
     config = tiny(phases=(things,), sums_per_picture=0, learning_rate=5e-3)
     train_vlm(config, RenderedLessons(config=config), nano_tokenizer(), staging=tmp_path)
     told = [json.loads(line)["thing_loss"] for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
-    assert min(told[:3]) > 3
-    assert sum(told[-5:]) / 5 < 2.8
+    assert told[0] > 3
+    assert sum(told[-10:]) / 10 < 1.7
 
 
 def test_the_token_under_an_object_is_told_its_kind_and_colour_and_the_others_nothing() -> None:
