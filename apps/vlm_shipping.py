@@ -29,7 +29,7 @@ _LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
 def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequence[Ref] = ()) -> Path:
     """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
 
-    `bases` are the checkpoint it went on from, the one that went on from, and so on; their origins are written down too.
+    `bases` are the checkpoint it went on from, the one that went on from, and so on; their origins are kept too.
     Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship or a base
     is not what was gone on from.
     """
