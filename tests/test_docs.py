@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from apps.cli.main import app
+from benchmarks.tables import with_tables
 from dataengine.mix import Mix
 from dataengine.quality import QualityLimits
 from dataengine.rig_files import shipped_rigs
@@ -55,6 +56,11 @@ def test_every_documented_command_has_words_that_exist(page: str, line: str) -> 
 def test_every_documented_rig_ships_or_is_a_file_of_the_users_own(page: str, line: str) -> None:
     for rig in re.findall(r"--rig (\S+)", line):
         assert rig in shipped_rigs() or rig.endswith(".yaml"), f"{page}: {rig}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_figures_say_what_was_measured_last(page: Path) -> None:
+    assert page.read_text() == with_tables(page.read_text()), "Run: python -m benchmarks.tables"
 
 
 def test_the_convert_page_explains_every_field_of_a_rig_and_every_limit() -> None:
