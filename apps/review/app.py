@@ -120,6 +120,7 @@ def launch(
         batch_bound=batch_bound,
         proxy=proxy,
     )
+    app.desk.statistics(reviewer=None)  # the first count reads every decision; nobody shall wait for it
     serve(app, host=host, port=port, open_browser=open_browser)
     typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
     app.blocks.block_thread()
