@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.robot_models import tool_positions_m
 from schemas.errors import EpisodeError
 from schemas.rigs import Arm, Direction, EndEffector, Kinematics, Rig
 
@@ -57,6 +56,8 @@ def tool_path_m(columns: Columns, rig: Rig, arm: Arm) -> FloatArray | None:
     said = rig.kinematics
     match basis_of(arm):
         case "forward kinematics":
+            from dataengine.robot_models import tool_positions_m  # MuJoCo is loaded only for rigs that need it
+
             found = tool_positions_m(rig, arm, joints_of(columns, [arm]))
         case "end-effector pose":
             assert arm.position is not None
