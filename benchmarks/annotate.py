@@ -2,11 +2,12 @@
 
 Simulator figures: real footage is harder. Scenes, fonts, noise and the operator were frozen before any annotator was
 tuned, see `annotation_scenes`. Unknown is not right. Intervals are 95 %: Wilson's for shares, resampling for F1.
-Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the raw episodes, DATAENGINE_BENCHMARK_EPISODES to fewer than 50 of
+Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the episodes, DATAENGINE_BENCHMARK_EPISODES to fewer than 50 of
 each where the machine is small; every figure says how many it rests on.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 
 from annotators.annotate import annotate
@@ -42,7 +43,7 @@ def scored_series(workspace: Workspace, series: Series, backend: BackendConfig) 
     """Annotate one series as a user would, and score what is in the ledger."""
     opened = EpisodeSet.open(workspace, series.episodes)
     wanted = [episode_id for episode_id in opened.ids() if series.truth(episode_id)]
-    with Ledger.open(f"sqlite:///{workspace.root}/{series.episodes.name}.db") as ledger:
+    with tempfile.TemporaryDirectory() as folder, Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
         annotate(
             episodes=series.episodes,
             workspace=workspace,
