@@ -9,8 +9,9 @@ import numpy as np
 from pydantic import JsonValue
 
 from annotators.evidence import Evidence, find_pick
-from annotators.kinematics import JointMoves, commanded_events, gripper_events, segment
+from annotators.kinematics import commanded_events, gripper_events, segment
 from annotators.look_at_things import look_at_things
+from annotators.moves import Moves
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.placements import executed, placement_images
@@ -88,7 +89,7 @@ class Observer:
             commanded=commanded,
             stamps_ns=stamps_ns,
             end_effectors=tuple(end.name for end in rig.end_effectors),
-            moves_over=JointMoves.of(columns, rig, stamps_ns),
+            moves_over=Moves.of(columns, rig, stamps_ns),
             task=self._episodes.row(episode_id).task,
             executed=executed(segments),
             metadata=_noted(self._episodes.row(episode_id)),

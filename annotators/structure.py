@@ -70,7 +70,7 @@ def vocabulary(segments: SegmentList, evidence: Evidence) -> Finding:
 
 
 def moves(segments: SegmentList, evidence: Evidence) -> Finding:
-    """The moves that a segment names are those the joints make over its own span, computed again."""
+    """The moves that a segment names are those the arms make over its own span, computed again."""
     said = [(one, move) for one in segments.segments for move in one.moves if move != "unknown"]
     if not said:
         return Finding("pass", "no move is claimed.")

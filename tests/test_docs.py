@@ -20,7 +20,7 @@ from dataengine.quality import QualityLimits
 from dataengine.rig_files import shipped_rigs
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
-from schemas.rigs import Arm, Camera, Clock, EndEffector, Feature, MetadataRule, Rig
+from schemas.rigs import Arm, Camera, Clock, EndEffector, Feature, Kinematics, MetadataRule, Position, Rig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +65,7 @@ def test_tables_of_figures_say_what_was_measured_last(page: Path) -> None:
 
 def test_the_convert_page_explains_every_field_of_a_rig_and_every_limit() -> None:
     text = (ROOT / "docs/convert.md").read_text()
-    nouns = (Rig, Feature, Camera, Clock, EndEffector, Arm, MetadataRule)
+    nouns = (Rig, Feature, Camera, Clock, EndEffector, Arm, Position, Kinematics, MetadataRule)
     fields = {name for noun in nouns for name in noun.model_fields} | set(QualityLimits().to_json())
     assert [name for name in sorted(fields) if not re.search(rf"\b{name}\b", text)] == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from annotators.evidence import Evidence
-from annotators.kinematics import JointMoves
+from annotators.moves import Moves
 from annotators.structure import card_places, coverage, moves, vocabulary
 from annotators.traces import build_trace
 from schemas.annotations import Card, GripperEvent, ReasoningTrace, Segment, SegmentList
@@ -42,7 +42,7 @@ EVIDENCE = Evidence(
     rate_hz=RATE_HZ,
     stamps_ns=ROWS,
     end_effectors=("hand",),
-    moves_over=JointMoves.of(_columns(), RIG, ROWS),
+    moves_over=Moves.of(_columns(), RIG, ROWS),
     frame_size=(320, 240),
 )
 
