@@ -30,6 +30,7 @@ def workspace(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Worksp
 def browser(chromium: str, chromium_flags: list[str]) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
+        expect.set_options(timeout=SLOW_MS)
         yield opened
         opened.close()
 
@@ -53,7 +54,6 @@ def page(desk: Desk, browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(SLOW_MS)
-    expect.set_options(timeout=SLOW_MS)
     opened.goto(desk.url)
     yield opened
     context.close()

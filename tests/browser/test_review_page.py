@@ -31,7 +31,7 @@ from dataengine.workspace import Workspace
 from schemas.chat import Text
 from schemas.refs import Ref
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def test_the_video_plays_seeks_and_steps_inside_its_episode(page: Page, desk: Desk) -> None:
