@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Hypothesis gives each example 200 ms and calls slow drawing a fault: on a busy machine both say nothing about the code.
+# Hypothesis gives each example 200 ms and calls slow drawing a fault: on a busy machine both say nothing.
 settings.register_profile("any-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from raw_files import write_aloha_episode
-from review_desk import EPISODES, NUM_FRAMES, SLOW_MS, Desk, fill, free_port
+from review_desk import EPISODES, NUM_FRAMES, SLOW_MS, Desk, fill
 
 from annotators.ledger import Ledger
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -42,9 +43,8 @@ def desk(workspace: Workspace, tmp_path: Path) -> Iterator[Desk]:
     ids = EpisodeSet.open(workspace, EPISODES).ids()
     with Ledger.open(ledger_url) as ledger:
         fill(ledger, ids)
-    port = free_port()
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer="alice")
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     yield Desk(url=f"http://127.0.0.1:{port}/", workspace=workspace, ledger_url=ledger_url, ids=ids)
     app.close()
 
