@@ -86,7 +86,7 @@ def _work(url: str, reviewer: str, gate: object) -> list[str]:
     """One reviewer's process: claims and accepts until nothing waits."""
     seen = []
     with Ledger.open(url) as ledger:
-        gate.wait(60)
+        gate.wait(120)
         while (item := ledger.claim(reviewer=reviewer)) is not None:
             decide(ledger, item, "accept", f"{reviewer} {item.item_id}", reviewer)
             seen.append(item.item_id)
@@ -99,7 +99,7 @@ def test_processes_that_claim_at_once_never_get_the_same_item(url: str) -> None:
         fill(ledger, 40)
         gate = manager.Barrier(3)
         jobs = [pool.apply_async(_work, (url, name, gate)) for name in ("alice", "bob", "carol")]
-        seen = [item_id for job in jobs for item_id in job.get(120)]
+        seen = [item_id for job in jobs for item_id in job.get(240)]
         assert sorted(seen) == sorted(row.item_id for row in ledger.queue())
         assert [row.seq for row in ledger.decisions()] == sorted(row.seq for row in ledger.decisions())
         ledger.check_chain()

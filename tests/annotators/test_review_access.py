@@ -1,7 +1,6 @@
 """Who is let in to a served review page, and what each role may make it do, whatever the page shows them."""
 
 import json
-import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from free_ports import serve_somewhere
 from ledger_rows import proposal, result
 from starlette.routing import Route
 from typer.testing import CliRunner
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from annotators.ledger import Ledger, Role
 from apps.cli.main import app as cli
 from apps.review.access import check_host
-from apps.review.app import ReviewApp, build_app, serve
+from apps.review.app import ReviewApp, build_app
 from apps.review.sheet import Sheet, Token
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -52,12 +52,6 @@ class Served:
             yield client
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     url = f"sqlite:///{tmp_path_factory.mktemp('access') / 'ledger.db'}"
@@ -67,9 +61,8 @@ def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
         for role in ROLES:
             ledger.accounts.add(role, role, PASSWORD)
-        port = free_port()
         app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url)
-        serve(app, host="127.0.0.1", port=port)
+        port = serve_somewhere(app)
         video = next(app.desk.episodes.path.rglob("*.mp4"))
         yield Served(app=app, url=f"http://127.0.0.1:{port}", ledger=ledger, video=video)
         app.close()
@@ -248,8 +241,7 @@ def test_other_machines_are_let_in_where_people_log_in(host: str) -> None:
 
 def test_without_accounts_a_page_of_another_name_is_refused(tiny: Workspace, tmp_path: Path) -> None:
     app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}")
-    port = free_port()
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             assert client.get("/config").status_code == 200

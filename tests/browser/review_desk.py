@@ -1,6 +1,5 @@
 """What tests of the review page share: a page on three tiny episodes, and the words for what a reviewer does."""
 
-import socket
 from dataclasses import dataclass
 
 from ledger_rows import proposal, result, segments, trace
@@ -26,12 +25,6 @@ class Desk:
     workspace: Workspace
     ledger_url: str
     ids: tuple[str, ...]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _proposal(episode_id: str, payload: ReasoningTrace) -> Proposal:

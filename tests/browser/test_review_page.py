@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
 from review_desk import (
     EPISODES,
@@ -15,7 +16,6 @@ from review_desk import (
     Desk,
     at_frame,
     fill,
-    free_port,
     press,
     shown,
 )
@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 from annotators.ledger import Ledger
 from annotators.release import release
 from apps.cli.main import app as cli
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from dataengine.episode_set import EpisodeSet
 from dataengine.mix import Mix, first_draw_of
 from dataengine.workspace import Workspace
 from schemas.chat import Text
 from schemas.refs import Ref
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def test_the_video_plays_seeks_and_steps_inside_its_episode(page: Page, desk: Desk) -> None:
@@ -186,13 +186,13 @@ def test_writing_in_the_scene_is_shown_and_never_run(page: Page, desk: Desk) -> 
 
 
 def test_people_log_in_where_there_are_accounts(workspace: Workspace, browser: Browser, tmp_path: Path) -> None:
-    ledger_url, port = f"sqlite:///{tmp_path / 'ledger.db'}", free_port()
+    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
     ids = EpisodeSet.open(workspace, EPISODES).ids()
     with Ledger.open(ledger_url) as ledger:
         fill(ledger, ids)
         ledger.accounts.add("carol", "reviewer", "correct horse")
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url)
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = context.new_page()

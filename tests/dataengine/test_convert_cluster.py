@@ -47,7 +47,9 @@ try:
     )
     thread.join(60)
     import ray
-    alive = sum(node["Alive"] for node in ray.nodes())
+    deadline = time.monotonic() + 120  # the cluster hears of the death of a node by and by
+    while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
     print(json.dumps({
         "fingerprints": [record.fingerprint for record in report.records],
         "rejected": len(report.rejected),

@@ -68,6 +68,14 @@ def unbroken(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple
     return fingerprints(root), time.monotonic() - start
 
 
+def is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; where nobody collects orphans, it stays in the list of processes."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def ray_workers(driver: int) -> list[psutil.Process]:
     """Processes that do, or wait for, the driver's tasks; Ray's own agents are named alike, but are no workers."""
     found = []
@@ -121,6 +129,7 @@ def test_a_kill_at_a_random_point_changes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_command_leaves_no_process_behind(raw: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command(raw, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while staged(tmp_path) < 2 and process.poll() is None:
@@ -131,7 +140,7 @@ def test_a_killed_command_leaves_no_process_behind(raw: Path, tmp_path: Path) ->
     # Ray's agents notice that their parent died, and then wait up to a minute for a server that died with it.
     gone, alive = psutil.wait_procs(family, timeout=180)
     assert len(gone) >= 2
-    assert [child.pid for child in alive] == []
+    assert [child.pid for child in alive if not is_over(child)] == []
 
 
 @contextmanager
