@@ -1,6 +1,8 @@
 """Who is let in to a served review page, and what each role may make it do, whatever the page shows them."""
 
+import http.client
 import json
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -269,3 +271,18 @@ def test_a_lead_says_from_the_command_line_how_items_are_reviewed(tiny: Workspac
         assert "0 of 0 items chosen" in run("--gold")  # nobody decided yet
         assert "Give --overlap N, --gold or both" in run()
         assert "has no episode 'nothing'" in run("--overlap", "2", "--episode", "nothing")
+
+
+@pytest.mark.slow
+def test_a_connection_is_open_for_as_long_as_people_think(served: Served) -> None:
+    """uvicorn would close it after five seconds, at times while the next decision is on its way."""
+    address = httpx.URL(served.url)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
+    connection.connect()
+    socket = connection.sock
+    for pause_s in (0.0, 7.0):
+        time.sleep(pause_s)
+        connection.request("GET", "/login")
+        assert connection.getresponse().read()
+        assert connection.sock is socket  # http.client opens another one only where this one was closed
+    connection.close()
