@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
-from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, Desk, at_frame, press, shown
+from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, Desk, at_frame, press, shown
 
 from annotators.ledger import Ledger, ReviewItem
 from annotators.release import release
@@ -377,6 +377,7 @@ def test_an_episode_without_a_proposal_is_annotated_from_nothing(
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = context.new_page()
+        page.set_default_timeout(SLOW_MS)
         page.goto(f"http://127.0.0.1:{port}/")
         expect(page.locator("#segments")).to_be_visible()
         page.wait_for_function("window.reviewPage.playing() && document.querySelector('#stage video').readyState >= 2")
