@@ -30,7 +30,7 @@ def workspace(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Worksp
 @pytest.fixture(scope="module")  # an open Playwright holds the thread's event loop, which other tests may need
 def browser(chromium: str, chromium_flags: list[str]) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
+        opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags, timeout=2 * SLOW_MS)
         expect.set_options(timeout=SLOW_MS)
         yield opened
         opened.close()
@@ -54,6 +54,7 @@ def page(desk: Desk, browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(SLOW_MS)
+    opened.set_default_navigation_timeout(2 * SLOW_MS)
     opened.goto(desk.url)
     yield opened
     context.close()
