@@ -63,9 +63,8 @@ def tool_positions_m(rig: Rig, arm: Arm, joints: NDArray[np.float64]) -> NDArray
     Joints that the arm does not name stand where the file has them at rest.
     """
     said = rig.kinematics
-    assert said is not None
-    assert said.chain is not None
-    assert arm.tool is not None
+    if said is None or said.chain is None:
+        raise RigError(f"rig '{rig.name}' holds no chain of its robot file. Load it from its YAML, beside that file.")
     model = _compiled(said.chain)
     data = mujoco.MjData(model)
     places = [int(model.jnt_qposadr[model.joint(name).id]) for name in arm.joints]

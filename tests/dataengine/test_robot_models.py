@@ -120,6 +120,14 @@ def test_a_rig_carries_its_chain_to_where_the_file_is_not(tmp_path: Path) -> Non
     )
 
 
+def test_a_rig_that_lost_its_chain_says_where_to_find_it(tmp_path: Path) -> None:
+    rig = load_rig(rig_file(tmp_path, kinematics={"file": "planar.urdf"}))
+    assert rig.kinematics is not None
+    lost = rig.model_copy(update={"kinematics": rig.kinematics.model_copy(update={"chain": None})})
+    with pytest.raises(RigError, match=r"rig 'planar' holds no chain of its robot file. Load it from its YAML"):
+        tool_positions_m(lost, lost.arms[0], np.zeros((1, 2)))
+
+
 def test_a_copy_of_a_shipped_rig_still_finds_its_robot_file(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     copy.write_text((RIG_FOLDER / "aloha_sim.yaml").read_text())
