@@ -158,6 +158,12 @@ def test_telling_a_rig_its_robot_file_leaves_old_datasets_open_to_new_episodes()
         ({"file": "planar.urdf", "frame": "moon"}, {}, "no site, body or link 'moon'"),
         ({"file": "planar.urdf"}, {"joints": ["elbow"]}, "2 indices but 1 joints"),
         ({"file": "planar.urdf"}, {"tool": None}, "has one of joints and tool; give both, or neither"),
+        ({"file": "planar.urdf"}, {"joints": [], "tool": None}, "but no arm has joints and a tool in it"),
+        (
+            {},
+            {"joints": [], "tool": None, "position": {"feature": "pose", "indices": [0, 1, 2]}},
+            "reads feature 'pose'",
+        ),
         ({"frame": "base"}, {}, "names no kinematics.file to find them in"),
         (None, {"joints": [], "tool": None, "position": {"indices": [0, 1, 2]}}, "in no kinematics which way is left"),
         ({"file": "planar.urdf", "left": "+x"}, {}, "do not use each of x, y and z once"),
