@@ -25,16 +25,17 @@ _LEAST_MOVE_M = 0.015  # along one axis; less is the sway of a hand that stays, 
 _WORDS = (("forward", "back"), ("left", "right"), ("up", "down"))
 
 
-def basis_of(arm: Arm) -> Basis:
-    """What is known of an arm's tool, the best first."""
+def basis_of(rig: Rig, arm: Arm) -> Basis:
+    """What is known of an arm's tool, the best first; a dataset may lack the feature that would state it."""
     if arm.joints:
         return "forward kinematics"
-    return "joints" if arm.position is None else "end-effector pose"
+    is_stated = arm.position is not None and arm.position.feature in rig.features
+    return "end-effector pose" if is_stated else "joints"
 
 
 def basis_words(rig: Rig) -> str:
     """What the moves of this rig's arms rest on, for provenance: which file, or that there was none."""
-    found = dict.fromkeys(basis_of(arm) for arm in rig.arms)
+    found = dict.fromkeys(basis_of(rig, arm) for arm in rig.arms)
     said = rig.kinematics
     file = f" of {said.file} sha256:{said.sha256[:12]}" if said and said.file and said.sha256 else ""
     words = [f"{one}{file}" if one == "forward kinematics" else one for one in found]
@@ -54,7 +55,7 @@ def joints_of(columns: Columns, arms: Sequence[Arm]) -> FloatArray:
 def tool_path_m(columns: Columns, rig: Rig, arm: Arm) -> FloatArray | None:
     """Where the tool is in every row, (T, 3): metres forward, left, up in the rig's frame; None from joints alone."""
     said = rig.kinematics
-    match basis_of(arm):
+    match basis_of(rig, arm):
         case "forward kinematics":
             from dataengine.robot_models import tool_positions_m  # MuJoCo is loaded only for rigs that need it
 

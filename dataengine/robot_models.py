@@ -32,9 +32,16 @@ _IDLE = (
 def with_chain(rig: Rig, folder: Path, shipped: Path) -> Rig:
     """The rig with the hash and the chain of the robot file it names, found from `folder` or among the `shipped` ones.
 
-    Raises RigError for a file that is missing or can not be read, and for a joint, tool or frame it does not have.
+    Raises RigError for a file that is missing or can not be read, and for a joint, tool or frame it does not have; and
+    for what a whole rig must have, while a dataset may lack an optional feature and what leans on it.
     """
     said = rig.kinematics
+    for arm in rig.arms:
+        if arm.position is not None and arm.position.feature not in rig.features:
+            raise RigError(
+                f"rig '{rig.name}': the position of '{arm.name}' reads feature '{arm.position.feature}', which the rig "
+                "does not declare. Add it, or name another."
+            )
     if said is None or said.file is None or said.chain is not None:
         return rig
     path = folder / Path(said.file).expanduser()
@@ -43,6 +50,8 @@ def with_chain(rig: Rig, folder: Path, shipped: Path) -> Rig:
     content = _content(path, rig.name)
     robot = _Robot.read(path)
     arms = [arm for arm in rig.arms if arm.joints]
+    if not arms:
+        raise RigError(f"rig '{rig.name}' names the robot file {said.file}, but no arm has joints and a tool in it.")
     for arm in arms:
         robot.check(arm)
     frame = robot.frame(said.frame)
@@ -63,9 +72,8 @@ def tool_positions_m(rig: Rig, arm: Arm, joints: NDArray[np.float64]) -> NDArray
     Joints that the arm does not name stand where the file has them at rest.
     """
     said = rig.kinematics
-    assert said is not None
-    assert said.chain is not None
-    assert arm.tool is not None
+    if said is None or said.chain is None:
+        raise RigError(f"rig '{rig.name}' holds no chain of its robot file. Load it from its YAML, beside that file.")
     model = _compiled(said.chain)
     data = mujoco.MjData(model)
     places = [int(model.jnt_qposadr[model.joint(name).id]) for name in arm.joints]

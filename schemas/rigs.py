@@ -208,7 +208,7 @@ def wrong_name(name: str, *, is_camera: bool = False) -> str | None:
 
 def oldest_schema(rig: dict[str, Any]) -> int:
     """The version that a rig file's words need."""
-    return _KINEMATIC_SCHEMA if rig.get("kinematics") else _KINEMATIC_SCHEMA - 1
+    return _KINEMATIC_SCHEMA if rig.get("kinematics") is not None else _KINEMATIC_SCHEMA - 1
 
 
 class Rig(BaseModel):
@@ -261,18 +261,10 @@ class Rig(BaseModel):
         for arm in self.arms:
             if arm.joints and (self.kinematics is None or self.kinematics.file is None):
                 raise ValueError(f"arm '{arm.name}' names joints, but the rig names no kinematics.file to find them in")
-            if arm.position is None:
-                continue
-            if self.kinematics is None:
+            if arm.position is not None and self.kinematics is None:
                 raise ValueError(
                     f"arm '{arm.name}' has a position, but the rig says in no kinematics which way is left"
                 )
-            if arm.position.feature not in self.features:
-                raise ValueError(
-                    f"arm '{arm.name}' reads feature '{arm.position.feature}', which the rig does not declare"
-                )
-        if self.kinematics and self.kinematics.file and not any(arm.joints for arm in self.arms):
-            raise ValueError("kinematics.file is named, but no arm has joints and a tool in it")
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

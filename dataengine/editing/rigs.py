@@ -45,5 +45,6 @@ def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str])
 def _renamed(arm: Arm, names: Mapping[str, str]) -> dict[str, Any]:
     said: dict[str, Any] = arm.model_dump(mode="json") | {"feature": names[arm.feature]}
     if arm.position is not None:
-        said["position"] |= {"feature": names[arm.position.feature]}
+        feature = arm.position.feature  # a dataset may lack it
+        said["position"] |= {"feature": names.get(feature, feature)}
     return said

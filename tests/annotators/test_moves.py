@@ -12,7 +12,7 @@ from annotators.structure import moves as judge
 from dataengine.rig_files import load_rig
 from schemas.annotations import SegmentList
 from schemas.errors import EpisodeError
-from schemas.rigs import Rig
+from schemas.rigs import Position, Rig
 from schemas.spans import frame_stamps_ns
 
 
@@ -57,6 +57,14 @@ def test_joints_alone_are_named_as_joints_and_a_robot_file_says_where_their_tool
     joints = Moves.of(columns, rig.model_copy(update={"arms": bare, "kinematics": None}), stamps_ns)
     assert joints is not None
     assert joints.over(0, 50, "right gripper") == ("right waist increases",)
+
+
+def test_a_dataset_without_the_optional_column_that_states_the_tool_falls_back_to_joints(bridge: Rig) -> None:
+    elsewhere = bridge.arms[0].model_copy(update={"position": Position(feature="tool", indices=(0, 1, 2))})
+    lacking = Rig.model_validate_json(bridge.model_copy(update={"arms": (elsewhere,)}).model_dump_json())
+    assert basis_words(lacking) == "joints"
+    columns, stamps_ns = picked(lacking)
+    assert "y decreases" in {move for one in segment(columns, lacking, stamps_ns).segments for move in one.moves}
 
 
 def test_provenance_says_what_moves_rest_on(bridge: Rig) -> None:

@@ -120,6 +120,14 @@ def test_a_rig_carries_its_chain_to_where_the_file_is_not(tmp_path: Path) -> Non
     )
 
 
+def test_a_rig_that_lost_its_chain_says_where_to_find_it(tmp_path: Path) -> None:
+    rig = load_rig(rig_file(tmp_path, kinematics={"file": "planar.urdf"}))
+    assert rig.kinematics is not None
+    lost = rig.model_copy(update={"kinematics": rig.kinematics.model_copy(update={"chain": None})})
+    with pytest.raises(RigError, match=r"rig 'planar' holds no chain of its robot file. Load it from its YAML"):
+        tool_positions_m(lost, lost.arms[0], np.zeros((1, 2)))
+
+
 def test_a_copy_of_a_shipped_rig_still_finds_its_robot_file(tmp_path: Path) -> None:
     copy = tmp_path / "mine.yaml"
     copy.write_text((RIG_FOLDER / "aloha_sim.yaml").read_text())
@@ -150,6 +158,12 @@ def test_telling_a_rig_its_robot_file_leaves_old_datasets_open_to_new_episodes()
         ({"file": "planar.urdf", "frame": "moon"}, {}, "no site, body or link 'moon'"),
         ({"file": "planar.urdf"}, {"joints": ["elbow"]}, "2 indices but 1 joints"),
         ({"file": "planar.urdf"}, {"tool": None}, "has one of joints and tool; give both, or neither"),
+        ({"file": "planar.urdf"}, {"joints": [], "tool": None}, "but no arm has joints and a tool in it"),
+        (
+            {},
+            {"joints": [], "tool": None, "position": {"feature": "pose", "indices": [0, 1, 2]}},
+            "reads feature 'pose'",
+        ),
         ({"frame": "base"}, {}, "names no kinematics.file to find them in"),
         (None, {"joints": [], "tool": None, "position": {"indices": [0, 1, 2]}}, "in no kinematics which way is left"),
         ({"file": "planar.urdf", "left": "+x"}, {}, "do not use each of x, y and z once"),
