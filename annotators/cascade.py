@@ -44,8 +44,11 @@ class CascadeReport:
         """Lines for people."""
         if self.then is None:
             return f"{self.first.summary()}\nnothing is in doubt; the second annotator was not asked."
-        doubt = "may be" if self.first.dry_run else "are"
-        return f"{self.first.summary()}\n{self.num_doubted} episodes {doubt} in doubt and go on:\n{self.then.summary()}"
+        verb = "may be" if self.first.dry_run else "is" if self.num_doubted == 1 else "are"
+        gone = f"{self.num_doubted} episodes {verb} in doubt and go on"
+        if self.num_doubted == 1:
+            gone = f"1 episode {verb} in doubt and goes on"
+        return f"{self.first.summary()}\n{gone}:\n{self.then.summary()}"
 
 
 def annotate_cascade(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.report.annotated import annotated_strip
+from apps.report.annotated import STYLE, annotated_strip
 from apps.report.page import Html, note, page, picture, section, table, trace, verbatim
 from apps.report.pictures import curves, filmstrip
 from apps.report.retention_section import retention_section
@@ -33,6 +33,7 @@ VERDICTS = ("pass", "fail", "unknown")
 def write_report(workspace: Workspace, made: "DemoArtifacts", times: "Sequence[StageTime]") -> Path:
     """Write `report.html` into the workspace and return its path."""
     body = [
+        STYLE,
         _path(workspace, made),
         _times(times),
         _episodes(workspace, made.episodes, times),
@@ -155,9 +156,12 @@ def _about(stored: "Sequence[StoredProposal]", episodes: "EpisodeSet") -> "list[
 def _annotated(episodes: "EpisodeSet", row: "StoredProposal", stored: "Sequence[StoredProposal]") -> str:
     """One episode: frames with boxes and segments, the words of its trace, and what every program said about them."""
     episode_id = row.proposal.episode_id
-    payloads = [other.proposal.payload for other in stored if other.proposal.episode_id == episode_id]
-    strip = annotated_strip(episodes, episode_id, payloads, num_frames=NUM_STRIP_FRAMES)
-    return picture(strip, "jpeg", f"frames of {episode_id}") + trace(row.proposal.text) + _results(row.results)
+    said = [other.proposal for other in stored if other.proposal.episode_id == episode_id]
+    return (
+        annotated_strip(episodes, episode_id, said, num_frames=NUM_STRIP_FRAMES)
+        + trace(row.proposal.text)
+        + _results(row.results)
+    )
 
 
 def _toys(workspace: Workspace, made: "DemoArtifacts") -> list[str]:

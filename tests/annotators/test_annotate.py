@@ -307,7 +307,7 @@ def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
     assert "not in the recording" in report.failures[0].reason
     assert "failed:" in report.summary()
     # what nobody could say is left to people, and is no second opinion once a model does say it
-    assert "1 items of failed episodes wait for a person" in report.summary()
+    assert "1 item of a failed episode waits for a person" in report.summary()
     blank = next(row for row in ledger.queue() if (row.episode_id, row.field) == (opened.ids()[1], "trace"))
     with serving(Oracle(home, truth)) as server:
         later = Endpoint(urls=(server.url,), model="recorded")

@@ -53,7 +53,7 @@ def test_what_programs_doubt_goes_to_the_dearer_one_and_both_proposals_stay(
         assert (report.first.num_proposed, report.num_doubted) == (NUM_EPISODES, 1)
         assert report.then is not None
         assert (report.then.num_proposed, report.then.calls.made) == (1, 3 + 1)  # one of them with a blank picture
-        assert "1 episodes are in doubt and go on" in report.summary()
+        assert "1 episode is in doubt and goes on" in report.summary()
         num_asked = len(cheap_server.bodies) + len(dear_server.bodies)
         again = cascade(home, ledger, cheap, dear)
         assert len(cheap_server.bodies) + len(dear_server.bodies) == num_asked
