@@ -21,7 +21,7 @@ from schemas.errors import UsageError
 from schemas.refs import Ref
 
 # What of a verdict is about reading: where these can not tell, another reader may. A card place that an arm hides stays
-# hidden from every reader.
+# hidden from every reader: that is what it means where the notes about a scene claim no relation.
 _ABOUT_READING = frozenset(
     {"arithmetic", "double_reading", "held_object", "looking", "moved_thing", "nouns", "relation"}
 )
@@ -128,7 +128,8 @@ def _doubted(
 
 def is_doubted(stored: StoredProposal) -> bool:
     """Whether another reader is worth its price: a hard verifier failed, or one about reading could not tell."""
+    about = _ABOUT_READING - {"relation"} if stored.proposal.field == "scene" else _ABOUT_READING
     return any(
-        (one.hard and one.verdict == "fail") or (one.verifier in _ABOUT_READING and one.verdict == "unknown")
+        (one.hard and one.verdict == "fail") or (one.verifier in about and one.verdict == "unknown")
         for one in stored.results
     )

@@ -92,7 +92,7 @@ class Voice:
         """What is asked about a field."""
         if self.family.file.things is not None:
             return ("things",)
-        return ("board", "cards") if name == "trace" else ("steps", "held")
+        return ("board", "cards") if name in ("trace", "scene") else ("steps", "held")
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
         """Every argument that changes what is said."""

@@ -14,12 +14,14 @@ from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import SegmentList, VerifierResult
 from schemas.refs import Ref
+from schemas.scenes import SceneNotes
 from schemas.spans import NS_PER_S
 
 SHOWN = 12  # episodes with pictures
 _NUM_FRAMES = 8
 _VERDICTS = ("pass", "fail", "unknown")
-_TOLD_STYLE = """<style>
+_STYLE = """<style>
+summary { cursor: pointer; font-size: 13.5px; color: var(--soft); } details ul { font-size: 13.5px; columns: 2; }
 .told { font-size: 13.5px; margin: 2px 0 8px; padding-left: 18px; columns: 2; } .told li { break-inside: avoid; }
 @media (max-width: 700px) { .told { columns: 1; } }
 </style>"""
@@ -38,7 +40,7 @@ def write_annotate_page(
     results = [one for fields in newest.values() for stored in fields.values() for one in stored.results]
     parts = [episode_section(opened, name, newest[name]) for name in opened.ids() if name in newest][:shown]
     left = len(newest) - len(parts)
-    body = [STYLE, _TOLD_STYLE, section("What programs think of it", verdict_table(results)), *parts]
+    body = [STYLE, _STYLE, section("What programs think of it", verdict_table(results)), *parts]
     if left > 0:
         body.append(note(f"{left} more episodes are annotated and not drawn here."))
     lead = f"{len(newest)} of {len(opened.ids())} episodes, {family}, as proposed; review shows what was confirmed."
@@ -63,6 +65,7 @@ def episode_section(opened: EpisodeSet, episode_id: str, fields: dict[str, Store
     parts += [_told(one.payload) for one in said if isinstance(one.payload, SegmentList)]
     if "trace" in fields:
         parts.append(trace(fields["trace"].proposal.text))
+    parts += [scene_words(one.payload) for one in said if isinstance(one.payload, SceneNotes)]
     parts += [
         note(f"{name}: {stored.proposal.provenance.backend}, {stored.proposal.provenance.model}")
         for name, stored in sorted(fields.items())
@@ -74,6 +77,23 @@ def episode_section(opened: EpisodeSet, episode_id: str, fields: dict[str, Store
     parts.append(table(("verifier", "verdict", "evidence"), rows) if rows else "")
     parts.append(note(f"{passed} of {len(results)} verdicts are a pass."))
     return section(episode_id, *parts)
+
+
+def scene_words(notes: SceneNotes) -> str:
+    """What the notes about a scene say; other wordings and questions folded away."""
+    parts = [note(notes.render())]
+    if notes.paraphrases:
+        who = {"templates": ", from templates", "model": ", a model's", None: ""}[notes.worded_by]
+        listed = "".join(f"<li>{escape(words)}</li>" for words in notes.paraphrases)
+        parts.append(_folded(f"{len(notes.paraphrases)} other wordings{who}", listed))
+    if notes.questions:
+        listed = "".join(f"<li>{escape(one.question)} {escape(one.answer)}</li>" for one in notes.questions)
+        parts.append(_folded(f"{len(notes.questions)} questions, answered", listed))
+    return "".join(parts)
+
+
+def _folded(summary: str, listed: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary><ul>{listed}</ul></details>"
 
 
 def _told(segments: SegmentList) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def write_report(workspace: Workspace, made: "DemoArtifacts", times: "Sequence[S
         _episodes(workspace, made.episodes, times),
         _labels(workspace, made),
         *_toys(workspace, made),
+        *other_episodes(workspace, (made.episodes, made.toys)),
         _mix(workspace, made.mix),
         _training(workspace, made.checkpoint),
         retention_section(workspace, made.retention),
@@ -190,6 +192,33 @@ def _toys(workspace: Workspace, made: "DemoArtifacts") -> list[str]:
             note("Boxes are those of the first picture; left and near are the robot's. Simulated, read by programs."),
         )
     ]
+
+
+def other_episodes(workspace: Workspace, shown: "Sequence[Ref]") -> list[str]:
+    """Whatever else was annotated in this workspace, real recordings among it; nothing where nothing was."""
+    from annotators.ledger import Ledger
+    from dataengine.episode_set import EpisodeSet
+
+    parts: list[str] = []
+    for ref in workspace.refs("episodes"):
+        if ref in shown:
+            continue
+        episodes = EpisodeSet.open(workspace, ref)
+        with Ledger.open(workspace.ledger_url) as ledger:
+            stored = _about(ledger.proposals(), episodes)
+        said = {row.proposal.episode_id: row.proposal.family for row in stored if row.proposal.field == "segments"}
+        if not said:
+            continue
+        strips = []
+        for episode_id in list(said)[:NUM_STRIPS]:
+            proposals = [row.proposal for row in stored if row.proposal.episode_id == episode_id]
+            strips.append(f"<h3>{escape(episode_id)}</h3>" + note(f"task: {episodes.row(episode_id).task}"))
+            strips.append(annotated_strip(episodes, episode_id, proposals, num_frames=NUM_STRIP_FRAMES))
+        if len(said) > NUM_STRIPS:
+            strips.append(note(f"{len(said) - NUM_STRIPS} more are annotated and not drawn here."))
+        families = ", ".join(sorted(set(said.values())))
+        parts.append(section(f"Also in this workspace: {ref}, annotated with {families}", *strips))
+    return parts
 
 
 def _results(results: Sequence[object]) -> str:
