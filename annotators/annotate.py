@@ -66,6 +66,7 @@ def annotate(
     episode_ids: Sequence[str] | None = None,
     dry_run: bool = False,
     blank_share: float = blank_probe.SHARE,
+    leaves_to_people: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AnnotateReport:
     """Propose for every episode of `episodes` (or those named) what the family asks for.
@@ -73,6 +74,8 @@ def annotate(
     Args:
         workers: Ray workers that look at episodes; None = one per CPU, 0 = this process, for debugging.
         blank_share: of all calls, those repeated with blank pictures (annotators.vlm.blank_probe); 0: none.
+        leaves_to_people: whether what could not be said becomes an item that people write from nothing; False where
+            somebody else is asked after this run.
         on_progress: called with (episodes done, episodes to do).
 
     Every answer of a model is in the call store before it is parsed, so running it again asks nothing twice.
@@ -132,7 +135,7 @@ def annotate(
         raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
-    if not tally.stopped:
+    if leaves_to_people and not tally.stopped:
         tally.num_blank = _leave_to_people(opened, ledger, task, [row.episode for row in tally.failures])
     counts = CallCounts.of(stored, client, probe, inner.cost if isinstance(inner, EndpointClient) else None)
     return report(tally, run_id=run_id, calls=counts)

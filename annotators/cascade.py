@@ -83,9 +83,10 @@ def annotate_cascade(
         ray_address=ray_address,
         episode_ids=wanted,
         dry_run=dry_run,
+        leaves_to_people=False,  # what the first one can not say the dearer one may
         on_progress=on_progress,
     )
-    doubted = [] if first.stopped else _doubted(workspace, opened, family, backend, ledger, wanted, dry_run=dry_run)
+    doubted = [] if first.stopped else _doubted(workspace, opened, family, backend, ledger, wanted)
     if not doubted:
         return CascadeReport(first=first, num_doubted=0, then=None)
     again = annotate(
@@ -110,10 +111,8 @@ def _doubted(
     backend: BackendConfig,
     ledger: Ledger,
     wanted: Sequence[str],
-    *,
-    dry_run: bool,
 ) -> list[str]:
-    """Episodes whose first proposals programs doubt; in a dry run also those that have none yet."""
+    """Episodes whose first proposals programs doubt, and those that the first annotator left without one."""
     task = load_family(family)
     voice = Voice.of(workspace, opened, task, backend, speaker_of(backend) if task.prompts else None)
     now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}
@@ -121,8 +120,7 @@ def _doubted(
     return [
         name
         for name in wanted
-        if any(map(is_doubted, said.get(name, {}).values()))
-        or (dry_run and set(said.get(name, ())) < set(task.file.fields))
+        if set(said.get(name, ())) < set(task.file.fields) or any(map(is_doubted, said[name].values()))
     ]
 
 

@@ -33,7 +33,7 @@ from annotators.placement_checks import (
 )
 from annotators.structure import Finding, card_places, coverage, moves, vocabulary
 from annotators.traces import UNREAD
-from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
+from schemas.annotations import FieldName, GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
 from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S
 
@@ -98,13 +98,9 @@ _ABOUT: dict[str, frozenset[VerifierName]] = {
             "metadata",
             "no_future",
             "stamps",
-            "instruction",
-            "moved_thing",
-            "relation",
-            "boxes",
-            "nouns",
         }
     ),
+    "trace of things": frozenset({"instruction", "moved_thing", "relation", "boxes", "nouns", "no_future", "stamps"}),
     "scene": frozenset(
         {"instruction", "relation", "boxes", "plan_order", "nouns", "numbers", "stamps", "outcome", "answers"}
     ),
@@ -182,9 +178,10 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
     return tuple(results)
 
 
-def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
-    """(verifier, version) of those that speak about a field."""
-    return frozenset((name, VERSIONS[name]) for name in names if name in _ABOUT[field])
+def applicable(names: Sequence[VerifierName], field: FieldName, *, of_things: bool) -> frozenset[tuple[str, int]]:
+    """(verifier, version) of those that speak about a field; `of_things`: its traces are about things, not cards."""
+    about = _ABOUT["trace of things" if of_things and field == "trace" else field]
+    return frozenset((name, VERSIONS[name]) for name in names if name in about)
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:

@@ -6,7 +6,9 @@ from html import escape
 from itertools import batched
 from pathlib import Path
 
+from annotators.calls import CallStore
 from annotators.ledger import Ledger, StoredProposal
+from annotators.vlm.answers import keeps_to_schema
 from apps.report.annotated import STYLE, annotated_strip
 from apps.report.page import Html, note, page, section, table, trace
 from dataengine.artifacts import write_atomic
@@ -40,7 +42,9 @@ def write_annotate_page(
     results = [one for fields in newest.values() for stored in fields.values() for one in stored.results]
     parts = [episode_section(opened, name, newest[name]) for name in opened.ids() if name in newest][:shown]
     left = len(newest) - len(parts)
-    body = [STYLE, _STYLE, section("What programs think of it", verdict_table(results)), *parts]
+    stored_ones = [stored for fields in newest.values() for stored in fields.values()]
+    body = [STYLE, _STYLE, section("What programs think of it", verdict_table(results))]
+    body += [*asked_section(workspace, stored_ones), *parts]
     if left > 0:
         body.append(note(f"{left} more episodes are annotated and not drawn here."))
     lead = f"{len(newest)} of {len(opened.ids())} episodes, {family}, as proposed; review shows what was confirmed."
@@ -55,6 +59,30 @@ def verdict_table(results: Sequence[VerifierResult]) -> str:
         counts.setdefault(one.verifier, Counter())[one.verdict] += 1
     rows = [(name, *(counted[verdict] for verdict in _VERDICTS)) for name, counted in sorted(counts.items())]
     return table(("verifier", *_VERDICTS), rows)
+
+
+def asked_section(workspace: Workspace, stored: Sequence[StoredProposal]) -> list[str]:
+    """What asking each model took, from the calls that its proposals name; nothing where no model was asked."""
+    keys: dict[str, set[str]] = {}
+    for one in stored:
+        told = one.proposal.provenance
+        keys.setdefault(told.model, set()).update(told.call_keys)
+    keys = {model: named for model, named in keys.items() if named}
+    if not keys:
+        return []
+    rows = []
+    with CallStore.open(workspace.calls_url) as calls:
+        for model, named in sorted(keys.items()):
+            answers, asked = calls.get_all(sorted(named)), calls.schema_names(sorted(named))
+            said = {key: answer for key, answer in answers.items() if answer.outcome == "success"}
+            off = sum(not keeps_to_schema(asked[key], answer.text) for key, answer in said.items())
+            used = [sum(getattr(one, name) for one in answers.values()) for name in ("input_tokens", "output_tokens")]
+            rows.append((model, len(answers), len(said), off, *used))
+    head = ("model", "calls", "answered in full", "not the bare JSON asked for", "tokens in", "tokens out")
+    words = "An answer that is not the bare JSON asked for, a code fence around it included, comes from a server that"
+    return [
+        section("Who was asked", table(head, rows), note(f"{words} does not hold answers to the schema it is sent."))
+    ]
 
 
 def episode_section(opened: EpisodeSet, episode_id: str, fields: dict[str, StoredProposal]) -> str:
