@@ -15,9 +15,11 @@ from annotators.placements import (
     PlacementSeen,
     middle,
     named,
+    placement_ended,
     read_instruction,
     relation_after,
     relation_of,
+    scene_questions,
 )
 from annotators.structure import Finding, box_words, impossible, overlap
 from schemas.scenes import Box, PictureRef, PlacementTrace, Relation, SceneNotes, SceneObject, SpatialRelation
@@ -250,6 +252,37 @@ def numbers(notes: SceneNotes, evidence: Evidence) -> Finding:
             if number not in allowed:
                 return Finding("fail", f"'{text}' says {number}, and nothing is {number}.")
     return Finding("pass", f"{count} numbers, all accounted for.")
+
+
+def answers(notes: SceneNotes, evidence: Evidence) -> Finding:
+    """Every question about the picture is answered again from the boxes that were found."""
+    seen = evidence.placement
+    if seen is None:
+        return Finding("unknown", _NOT_SEEN)
+    if not notes.questions:
+        return Finding("unknown", "nothing is asked.")
+    right = {one.question: one.answer for one in scene_questions(read_instruction(evidence.task), seen)}
+    for one in notes.questions:
+        if one.question in right and one.answer != right[one.question]:
+            told = f"'{one.question}' is answered {one.answer}"
+            return Finding("fail", f"{told} The boxes say {right[one.question]}")
+    if strange := [one.question for one in notes.questions if one.question not in right]:
+        return Finding("unknown", f"no box answers '{strange[0]}'")
+    return Finding("pass", f"{len(notes.questions)} questions, answered the same again.")
+
+
+def placement_outcome(notes: SceneNotes, evidence: Evidence) -> Finding:
+    """How it ended follows from what moved and where it lies afterwards."""
+    seen = evidence.placement
+    if seen is None:
+        return Finding("unknown", _NOT_SEEN)
+    found = placement_ended(read_instruction(evidence.task), seen)
+    moved = " and ".join(seen.moved) or "nothing"
+    if "unknown" in (found, notes.outcome):
+        return Finding("unknown", f"{moved} was seen to move; whether that is what was asked for can not be told.")
+    if found != notes.outcome:
+        return Finding("fail", f"the notes say {notes.outcome}; {moved} moved, which is a {found}.")
+    return Finding("pass", f"{moved} moved, which is a {found}.")
 
 
 def list_of(box: Sequence[int]) -> str:

@@ -5,17 +5,35 @@ them says is a new version of it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
 from annotators.arithmetic import answer, canonical, canonical_number, worked_line
+from annotators.card_checks import (
+    card_answers,
+    card_boxes,
+    card_instruction,
+    card_numbers,
+    card_relation,
+    outcome,
+)
 from annotators.claims import held_object, metadata, no_future, read_numbers, stamps
 from annotators.evidence import Evidence
-from annotators.placement_checks import boxes, instruction, moved_thing, nouns, numbers, plan_order, relation
-from annotators.structure import card_places, coverage, moves, vocabulary
+from annotators.placement_checks import (
+    answers,
+    boxes,
+    instruction,
+    moved_thing,
+    nouns,
+    numbers,
+    placement_outcome,
+    plan_order,
+    relation,
+)
+from annotators.structure import Finding, card_places, coverage, moves, vocabulary
 from annotators.traces import UNREAD
-from schemas.annotations import GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
+from schemas.annotations import FieldName, GripperEvent, Proposal, ReasoningTrace, SegmentList, Verdict, VerifierResult
 from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S
 
@@ -40,6 +58,8 @@ VerifierName = Literal[
     "nouns",
     "numbers",
     "held_object",
+    "outcome",
+    "answers",
 ]
 VERIFIERS: tuple[VerifierName, ...] = get_args(VerifierName)
 VERSIONS: dict[VerifierName, int] = {
@@ -63,6 +83,8 @@ VERSIONS: dict[VerifierName, int] = {
     "nouns": 1,
     "numbers": 1,
     "held_object": 1,
+    "outcome": 1,
+    "answers": 1,
 }
 _ABOUT: dict[str, frozenset[VerifierName]] = {
     "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object"}),
@@ -76,14 +98,21 @@ _ABOUT: dict[str, frozenset[VerifierName]] = {
             "metadata",
             "no_future",
             "stamps",
-            "instruction",
-            "moved_thing",
-            "relation",
-            "boxes",
-            "nouns",
         }
     ),
-    "scene": frozenset({"instruction", "relation", "boxes", "plan_order", "nouns", "numbers", "stamps"}),
+    "trace of things": frozenset({"instruction", "moved_thing", "relation", "boxes", "nouns", "no_future", "stamps"}),
+    "scene": frozenset(
+        {"instruction", "relation", "boxes", "plan_order", "nouns", "numbers", "stamps", "outcome", "answers"}
+    ),
+}
+# Of the scene of a board and cards; what is not here says the same about every scene.
+_CARD_SCENES: dict[VerifierName, Callable[[SceneNotes, Evidence], Finding]] = {
+    "instruction": card_instruction,
+    "relation": card_relation,
+    "boxes": card_boxes,
+    "numbers": card_numbers,
+    "outcome": outcome,
+    "answers": card_answers,
 }
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
@@ -124,6 +153,12 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *vocabulary(payload, evidence)))
             case "moves", SegmentList():
                 results.append(_result(name, *moves(payload, evidence)))
+            case _, SceneNotes() if evidence.table is not None and (check := _CARD_SCENES.get(name)):
+                results.append(_result(name, *check(payload, evidence)))
+            case "outcome", SceneNotes():
+                results.append(_result(name, *placement_outcome(payload, evidence)))
+            case "answers", SceneNotes():
+                results.append(_result(name, *answers(payload, evidence)))
             case "instruction", PlacementTrace() | SceneNotes():
                 results.append(_result(name, *instruction(payload, evidence)))
             case "moved_thing", PlacementTrace():
@@ -143,9 +178,10 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
     return tuple(results)
 
 
-def applicable(names: Sequence[VerifierName], field: str) -> frozenset[tuple[str, int]]:
-    """(verifier, version) of those that speak about a field."""
-    return frozenset((name, VERSIONS[name]) for name in names if name in _ABOUT[field])
+def applicable(names: Sequence[VerifierName], field: FieldName, *, of_things: bool) -> frozenset[tuple[str, int]]:
+    """(verifier, version) of those that speak about a field; `of_things`: its traces are about things, not cards."""
+    about = _ABOUT["trace of things" if of_things and field == "trace" else field]
+    return frozenset((name, VERSIONS[name]) for name in names if name in about)
 
 
 def arithmetic(trace: ReasoningTrace) -> VerifierResult:

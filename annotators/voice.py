@@ -95,7 +95,7 @@ class Voice:
         """What is asked about a field."""
         if self.family.file.things is not None:
             return ("things",)
-        return ("board", "cards") if name == "trace" else ("steps", "held")
+        return ("board", "cards") if name in ("trace", "scene") else ("steps", "held")
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
         """Every argument that changes what is said."""
@@ -116,7 +116,7 @@ def spoken(
     ledger: Ledger, voice: Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
 ) -> dict[str, dict[str, StoredProposal]]:
     """What a voice has said of these episodes, field by field, judged by today's verifiers and not stale."""
-    names = voice.family.file.fields
+    names, of_things = voice.family.file.fields, voice.family.file.things is not None
     found: dict[str, dict[str, StoredProposal]] = {}
     for some in batched(wanted, 500):  # databases limit how many values one query may name
         for stored in ledger.proposals(episode_ids=some):
@@ -126,7 +126,7 @@ def spoken(
             if (
                 proposal.family == voice.family.label
                 and proposal.provenance == said
-                and judged >= applicable(voice.family.file.verifiers, proposal.field)
+                and judged >= applicable(voice.family.file.verifiers, proposal.field, of_things=of_things)
                 and not stored.misfit(now.get(proposal.episode_id))
                 and covers(proposal, opened)
             ):
