@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dataengine.mix.pixels import decode_picture
 from schemas.chat import Image, Message, Part, Text
@@ -324,7 +324,7 @@ def _chat(value: object, pictures: Sequence[str]) -> tuple[Message, ...]:
     named: list[str] = []
     messages: list[Message] = []
     for number, turn in enumerate(value):
-        role = ("user", "assistant")[number % 2]
+        role: Literal["user", "assistant"] = "assistant" if number % 2 else "user"
         if not isinstance(turn, dict) or turn.get("role") != role or not isinstance(turn.get("content"), list):
             raise RowError(f"turn {number + 1} is no list of parts from the {role}")
         parts: list[Part] = []
