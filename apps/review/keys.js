@@ -28,6 +28,7 @@
       [",", "slower", () => page.act("slower")],
       [".", "faster", () => page.act("faster")],
       ["c", "next camera", () => page.nextCamera()],
+      ["w", "next moment that a verifier points at", () => page.nextMark()],
     ]],
     ["Segments", [
       ["[", "previous segment", spans(all => all.next(-1))],

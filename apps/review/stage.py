@@ -34,7 +34,7 @@ def stage(desk: Desk, shown: Shown) -> str:
         for index, camera in enumerate(cameras)
     )
     with desk.looking:
-        lanes = timeline(episodes, item.episode_id, desk.segments(shown))
+        lanes = timeline(episodes, item.episode_id, desk.segments(shown), item.head.results)
         crops = _crops(desk, shown)
     screen = (
         '<video muted playsinline preload="auto" aria-label="the episode"></video>'
@@ -43,7 +43,8 @@ def stage(desk: Desk, shown: Shown) -> str:
     )
     return f"""
 <div class="stage" data-fps="{episodes.rate_hz}" data-frames="{row.num_frames}" data-key="{say(shown.token.key)}"
-     data-first="{row.start_frame}" data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
+     data-first="{row.start_frame}" data-first-ns="{row.start_ns}" data-proposal="{say(item.head.proposal_id)}"
+     data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
      data-cameras="{say(json.dumps(cameras))}">
   <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
     <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
@@ -123,7 +124,8 @@ def _figure(desk: Desk, episode_id: str, name: str, spec: dict[str, Any]) -> str
     grown = "tiny" if height < _LEAST_SHOWN else "plain"
     kind = "wide" if name.startswith("board") or spec.get("box_xyxy") is None else "narrow"
     return (
-        f'<figure class="crop {kind}" data-seek="{index}" tabindex="-1" title="click to see frame {index}">'
+        f'<figure class="crop {kind}" data-name="{say(name)}" data-seek="{index}" tabindex="-1" '
+        f'title="click to see frame {index}">'
         f'<img class="{grown}" src="{_data_url(picture)}" width="{width}" height="{height}" alt="{say(words)}">'
         f"<figcaption>{say(words)} <span>frame {index}</span></figcaption></figure>"
     )

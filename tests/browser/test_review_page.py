@@ -1,6 +1,7 @@
 """A reviewer at the real page in a real Chromium: watches, steps, edits, accepts; and the edited words are released."""
 
 import os
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -75,6 +76,29 @@ def test_what_was_cut_out_of_the_video_is_shown_at_full_resolution(page: Page, d
     page.wait_for_function("[...document.querySelectorAll('#stage .crop img')].every(img => img.complete)")
     sizes = pictures.evaluate_all("all => all.map(img => [img.naturalWidth, img.naturalHeight])")
     assert sizes == [[40, 20], [40, 20], [64, 48]]
+
+
+def test_what_a_verifier_points_at_is_a_mark_that_seeks_by_mouse_and_by_key(page: Page, desk: Desk) -> None:
+    shown(page, desk.ids[0])
+    page.wait_for_function("window.reviewPage.playing() && document.querySelector('#stage video').readyState >= 2")
+    marks = page.locator(".timeline .mark.fail")
+    expect(marks).to_have_count(2)
+    page.keyboard.press("w")
+    at_frame(page, 3)
+    page.keyboard.press("w")
+    at_frame(page, 10)
+    marks.first.click()
+    at_frame(page, 3)
+    marks.last.focus()
+    page.keyboard.press("Enter")
+    at_frame(page, 10)
+    board, grasp = page.locator(".verdicts .place").all()
+    expect(grasp).to_contain_text("0.20 to 0.40 s, 0.12 s off")
+    expect(board).to_contain_text("4+2")
+    expect(board.locator("img")).to_have_attribute("src", page.locator(".crop img").first.get_attribute("src") or "")
+    board.click()
+    at_frame(page, 3)
+    expect(page.locator(".crop.pointed")).to_contain_text("board")
 
 
 def test_the_keyboard_accepts_and_moves_on_and_undo_comes_back(page: Page, desk: Desk) -> None:
@@ -181,6 +205,8 @@ def test_writing_in_the_scene_is_shown_and_never_run(page: Page, desk: Desk) -> 
     shown(page, desk.ids[2])
     expect(page.locator("#trace-words")).to_contain_text(EVIL)
     expect(page.locator("#board input")).to_have_value(EVIL)
+    expect(page.locator(".verdicts .place")).to_contain_text(EVIL)
+    expect(page.locator(".timeline .mark")).to_have_attribute("title", re.compile(re.escape(EVIL)))
     assert page.evaluate("window.evil") is None
     assert page.locator("#words img").count() == 0
 
