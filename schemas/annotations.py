@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from schemas.records import sha256_of
-from schemas.scenes import PlacementTrace, SceneNotes
+from schemas.scenes import Box, PlacementTrace, SceneNotes
 
 # trace: ReasoningTrace or PlacementTrace, as the family has it; segments: SegmentList; scene: SceneNotes
 FieldName = Literal["trace", "segments", "scene"]
@@ -42,6 +42,14 @@ class Card(BaseModel):
     box_xyxy: tuple[int, int, int, int] | None = None
 
 
+class BoxedIn(BaseModel):
+    """The picture that a person gave boxes in; frames are counted from the recording's first."""
+
+    model_config = _FROZEN
+    camera: Annotated[str, Field(max_length=200)]
+    frame: Annotated[int, Field(ge=0)]
+
+
 class ReasoningTrace(BaseModel):
     """Structured reasoning of the math-matching family; the text is rendered from it and can not disagree.
 
@@ -55,6 +63,17 @@ class ReasoningTrace(BaseModel):
     cards: tuple[Card, ...] = ()
     pick_text: str | None = None  # the number on the card to pick
     pick_position: Position = "unknown"
+    board_box_xyxy: Box | None = None
+    boxed_in: BoxedIn | None = None  # set: a person saw to the boxes, and none means there is none; else nobody did
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid_boxes(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A trace whose boxes nobody saw to is written as before there were any, so that proposals keep their ids."""
+        body: dict[str, Any] = whole(self)
+        if self.boxed_in is None and self.board_box_xyxy is None:
+            body.pop("boxed_in", None)
+            body.pop("board_box_xyxy", None)
+        return body
 
     def render(self) -> str:
         """The trace as the model learns to say it (ChatVLA-2's form)."""

@@ -18,6 +18,7 @@ from apps.review.access import VIDEOS
 from apps.review.desk import Desk, Shown
 from apps.review.markup import say
 from apps.review.timeline import timeline
+from schemas.annotations import ReasoningTrace
 from schemas.errors import EngineError
 
 _LEAST_SHOWN = 96  # pixels: smaller cut-outs are enlarged without smoothing, so that every pixel is seen
@@ -75,7 +76,7 @@ def _camera(desk: Desk, episode_id: str, name: str) -> dict[str, Any]:
 
 
 def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:
-    """The picture that boxes of cards are about, by camera and frame, and the other boxes on it; None for no camera."""
+    """The picture that boxes are about, and the boxes that the proposal cut out of it; None for no camera."""
     cameras, first = desk.episodes.cameras, desk.episodes.row(shown.item.episode_id).start_frame
     if not cameras:
         return None
@@ -84,14 +85,21 @@ def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:
         for name, spec in _ordered(shown.item.head.proposal.images)
         if isinstance(spec, dict) and spec.get("camera") in cameras and isinstance(spec.get("frame"), int)
     ]
-    about = next((spec for name, spec in named if name.startswith("card")), named[0][1] if named else {})
+    about: dict[str, Any] = next(
+        (spec for name, spec in named if name.startswith("card")), named[0][1] if named else {}
+    )
     camera, frame = about.get("camera", cameras[0]), about.get("frame", first)
-    boards = [
-        {"name": "board", "box": spec["box_xyxy"]}
+    standing = shown.start.boxed_in if isinstance(shown.start, ReasoningTrace) else None
+    if standing is not None and standing.camera in cameras:
+        camera, frame = standing.camera, standing.frame
+    cut = {
+        name.removeprefix("card_"): spec["box_xyxy"]
         for name, spec in named
-        if name == "board" and spec.get("box_xyxy") and spec["camera"] == camera
-    ]
-    return {"camera": list(cameras).index(camera), "frame": max(0, frame - first), "others": boards}
+        if (name == "board" or name.startswith("card_"))
+        and spec.get("box_xyxy")
+        and (spec["camera"], spec["frame"]) == (camera, frame)
+    }
+    return {"camera": list(cameras).index(camera), "name": camera, "frame": max(0, frame - first), "cut": cut}
 
 
 def _crops(desk: Desk, shown: Shown) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.annotations import (
+    BoxedIn,
     Card,
     Mark,
     Proposal,
@@ -69,6 +70,14 @@ def test_a_verifier_result_without_marks_is_written_as_before_there_were_any() -
 def test_a_mark_is_at_a_time_or_in_a_picture_and_moves_forward(place: dict[str, int | str]) -> None:
     with pytest.raises(ValidationError):
         Mark.model_validate({"title": "grasp", **place})
+
+
+def test_a_trace_whose_boxes_nobody_saw_to_is_written_as_before_and_keeps_its_proposal_id() -> None:
+    trace = ReasoningTrace(board="4+1", solution=None)
+    assert not {"boxed_in", "board_box_xyxy"} & set(trace.model_dump(mode="json"))
+    seen_to = trace.model_copy(update={"boxed_in": BoxedIn(camera="top", frame=3)})
+    assert payload_from_json(seen_to.model_dump(mode="json")) == seen_to
+    assert seen_to.model_dump(mode="json")["board_box_xyxy"] is None
 
 
 def test_a_trace_renders_in_chatvla_2_form() -> None:
