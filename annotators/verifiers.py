@@ -177,7 +177,9 @@ def double_reading(trace: ReasoningTrace, evidence: Evidence) -> VerifierResult:
     name: VerifierName = "double_reading"
     readings = evidence.readings
     first, second = (canonical(readings.first), canonical(readings.second)) if readings else (None, None)
-    times = [frame_ns(frame, evidence.rate_hz) for frame in evidence.board_frames or ()] or [None, None]
+    times: list[int | None] = [None, None]
+    if evidence.board_frames:
+        times = [frame_ns(frame, evidence.rate_hz) for frame in evidence.board_frames]
     marks = tuple(
         Mark(title=title, start_ns=at_ns, image=image, number=read)
         for title, at_ns, image, read in zip(
