@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from annotators.ledger import Ledger
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, Proposal, ReasoningTrace
+from schemas.annotations import Card, Mark, Proposal, ReasoningTrace
 from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
@@ -15,6 +15,12 @@ NUM_FRAMES = 30
 RATE_HZ = 50
 SLOW_MS = 60_000  # the machines that run this have two cores and much to do
 EVIL = '<img src=x onerror="window.evil=1">${window.evil=2}{{evil}}'
+
+
+MARKS = (
+    Mark(title="read here", start_ns=3 * 1_000_000_000 // RATE_HZ, image="board", number="4+2"),
+    Mark(title="grasped", start_ns=200_000_000, end_ns=400_000_000, number="0.12 s off"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +42,11 @@ def _proposal(episode_id: str, payload: ReasoningTrace) -> Proposal:
 def fill(ledger: Ledger, ids: tuple[str, ...]) -> None:
     """Episode 0's arithmetic fails, so it comes first; 1 is unknown; 2 holds hostile writing; each has segments."""
     hostile = (Card(text=EVIL, position="left"),)
+    evil = (Mark(title=EVIL, start_ns=0, image=EVIL, number=EVIL),)
     payloads = (
-        (trace(board="4+2"), [result("fail"), result("pass", "board_read_twice")]),
+        (trace(board="4+2"), [result("fail").model_copy(update={"marks": MARKS}), result("pass", "board_read_twice")]),
         (trace(), [result("unknown", "picked_card")]),
-        (ReasoningTrace(board=EVIL, solution=None, cards=hostile), [result("pass")]),
+        (ReasoningTrace(board=EVIL, solution=None, cards=hostile), [result("pass").model_copy(update={"marks": evil})]),
     )
     run_id = ledger.start_run(kind="annotate", recipe={})
     for episode_id, (payload, results) in zip(ids, payloads, strict=True):
