@@ -15,6 +15,7 @@ from annotators.ahead import ahead
 from annotators.annotate_report import AnnotateReport, CallCounts, Tally
 from annotators.blank import add_blanks
 from annotators.calls import CallStore
+from annotators.card_scenes import card_scene
 from annotators.estimate import estimate_calls
 from annotators.evidence import Evidence
 from annotators.families import Family, load_family
@@ -41,10 +42,11 @@ from annotators.voice import Voice, asks, open_client, spoken
 from dataengine.episode_set import EpisodeSet
 from dataengine.ray_session import init_ray
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, FieldName, Proposal, VerifierResult
+from schemas.annotations import Card, FieldName, Proposal, ReasoningTrace, VerifierResult
 from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
+from schemas.scenes import SceneNotes
 
 _BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
 
@@ -64,6 +66,7 @@ def annotate(
     episode_ids: Sequence[str] | None = None,
     dry_run: bool = False,
     blank_share: float = blank_probe.SHARE,
+    leaves_to_people: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AnnotateReport:
     """Propose for every episode of `episodes` (or those named) what the family asks for.
@@ -71,6 +74,8 @@ def annotate(
     Args:
         workers: Ray workers that look at episodes; None = one per CPU, 0 = this process, for debugging.
         blank_share: of all calls, those repeated with blank pictures (annotators.vlm.blank_probe); 0: none.
+        leaves_to_people: whether what could not be said becomes an item that people write from nothing; False where
+            somebody else is asked after this run.
         on_progress: called with (episodes done, episodes to do).
 
     Every answer of a model is in the call store before it is parsed, so running it again asks nothing twice.
@@ -130,7 +135,7 @@ def annotate(
         raise BackendError(f"no call was answered ({reason}). Check the server and run it again.")
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
-    if not tally.stopped:
+    if leaves_to_people and not tally.stopped:
         tally.num_blank = _leave_to_people(opened, ledger, task, [row.episode for row in tally.failures])
     counts = CallCounts.of(stored, client, probe, inner.cost if isinstance(inner, EndpointClient) else None)
     return report(tally, run_id=run_id, calls=counts)
@@ -264,6 +269,11 @@ def _proposals(
     if placement is not None and asked and not silent:
         placement, num_invalid = inventoried(placement, {look: one.answer for look, one in asked.items()})
         tally.invalid += num_invalid
+    readings, cards = seen.evidence.readings, seen.cards
+    if asked is not None and not silent and placement is None and not voice.asks_about("segments"):
+        said = understand({crop: one.answer for crop, one in asked.items()}, seen.cards)
+        tally.invalid += said.num_invalid
+        readings, cards = said.readings, said.cards
     for name in voice.family.file.fields:
         keys: tuple[str, ...] = ()
         if voice.asks_about(name) and asked is not None:
@@ -276,12 +286,7 @@ def _proposals(
         if name == "segments":
             yield _segments(seen, voice, asked, keys, tally)
             continue
-        readings, cards = seen.evidence.readings, seen.cards
-        if asked is not None:
-            said = understand({crop: one.answer for crop, one in asked.items()}, seen.cards)
-            tally.invalid += said.num_invalid
-            readings, cards = said.readings, said.cards
-        yield _trace(seen, voice, readings, cards, keys)
+        yield _read(seen, voice, name, readings, cards, keys)
 
 
 def _whole(
@@ -323,19 +328,34 @@ def _segments(
     return proposal, evidence
 
 
-def _trace(
-    seen: Observation, voice: Voice, readings: BoardReadings | None, cards: tuple[Card, ...], keys: tuple[str, ...]
+def _read(
+    seen: Observation,
+    voice: Voice,
+    name: FieldName,
+    readings: BoardReadings | None,
+    cards: tuple[Card, ...],
+    keys: tuple[str, ...],
 ) -> tuple[Proposal, Evidence]:
+    """What follows from a board and cards that programs or a model read, about all of an episode."""
+    seen_as = replace(seen.evidence, readings=readings, cards_read=tuple(card.text for card in cards))
     first = readings.first if readings else None
-    second = readings.second if readings else None
+    payload: ReasoningTrace | SceneNotes = build_trace(first or (readings.second if readings else None), cards)
+    if name == "scene":
+        payload = card_scene(
+            seen_as.task,
+            readings=readings,
+            cards=cards,
+            table=seen_as.table,
+            pick=seen_as.pick,
+            segments=seen.segments,
+        )
     proposal = Proposal(
         episode_id=seen.episode_id,
         stamp_ns=0,
-        field="trace",
+        field=name,
         family=voice.family.label,
-        payload=build_trace(first or second, cards),
-        provenance=voice.provenance("trace", keys),
+        payload=payload,
+        provenance=voice.provenance(name, keys),
         images=seen.images,
     )
-    cards_read = tuple(card.text for card in cards)
-    return proposal, replace(seen.evidence, readings=readings, cards_read=cards_read)
+    return proposal, seen_as

@@ -123,7 +123,8 @@ class AnnotateReport:
         if len(self.failures) > 5:
             lines.append(f"... and {len(self.failures) - 5} more failures")
         if self.num_blank:
-            lines.append(f"{self.num_blank} items of failed episodes wait for a person, who writes them from nothing")
+            wait = "item of a failed episode waits" if self.num_blank == 1 else "items of failed episodes wait"
+            lines.append(f"{self.num_blank} {wait} for a person, who writes what is to be said from nothing")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}. {self.num_left} episodes are left; run it again to go on.")
         return "\n".join(lines)

@@ -4,6 +4,7 @@ The key is the sha256 of the canonical request (exact image bytes hashed, model,
 parameters), so a re-run costs nothing and a new parser needs no new calls. Only the driver process opens this store.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,6 +119,15 @@ class CallStore:
         """The canonical request that was sent under a key."""
         with reading(self._engine) as connection:
             return connection.execute(select(CALLS.c.request_json).where(CALLS.c.key == key)).scalar()
+
+    def schema_names(self, keys: Sequence[str]) -> dict[str, str]:
+        """What the answers of some calls were to be: the name of the schema that was sent, by key."""
+        found: dict[str, str] = {}
+        with reading(self._engine) as connection:
+            for some in batched(keys, _KEYS_PER_QUERY):
+                query = select(CALLS.c.key, CALLS.c.request_json).where(CALLS.c.key.in_(some))
+                found |= {key: json.loads(asked)["schema_name"] for key, asked in connection.execute(query)}
+        return found
 
     def counts(self) -> dict[str, int]:
         """How many calls ended how."""

@@ -21,7 +21,7 @@ from schemas.errors import UsageError
 from schemas.refs import Ref
 
 # What of a verdict is about reading: where these can not tell, another reader may. A card place that an arm hides stays
-# hidden from every reader.
+# hidden from every reader: that is what it means where the notes about a scene claim no relation.
 _ABOUT_READING = frozenset(
     {"arithmetic", "double_reading", "held_object", "looking", "moved_thing", "nouns", "relation"}
 )
@@ -44,8 +44,11 @@ class CascadeReport:
         """Lines for people."""
         if self.then is None:
             return f"{self.first.summary()}\nnothing is in doubt; the second annotator was not asked."
-        doubt = "may be" if self.first.dry_run else "are"
-        return f"{self.first.summary()}\n{self.num_doubted} episodes {doubt} in doubt and go on:\n{self.then.summary()}"
+        verb = "may be" if self.first.dry_run else "is" if self.num_doubted == 1 else "are"
+        gone = f"{self.num_doubted} episodes {verb} in doubt and go on"
+        if self.num_doubted == 1:
+            gone = f"1 episode {verb} in doubt and goes on"
+        return f"{self.first.summary()}\n{gone}:\n{self.then.summary()}"
 
 
 def annotate_cascade(
@@ -80,9 +83,10 @@ def annotate_cascade(
         ray_address=ray_address,
         episode_ids=wanted,
         dry_run=dry_run,
+        leaves_to_people=False,  # what the first one can not say the dearer one may
         on_progress=on_progress,
     )
-    doubted = [] if first.stopped else _doubted(workspace, opened, family, backend, ledger, wanted, dry_run=dry_run)
+    doubted = [] if first.stopped else _doubted(workspace, opened, family, backend, ledger, wanted)
     if not doubted:
         return CascadeReport(first=first, num_doubted=0, then=None)
     again = annotate(
@@ -107,10 +111,8 @@ def _doubted(
     backend: BackendConfig,
     ledger: Ledger,
     wanted: Sequence[str],
-    *,
-    dry_run: bool,
 ) -> list[str]:
-    """Episodes whose first proposals programs doubt; in a dry run also those that have none yet."""
+    """Episodes whose first proposals programs doubt, and those that the first annotator left without one."""
     task = load_family(family)
     voice = Voice.of(workspace, opened, task, backend, speaker_of(backend) if task.prompts else None)
     now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}
@@ -118,14 +120,14 @@ def _doubted(
     return [
         name
         for name in wanted
-        if any(map(is_doubted, said.get(name, {}).values()))
-        or (dry_run and set(said.get(name, ())) < set(task.file.fields))
+        if set(said.get(name, ())) < set(task.file.fields) or any(map(is_doubted, said[name].values()))
     ]
 
 
 def is_doubted(stored: StoredProposal) -> bool:
     """Whether another reader is worth its price: a hard verifier failed, or one about reading could not tell."""
+    about = _ABOUT_READING - {"relation"} if stored.proposal.field == "scene" else _ABOUT_READING
     return any(
-        (one.hard and one.verdict == "fail") or (one.verifier in _ABOUT_READING and one.verdict == "unknown")
+        (one.hard and one.verdict == "fail") or (one.verifier in about and one.verdict == "unknown")
         for one in stored.results
     )

@@ -11,8 +11,8 @@ import numpy as np
 
 from annotators.arithmetic import answer, canonical, worked_line
 from annotators.evidence import Evidence
-from annotators.structure import Finding
-from schemas.annotations import Proposal, ReasoningTrace, SegmentList
+from annotators.structure import Finding, span_mark
+from schemas.annotations import Mark, Proposal, ReasoningTrace, SegmentList
 from schemas.spans import NS_PER_S, frame_ns
 
 AFTERWARDS = ("grasp", "after")  # pictures that check what was done; no word of a trace comes from them
@@ -78,14 +78,19 @@ def stamps(proposal: Proposal, evidence: Evidence) -> Finding:
     for name, frame, box in _pictures(proposal):
         named += 1
         if frame_ns(frame, evidence.rate_hz) not in rows:
-            return Finding("fail", f"{name} is frame {frame}, which the episode does not have.")
+            seen = Mark(title=f"{name}: no such frame", image=name, number=f"frame {frame}")
+            return Finding("fail", f"{name} is frame {frame}, which the episode does not have.", (seen,))
         if box is not None and evidence.frame_size is not None and not _inside(box, evidence.frame_size):
-            return Finding("fail", f"the box of {name} leaves the picture or is empty: {box}.")
+            at_ns = frame_ns(frame, evidence.rate_hz)
+            seen = Mark(title=f"the box of {name}", start_ns=at_ns, image=name, number=str(box))
+            return Finding("fail", f"the box of {name} leaves the picture or is empty: {box}.", (seen,))
     if isinstance(proposal.payload, SegmentList):
         for event in proposal.payload.events:
             named += 1
             if not np.isin(event.stamp_ns, rows):
-                return Finding("fail", f"{event.end_effector} {event.event}s at {event.stamp_ns} ns, where no row is.")
+                told = f"{event.end_effector} {event.event}s"
+                seen = Mark(title=told, start_ns=event.stamp_ns)
+                return Finding("fail", f"{told} at {event.stamp_ns} ns, where no row is.", (seen,))
     elif not named:
         return Finding("unknown", "it names no picture.")
     return Finding("pass", f"{named} pictures and events, all on rows of the episode.")
@@ -101,12 +106,17 @@ def no_future(proposal: Proposal, evidence: Evidence) -> Finding:
     read_from = [(name, frame) for name, frame, _ in _pictures(proposal) if name not in AFTERWARDS]
     if not read_from:
         return Finding("unknown", "it names no picture that it was read from.")
+    grasp = Mark(title="the first grasp", start_ns=closes[0])
     for name, frame in read_from:
         at_ns = frame_ns(frame, evidence.rate_hz)
         if at_ns > closes[0]:
-            return Finding("fail", f"{name} is of {_s(at_ns)}, after the first grasp at {_s(closes[0])}.")
-    last = max(frame for _, frame in read_from)
-    return Finding("pass", f"read from frames up to {last}; the first grasp is at {_s(closes[0])}.")
+            late = Mark(title=f"{name} is read here", start_ns=at_ns, image=name, number=f"frame {frame}")
+            return Finding(
+                "fail", f"{name} is of {_s(at_ns)}, after the first grasp at {_s(closes[0])}.", (grasp, late)
+            )
+    name, last = max(read_from, key=lambda one: one[1])
+    read = Mark(title="the last picture that was read", start_ns=frame_ns(last, evidence.rate_hz), image=name)
+    return Finding("pass", f"read from frames up to {last}; the first grasp is at {_s(closes[0])}.", (read, grasp))
 
 
 def held_object(segments: SegmentList, evidence: Evidence) -> Finding:
@@ -117,14 +127,13 @@ def held_object(segments: SegmentList, evidence: Evidence) -> Finding:
     looks = dict(evidence.held or ())
     for one in named:
         if (seen := looks.get(one.start_ns)) is not None and not _same_thing(one.about, seen):
-            return Finding(
-                "fail", f"at {_s(one.start_ns)} the hand is said to hold {one.about}, a second look says {seen}."
-            )
+            words = f"at {_s(one.start_ns)} the hand is said to hold {one.about}, a second look says {seen}."
+            return Finding("fail", words, (span_mark(one, number=seen),))
     unseen = [one for one in named if looks.get(one.start_ns) is None]
     if unseen or not named:
         where = f"at {_s(unseen[0].start_ns)}" if unseen else "anywhere, for no grasp names what it holds"
-        return Finding("unknown", f"no second look tells what is held {where}.")
-    return Finding("pass", f"{len(named)} grasps, each looked at twice.")
+        return Finding("unknown", f"no second look tells what is held {where}.", tuple(map(span_mark, unseen)))
+    return Finding("pass", f"{len(named)} grasps, each looked at twice.", tuple(map(span_mark, named)))
 
 
 def _same_thing(one: str, other: str) -> bool:

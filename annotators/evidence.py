@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from annotators.papers import POSITIONS, Layout, Paper, Pixels, find_papers, lay_out
+from annotators.papers import POSITIONS, Box, Layout, Paper, Pixels, find_papers, lay_out
 from annotators.perception import BoardReadings
 from annotators.placements import PlacementSeen
 from schemas.annotations import GripperEvent, Position
+from schemas.scenes import PictureRef
 
 Slot = Literal["full", "empty", "hidden"]
 _SAME_PLACE = 0.5  # of a card's width: a card that was only nudged still fills its slot
@@ -24,11 +25,21 @@ class PickEvidence:
     frame: int
     slots: tuple[Slot, ...]  # left to right
     moved_text: str | None  # the number on the card that now lies elsewhere, if it can be read
+    landed: Box | None = None  # where that card lies in `frame`
 
     @property
     def empty(self) -> tuple[Position, ...]:
         """The places whose card is gone."""
         return tuple(place for place, slot in zip(POSITIONS, self.slots, strict=True) if slot == "empty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSeen:
+    """Where programs found the board and the cards, in one picture from before the first grasp."""
+
+    picture: PictureRef
+    board: Box | None
+    cards: tuple[Box, ...]  # left to right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +51,7 @@ class Evidence:
     cards_read: tuple[str, ...] | None = None  # the texts of the cards, as they were read
     metadata: Mapping[str, str] | None = None  # what was noted when the episode was collected: task, scene, ...
     pick: PickEvidence | None = None
+    table: TableSeen | None = None  # None where nobody looked for board and cards
     grasp: PickEvidence | None = None  # the same places while the card is carried
     held: tuple[tuple[int, str | None], ...] | None = None  # (start of a grasp, what a blind look says is held)
     events: tuple[GripperEvent, ...] | None = None  # measured
@@ -69,7 +81,13 @@ def find_pick(
         frame = frame_at(index)
         papers = lay_out(find_papers(frame))
         slots = tuple(_slot(before, frame, card, papers) for card in layout.cards)
-        seen = PickEvidence(frame=index, slots=slots, moved_text=_moved_text(frame, papers, layout, read_card))
+        moved = _moved(papers, layout)
+        seen = PickEvidence(
+            frame=index,
+            slots=slots,
+            moved_text=read_card(frame, moved) if moved else None,
+            landed=moved.box(frame.shape) if moved else None,
+        )
         if best is None or _clarity(seen) > _clarity(best):
             best = seen
         if "hidden" not in slots and (seen.moved_text or "empty" not in slots):
@@ -106,9 +124,7 @@ def _table_colour(before: Pixels, card: Paper) -> NDArray[np.float64]:
     return np.asarray(np.median(before[y0:y1, x0:x1][ring], axis=0))
 
 
-def _moved_text(
-    frame: Pixels, papers: Layout, layout: Layout, read_card: Callable[[Pixels, Paper], str | None]
-) -> str | None:
-    """The number on the one card that lies where no card lay before."""
+def _moved(papers: Layout, layout: Layout) -> Paper | None:
+    """The one card that lies where no card lay before."""
     moved = [paper for paper in papers.cards if not any(_near(paper, card) for card in layout.cards)]
-    return read_card(frame, moved[0]) if len(moved) == 1 else None
+    return moved[0] if len(moved) == 1 else None

@@ -21,15 +21,18 @@ _KEPT_AS = (
 
 
 def numbers_hash(rig: Rig) -> str:
-    """Of everything segments and gripper events depend on: rate, end effectors, arms, and the columns these read."""
+    """Of all that segments and gripper events depend on: rate, end effectors, arms, robot file, columns they read."""
     parts: tuple[EndEffector | Arm, ...] = (*rig.end_effectors, *rig.arms)
-    columns = sorted({COMMAND, *(part.feature for part in parts)} & rig.features.keys())
+    stated = (arm.position.feature for arm in rig.arms if arm.position is not None)
+    columns = sorted({COMMAND, *(part.feature for part in parts), *stated} & rig.features.keys())
+    kinematics = {} if rig.kinematics is None else {"kinematics": rig.kinematics.model_dump(mode="json")}
     return sha256_of(
         {
             "rate_hz": rig.rate_hz,
             "end_effectors": [end.model_dump(mode="json") for end in rig.end_effectors],
             "arms": [arm.model_dump(mode="json") for arm in rig.arms],
             "features": {name: rig.features[name].model_dump(mode="json") for name in columns},
+            **kinematics,
         }
     )[:_SHORT]
 

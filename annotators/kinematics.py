@@ -6,23 +6,20 @@ gripper that holds something stops wherever the thing is as thick as it is. Wher
 events are unknown and the whole episode is one segment labelled "unknown".
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotators.moves import UNKNOWN, Columns, FloatArray, Moves, arms_of, joints_of, tool_path_m
 from schemas.annotations import GripperEvent, Segment, SegmentList
 from schemas.errors import EpisodeError
 from schemas.rigs import Arm, EndEffector, Rig
 from schemas.spans import NS_PER_S
 
-UNKNOWN = "unknown"
 COMMAND = "action"  # the feature that holds what the robot was told
-Columns = Mapping[str, NDArray[np.generic]]
-FloatArray = NDArray[np.float64]
 
 # Shares of the openness range of one episode. 0.22: an ALOHA gripper lets a card go by opening from 0.52 to 0.74 while
 # an empty try in the same episode closes to 0.25 (range 0.7); tremor and sensor noise stay under 0.08.
@@ -37,9 +34,15 @@ _STILL_S = 0.2  # hands that report at 10 Hz step: shorter looks see stillness b
 _CLOSED_BELOW_SHARE = 0.5  # a hand that only relaxes half-way after letting go has not closed
 _LEAST_EVENT_S = 0.06
 _REST_SHARE = 0.06  # of the fast joint speed of the episode
-_LEAST_REST_S = 0.15
+_LEAST_REST_S = 0.1  # as long as the speed is smoothed over; a shorter stop can not be told from a turn
 _LEAST_MOVE_RAD = 0.05
 _REST_TRAVEL_RAD = 0.15
+# A hand that holds something begins to carry once it is further than it sways from where it closed; one that soon opens
+# again, before it got a step away, has carried nothing. Of the tool in metres where it is known, else of the joint that
+# turns most. Longer than a try and it stands still on purpose, for the other hand.
+_SWAY_M, _STEP_M = 0.003, 0.01
+_SWAY_RAD, _STEP_RAD = 0.01, 0.03
+_TRY_S = 0.5
 _MOVES_PER_SEGMENT = 2
 # Which phase names a stretch in which two end effectors are at work.
 _LOUDNESS = {"grasp": 5, "release": 4, "carry": 3, "reach": 2, "retreat": 1, "hold": 0}
@@ -145,10 +148,10 @@ def _working_turns(columns: Columns, rig: Rig, end: EndEffector) -> tuple[Turn, 
         low, high = np.percentile(openness(columns, end.model_copy(update={"feature": COMMAND})), [1, 99])
         least_range = _LEAST_COMMANDED_RANGE if high - low >= _LEAST_RANGE else _LEAST_RANGE
     found = turns(openness(columns, end), rig.rate_hz, least_range=least_range)
-    arms = _arms_of(rig, end)
+    arms = arms_of(rig, end)
     if len(found) < 3 or found[-1].event != "close" or not arms:
         return found
-    after = _joints(columns, arms)
+    after = joints_of(columns, arms)
     joints = after[min(found[-1].settled, len(after) - 1) :]
     stays = float(np.abs(joints - joints[0]).max()) < _REST_TRAVEL_RAD
     return found[:-1] if stays else found
@@ -206,6 +209,7 @@ def segment(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> Segment
             timeline for end in rig.end_effectors if (timeline := _timeline(columns, rig, end, num_frames)) is not None
         ]
         phases = _merge(timelines, num_frames) if timelines else [_eventless(columns, rig, num_frames)]
+    moves = Moves.of(columns, rig, stamps_ns)
     end_ns = int(stamps_ns[-1]) + NS_PER_S // rig.rate_hz
     edges = [*stamps_ns.tolist(), end_ns]
     return SegmentList(
@@ -215,7 +219,9 @@ def segment(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> Segment
                 end_ns=edges[phase.stop],
                 label=phase.label,
                 end_effector=phase.end_effector,
-                moves=_moves(columns, rig, phase),
+                moves=moves.over(phase.start, phase.stop, phase.end_effector)[:_MOVES_PER_SEGMENT]
+                if moves
+                else (UNKNOWN,),
             )
             for phase in phases
         ),
@@ -232,7 +238,8 @@ def _timeline(columns: Columns, rig: Rig, end: EndEffector, num_frames: int) -> 
     for at, turn in enumerate(found):
         last = at == len(found) - 1
         if turn.event == "close":
-            cuts += [("grasp", turn.onset), ("carry", turn.settled)]
+            carries = turn.settled if last else _leaves(columns, rig, end, turn.settled, found[at + 1].onset)
+            cuts += [("grasp", turn.onset), ("carry", carries)]
         else:
             cuts += [("release", turn.onset), ("retreat" if last else "reach", turn.settled)]
     bounds = [start for _, start in cuts[1:]] + [num_frames]
@@ -241,7 +248,27 @@ def _timeline(columns: Columns, rig: Rig, end: EndEffector, num_frames: int) -> 
         for (label, start), stop in zip(cuts, bounds, strict=True)
         if start < stop
     ]
-    return _rests(phases, _speed(columns, _arms_of(rig, end)), rig.rate_hz)
+    return _rests(phases, _speed(columns, arms_of(rig, end)), rig.rate_hz)
+
+
+def _leaves(columns: Columns, rig: Rig, end: EndEffector, settled: int, opens: int) -> int:
+    """When a hand that has closed goes away with what it holds; `opens` where it let go at once, where it was.
+
+    `settled` where no arm is declared, and where it stays longer than a try: it holds something for the other hand.
+    """
+    leaves = []
+    tried = settled + round(_TRY_S * rig.rate_hz)
+    for arm in arms_of(rig, end):
+        tool = tool_path_m(columns, rig, arm)
+        path = joints_of(columns, [arm]) if tool is None else tool
+        sway, step = (_SWAY_RAD, _STEP_RAD) if tool is None else (_SWAY_M, _STEP_M)
+        gone = np.abs(path[settled:opens] - path[settled : settled + 1]).max(axis=1, initial=0.0)
+        if bool(np.any(gone > step)):
+            leaves.append(settled + max(0, int(np.argmax(gone > sway)) - 1))
+        else:
+            leaves.append(opens)
+    first = min(leaves, default=settled)
+    return first if first <= tried else settled
 
 
 def _rests(phases: list[_Phase], speed: FloatArray | None, rate_hz: int) -> list[_Phase]:
@@ -289,74 +316,11 @@ def _eventless(columns: Columns, rig: Rig, num_frames: int) -> _Phase:
     return _Phase(label=label, start=0, stop=num_frames, end_effector=UNKNOWN)
 
 
-def _arms_of(rig: Rig, end: EndEffector) -> tuple[Arm, ...]:
-    return tuple(arm for arm in rig.arms if arm.side == end.side)
-
-
-def _joints(columns: Columns, arms: Sequence[Arm]) -> FloatArray:
-    """All joints of `arms`, (T, J)."""
-    return np.concatenate([np.asarray(columns[arm.feature], np.float64)[:, list(arm.indices)] for arm in arms], axis=1)
-
-
 def _speed(columns: Columns, arms: Sequence[Arm]) -> FloatArray | None:
     """Joint speed between rows, (T-1,), radians per row, over all joints of `arms`; None where there are none."""
     if not arms:
         return None
-    speed = np.linalg.norm(np.diff(_joints(columns, arms), axis=0), axis=1)
+    speed = np.linalg.norm(np.diff(joints_of(columns, arms), axis=0), axis=1)
     if len(speed) < 5:
         return np.asarray(speed)
     return np.asarray(np.convolve(np.pad(speed, 2, mode="edge"), np.full(5, 0.2), mode="valid"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JointMoves:
-    """What the joints of an episode do over any span of it; small enough to send along with an observation."""
-
-    rig: Rig
-    columns: dict[str, NDArray[np.float32]]  # of the arms
-    stamps_ns: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> "JointMoves | None":
-        """None where the rig declares no arms."""
-        names = {arm.feature for arm in rig.arms}
-        kept = {name: np.asarray(columns[name], np.float32) for name in names}
-        return cls(rig=rig, columns=kept, stamps_ns=stamps_ns) if names else None
-
-    def __call__(self, start_ns: int, end_ns: int, end_effector: str) -> tuple[str, ...]:
-        """Every move that is large enough to be named, largest first."""
-        start, stop = (int(np.searchsorted(self.stamps_ns, edge)) for edge in (start_ns, end_ns))
-        start = min(start, len(self.stamps_ns) - 1)
-        return _named(self.columns, self.rig, start, max(stop, start + 1), end_effector)
-
-
-def _moves(columns: Columns, rig: Rig, phase: _Phase) -> tuple[str, ...]:
-    """The joints that turn most over a phase, largest first, e.g. `left shoulder increases`; unknown without arms."""
-    if not rig.arms:
-        return (UNKNOWN,)
-    return _named(columns, rig, phase.start, phase.stop, phase.end_effector)[:_MOVES_PER_SEGMENT]
-
-
-def _named(columns: Columns, rig: Rig, start: int, stop: int, end_effector: str) -> tuple[str, ...]:
-    end = next((end for end in rig.end_effectors if end.name == end_effector), None)
-    arms = _arms_of(rig, end) if end else rig.arms
-    changes: list[tuple[float, str]] = []
-    for arm in arms:
-        rows = np.asarray(columns[arm.feature])[:, list(arm.indices)].astype(np.float32).astype(np.float64)
-        change = rows[min(stop, len(rows)) - 1] - rows[start]
-        names = rig.features[arm.feature].names
-        for place, (index, turned) in enumerate(zip(arm.indices, change.tolist(), strict=True)):
-            name = readable(names[index]) if index < len(names) else f"{arm.name} joint {place + 1}"
-            changes.append((turned, name))
-    changes.sort(key=lambda change: -abs(change[0]))
-    return tuple(
-        f"{name} {'increases' if turned > 0 else 'decreases'}"
-        for turned, name in changes
-        if abs(turned) >= _LEAST_MOVE_RAD
-    )
-
-
-def readable(name: str) -> str:
-    """`kLeftShoulderPitch`, `left_shoulder_pitch` -> `left shoulder pitch`."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", re.sub(r"^k(?=[A-Z])", "", name)).replace("_", " ")
-    return " ".join(words.lower().split())

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from pydantic import JsonValue
 
-from annotators.evidence import Evidence, find_pick
-from annotators.kinematics import JointMoves, commanded_events, gripper_events, segment
+from annotators.evidence import Evidence, TableSeen, find_pick
+from annotators.kinematics import commanded_events, gripper_events, segment
 from annotators.look_at_things import look_at_things
+from annotators.moves import Moves
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.placements import executed, placement_images
@@ -20,6 +21,7 @@ from annotators.traces import UNREAD
 from dataengine.episode_set import EpisodeRow, EpisodeSet
 from schemas.annotations import Card, GripperEvent, SegmentList
 from schemas.errors import EpisodeError
+from schemas.scenes import PictureRef
 from schemas.spans import frame_of_ns
 
 _LOOKS = 6  # frames tried until a view is clear
@@ -88,7 +90,7 @@ class Observer:
             commanded=commanded,
             stamps_ns=stamps_ns,
             end_effectors=tuple(end.name for end in rig.end_effectors),
-            moves_over=JointMoves.of(columns, rig, stamps_ns),
+            moves_over=Moves.of(columns, rig, stamps_ns),
             task=self._episodes.row(episode_id).task,
             executed=executed(segments),
             metadata=_noted(self._episodes.row(episode_id)),
@@ -152,6 +154,7 @@ class Observer:
                 readings=readings,
                 cards_read=tuple(card.text for card in cards),
                 pick=pick,
+                table=_table(camera, before + start, frame_at(start).shape, layout),
                 grasp=grasp,
                 board_frames=(start, again) if layout.board else None,
                 frame_size=(frame_at(start).shape[1], frame_at(start).shape[0]),
@@ -310,6 +313,14 @@ def _images(
         name = f"card_{place}" if place != "unknown" else f"card_{index + 1}"
         images[name] = _image(camera, start, card.box(shape, 0.2))
     return images
+
+
+def _table(camera: str, frame: int, shape: Sequence[int], layout: Layout) -> TableSeen:
+    return TableSeen(
+        picture=PictureRef(camera=camera, frame=frame, width=shape[1], height=shape[0]),
+        board=layout.board.box(shape) if layout.board else None,
+        cards=tuple(card.box(shape) for card in layout.cards),
+    )
 
 
 def _image(camera: str, frame: int, box: tuple[int, int, int, int] | None) -> dict[str, JsonValue]:

@@ -15,12 +15,16 @@ from annotators.placements import (
     PlacementSeen,
     middle,
     named,
+    placement_ended,
     read_instruction,
     relation_after,
     relation_of,
+    scene_questions,
 )
 from annotators.structure import Finding, box_words, impossible, overlap
+from schemas.annotations import Mark
 from schemas.scenes import Box, PictureRef, PlacementTrace, Relation, SceneNotes, SceneObject, SpatialRelation
+from schemas.spans import frame_ns
 
 Placement = PlacementTrace | SceneNotes
 _LEAST_AREA, _MOST_AREA = 0.0005, 0.25  # of the picture
@@ -61,11 +65,22 @@ def moved_thing(trace: PlacementTrace, evidence: Evidence) -> Finding:
     if trace.target is None:
         return Finding("unknown", "the trace moves nothing.")
     where = f"between frames {seen.picture.frame} and {seen.after_frame}"
+    marks = (
+        _frame_mark("things before", seen.picture.frame, evidence, image="before"),
+        _frame_mark(f"moved: {', '.join(seen.moved) or 'nothing'}", seen.after_frame, evidence, image="after"),
+    )
     if not seen.moved:
-        return Finding("unknown", f"no thing was seen to move {where}.")
+        return Finding("unknown", f"no thing was seen to move {where}.", marks)
     if seen.moved != (trace.target.noun,):
-        return Finding("fail", f"{' and '.join(seen.moved)} moved {where}, the trace moves {trace.target.noun}.")
-    return Finding("pass", f"{trace.target.noun} moved {where}, and nothing else.")
+        words = f"{' and '.join(seen.moved)} moved {where}, the trace moves {trace.target.noun}."
+        return Finding("fail", words, marks)
+    return Finding("pass", f"{trace.target.noun} moved {where}, and nothing else.", marks)
+
+
+def _frame_mark(
+    title: str, frame: int, evidence: Evidence, *, image: str | None = None, number: str | None = None
+) -> Mark:
+    return Mark(title=title, start_ns=frame_ns(frame, evidence.rate_hz), image=image, number=number)
 
 
 def relation(payload: Placement, evidence: Evidence) -> Finding:
@@ -123,25 +138,29 @@ def boxes(payload: Placement, evidence: Evidence) -> Finding:
         return Finding("unknown", "no thing has a box.")
     for noun, box in boxed:
         if problem := _problem(box, payload.picture):
-            return Finding("fail", f"the box of {noun} {problem}: {box_words(box)}.")
+            at = _frame_mark(f"the box of {noun}", payload.picture.frame, evidence, number=box_words(box))
+            return Finding("fail", f"the box of {noun} {problem}: {box_words(box)}.", (at,))
     for (noun, box), (other_noun, other_box) in combinations(boxed, 2):
         if overlap(box, other_box) > _MOST_OVERLAP and not _is_in(noun, other_noun, payload):
-            return Finding("fail", f"{noun} and {other_noun} are said to be in one place: {box_words(box)}.")
+            at = _frame_mark(f"{noun} and {other_noun}", payload.picture.frame, evidence, number=box_words(box))
+            return Finding("fail", f"{noun} and {other_noun} are said to be in one place: {box_words(box)}.", (at,))
     if seen is None:
         return Finding("unknown", _NOT_SEEN)
     for noun, box in boxed:
         after = named(seen.after, noun)
         if noun not in seen.moved and after is not None and after.box_xyxy and not _near(box, after.box_xyxy):
+            there = box_words(after.box_xyxy)
             return Finding(
                 "fail",
-                f"{noun} did not move and lies at {box_words(after.box_xyxy)} in frame {seen.after_frame}, "
-                f"not at {box_words(box)}.",
+                f"{noun} did not move and lies at {there} in frame {seen.after_frame}, not at {box_words(box)}.",
+                (_frame_mark(f"{noun} lies here", seen.after_frame, evidence, image="after", number=there),),
             )
     for noun, box in boxed:
         other = named(seen.recognised, noun)
         if other is not None and other.box_xyxy and not _near(box, other.box_xyxy):
             told = f"programs find {noun} at {box_words(other.box_xyxy)} in the same picture"
-            return Finding("fail", f"{told}, not at {box_words(box)}.")
+            at = _frame_mark(f"{noun} is found here", seen.picture.frame, evidence, number=box_words(other.box_xyxy))
+            return Finding("fail", f"{told}, not at {box_words(box)}.", (at,))
     if isinstance(payload, PlacementTrace) and (doubt := _grasped(payload, seen)) is not None:
         return doubt
     if len(boxed) < len(things):
@@ -250,6 +269,37 @@ def numbers(notes: SceneNotes, evidence: Evidence) -> Finding:
             if number not in allowed:
                 return Finding("fail", f"'{text}' says {number}, and nothing is {number}.")
     return Finding("pass", f"{count} numbers, all accounted for.")
+
+
+def answers(notes: SceneNotes, evidence: Evidence) -> Finding:
+    """Every question about the picture is answered again from the boxes that were found."""
+    seen = evidence.placement
+    if seen is None:
+        return Finding("unknown", _NOT_SEEN)
+    if not notes.questions:
+        return Finding("unknown", "nothing is asked.")
+    right = {one.question: one.answer for one in scene_questions(read_instruction(evidence.task), seen)}
+    for one in notes.questions:
+        if one.question in right and one.answer != right[one.question]:
+            told = f"'{one.question}' is answered {one.answer}"
+            return Finding("fail", f"{told} The boxes say {right[one.question]}")
+    if strange := [one.question for one in notes.questions if one.question not in right]:
+        return Finding("unknown", f"no box answers '{strange[0]}'")
+    return Finding("pass", f"{len(notes.questions)} questions, answered the same again.")
+
+
+def placement_outcome(notes: SceneNotes, evidence: Evidence) -> Finding:
+    """How it ended follows from what moved and where it lies afterwards."""
+    seen = evidence.placement
+    if seen is None:
+        return Finding("unknown", _NOT_SEEN)
+    found = placement_ended(read_instruction(evidence.task), seen)
+    moved = " and ".join(seen.moved) or "nothing"
+    if "unknown" in (found, notes.outcome):
+        return Finding("unknown", f"{moved} was seen to move; whether that is what was asked for can not be told.")
+    if found != notes.outcome:
+        return Finding("fail", f"the notes say {notes.outcome}; {moved} moved, which is a {found}.")
+    return Finding("pass", f"{moved} moved, which is a {found}.")
 
 
 def list_of(box: Sequence[int]) -> str:

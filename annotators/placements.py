@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from annotators.things import CONTAINERS, ThingsView
+from annotators.things import COLOURS, CONTAINERS, ThingsView
 from schemas.annotations import SegmentList
 from schemas.scenes import (
     RELATION_WORDS,
@@ -29,7 +29,7 @@ from schemas.scenes import (
     SpatialRelation,
 )
 
-MODEL = "things@1+placements@1"  # what provenance calls these programs
+MODEL = "things@1+placements@2"  # what provenance calls these programs
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "in front of", "behind", "on top of", "inside")
 # What a relation is called in instructions, longest first: "on" is looked for when "on top of" was not found.
 _SAID: tuple[tuple[str, Relation], ...] = (
@@ -192,12 +192,13 @@ def scene_notes(task: str, seen: PlacementSeen, segments: SegmentList) -> SceneN
     return SceneNotes(
         instruction=task,
         paraphrases=_paraphrases(task, asked),
-        outcome=_outcome(asked, seen),
+        worded_by=None if asked is None else "templates",
+        outcome=placement_ended(asked, seen),
         objects=seen.before,
         picture=seen.picture,
         relations=_relations(asked, seen),
         plan=_plan(asked, segments),
-        questions=_questions(seen),
+        questions=scene_questions(asked, seen),
     )
 
 
@@ -207,7 +208,8 @@ def _paraphrases(task: str, asked: Asked | None) -> tuple[str, ...]:
     return tuple(words for template in _PARAPHRASES if (words := asked.words(template)) != task)
 
 
-def _outcome(asked: Asked | None, seen: PlacementSeen) -> Outcome:
+def placement_ended(asked: Asked | None, seen: PlacementSeen) -> Outcome:
+    """How the episode ended: what was asked for, and nothing else, lies where it was to lie."""
     if asked is None:
         return "unknown"
     after = relation_after(seen, asked.target, asked.reference, is_turned=seen.view.is_turned)
@@ -259,7 +261,7 @@ def _plan(asked: Asked | None, segments: SegmentList) -> tuple[PlanStep, ...]:
     return tuple(steps)
 
 
-def _questions(seen: PlacementSeen) -> tuple[QuestionAnswer, ...]:
+def scene_questions(asked: Asked | None, seen: PlacementSeen) -> tuple[QuestionAnswer, ...]:
     """Questions about the picture that boxes answer; nothing is asked about what was not recognised."""
     things = [one for one in seen.before if one.box_xyxy is not None]
     if not things:
@@ -274,4 +276,15 @@ def _questions(seen: PlacementSeen) -> tuple[QuestionAnswer, ...]:
         first, second = (middle(one.box_xyxy or (0, 0, 0, 0))[0] for one in across[:2])
         if abs(second - first) > _CLEAR_OF_NEXT * seen.picture.width:
             found.append(QuestionAnswer(question="What is furthest to the left?", answer=f"The {across[0].noun}."))
+    kinds = [one.noun.rpartition(" ")[2] for one in things]
+    for one, kind in zip(things, kinds, strict=True):
+        colour = one.noun.rpartition(" ")[0]
+        if colour in COLOURS and kinds.count(kind) == 1:
+            found.append(QuestionAnswer(question=f"What colour is the {kind}?", answer=f"{colour.capitalize()}."))
+    for claim in _relations(asked, seen):
+        if claim.when == "before":
+            sees = "the robot sees it" if claim.frame_of_reference == "robot" else "it is seen in the picture"
+            question = f"How does the {claim.subject} lie to the {claim.reference}, as {sees}?"
+            answer = f"It is {RELATION_WORDS[claim.relation]} the {claim.reference}."
+            found.append(QuestionAnswer(question=question, answer=answer))
     return tuple(found)

@@ -13,7 +13,16 @@ from annotators.arithmetic import answer, canonical, canonical_number, worked_li
 from annotators.ledger.proposal_facts import payload_marker
 from annotators.ledger.rows import AnyPayload
 from annotators.traces import MOST_CARDS
-from schemas.annotations import Card, Position, ReasoningTrace, Segment, SegmentList, VerifierResult, render_payload
+from schemas.annotations import (
+    BoxedIn,
+    Card,
+    Position,
+    ReasoningTrace,
+    Segment,
+    SegmentList,
+    VerifierResult,
+    render_payload,
+)
 from schemas.records import sha256_of
 from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S, frame_ns
@@ -34,6 +43,8 @@ class TraceForm:
     pick_text: str = ""
     pick_position: str = "unknown"
     drawn: tuple[tuple[int, tuple[int, int, int, int] | None], ...] = ()  # (row of a card, the box somebody drew)
+    board_box: tuple[int, int, int, int] | None = None
+    boxed_in: BoxedIn | None = None  # the picture of the boxes, where a person saw to them
 
     @classmethod
     def of(cls, trace: ReasoningTrace) -> "TraceForm":
@@ -45,6 +56,8 @@ class TraceForm:
             cards=cards + (("", "unknown"),) * (NUM_CARDS - len(cards)),
             pick_text=trace.pick_text or "",
             pick_position=trace.pick_position,
+            board_box=trace.board_box_xyxy,
+            boxed_in=trace.boxed_in,
         )
 
 
@@ -87,10 +100,12 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
     cards: list[tuple[str, str]] = []
     boxes: list[tuple[int, int, int, int] | Literal["kept"] | None] = []
     drawn = dict(form.drawn)
+    if _is_no_box(form.board_box):
+        problems.append("The box of the board is empty or leaves the picture. Draw it again.")
     for row, (text, where) in enumerate(form.cards):
         words = _words(text)
         box = drawn.get(row)
-        if box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        if _is_no_box(box):
             problems.append(f"The box of card {row + 1} is empty or leaves the picture. Draw it again.")
         if box is not None and words is None:
             problems.append(f"Card {row + 1} has a box and no number. Type what is on it, or delete the box.")
@@ -119,8 +134,14 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         ),
         pick_text=pick,
         pick_position=cast(Position, form.pick_position),
+        board_box_xyxy=form.board_box,
+        boxed_in=form.boxed_in,
     )
     return _plain(payload)
+
+
+def _is_no_box(box: tuple[int, int, int, int] | None) -> bool:
+    return box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3])
 
 
 def _too_many(base: ReasoningTrace) -> str:
@@ -243,6 +264,10 @@ def _flat(payload: AnyPayload) -> dict[str, str]:
                 "pick": payload.pick_text or "nothing",
                 "pick from": str(payload.pick_position),
             }
+            if payload.boxed_in is not None:
+                fields["boxes"] = f"seen to in frame {payload.boxed_in.frame} of {payload.boxed_in.camera}"
+            if payload.board_box_xyxy is not None:
+                fields["board box"] = f"{payload.board_box_xyxy[:2]} to {payload.board_box_xyxy[2:]}"
             cards = {f"card {number}": _card_words(card) for number, card in enumerate(payload.cards, 1)}
             return fields | cards
         case SegmentList():

@@ -11,7 +11,7 @@ import numpy as np
 
 from annotators.evidence import Evidence
 from annotators.papers import POSITIONS, Box
-from schemas.annotations import Card, ReasoningTrace, SegmentList, Verdict
+from schemas.annotations import Card, Mark, ReasoningTrace, Segment, SegmentList, Verdict
 from schemas.spans import NS_PER_S
 
 LABELS = ("hold", "reach", "grasp", "carry", "release", "retreat", "move", "unknown")
@@ -24,6 +24,13 @@ class Finding(NamedTuple):
 
     verdict: Verdict
     evidence: str
+    marks: tuple[Mark, ...] = ()
+
+
+def span_mark(segment: Segment, title: str | None = None, number: str | None = None) -> Mark:
+    """The stretch of a segment; the moment it starts where it has no length."""
+    end_ns = segment.end_ns if segment.end_ns > segment.start_ns else None
+    return Mark(title=title or segment.label, start_ns=segment.start_ns, end_ns=end_ns, number=number)
 
 
 def coverage(segments: SegmentList, evidence: Evidence) -> Finding:
@@ -36,20 +43,27 @@ def coverage(segments: SegmentList, evidence: Evidence) -> Finding:
     edges = [*stamps_ns.tolist(), int(stamps_ns[-1]) + NS_PER_S // evidence.rate_hz]
     for one in segments.segments:
         if one.start_ns >= one.end_ns:
-            return Finding("fail", f"{one.label} ends at {_s(one.end_ns)}, before it begins at {_s(one.start_ns)}.")
+            words = f"{one.label} ends at {_s(one.end_ns)}, before it begins at {_s(one.start_ns)}."
+            return Finding("fail", words, (span_mark(one),))
     for before, after in pairwise(segments.segments):
         if before.end_ns != after.start_ns:
             what = "leave a gap" if before.end_ns < after.start_ns else "overlap"
-            return Finding("fail", f"{before.label} and {after.label} {what} at {_s(before.end_ns)}.")
+            words = f"{before.label} and {after.label} {what} at {_s(before.end_ns)}."
+            edges_ns = sorted((before.end_ns, after.start_ns))
+            apart = Mark(title=f"the two {what}", start_ns=edges_ns[0], end_ns=edges_ns[1])
+            return Finding("fail", words, (apart,))
     first, last = segments.segments[0], segments.segments[-1]
     if first.start_ns != edges[0]:
-        return Finding("fail", f"the episode begins at {_s(edges[0])}, its first segment at {_s(first.start_ns)}.")
+        words = f"the episode begins at {_s(edges[0])}, its first segment at {_s(first.start_ns)}."
+        return Finding("fail", words, (Mark(title="the first segment begins", start_ns=first.start_ns),))
     if last.end_ns != edges[-1]:
-        return Finding("fail", f"the episode ends at {_s(edges[-1])}, its last segment at {_s(last.end_ns)}.")
+        words = f"the episode ends at {_s(edges[-1])}, its last segment at {_s(last.end_ns)}."
+        return Finding("fail", words, (Mark(title="the last segment ends", start_ns=last.end_ns),))
     known = set(edges)
     odd = [one.start_ns for one in segments.segments if one.start_ns not in known]
     if odd:
-        return Finding("fail", f"a segment begins at {odd[0]} ns, where no row is.")
+        marks = tuple(Mark(title="begins where no row is", start_ns=at_ns) for at_ns in odd)
+        return Finding("fail", f"a segment begins at {odd[0]} ns, where no row is.", marks)
     return Finding("pass", f"{len(segments.segments)} segments cover {len(stamps_ns)} rows without a gap.")
 
 
@@ -57,9 +71,11 @@ def vocabulary(segments: SegmentList, evidence: Evidence) -> Finding:
     """Every label begins with a word of ours and goes on in plain words, and every end effector is one of the rig's."""
     for one in segments.segments:
         if one.phase not in LABELS:
-            return Finding("fail", f"'{one.label}' at {_s(one.start_ns)} is no label; they are {', '.join(LABELS)}.")
+            words = f"'{one.label}' at {_s(one.start_ns)} is no label; they are {', '.join(LABELS)}."
+            return Finding("fail", words, (span_mark(one),))
         if one.about and not _ABOUT.fullmatch(one.about):
-            return Finding("fail", f"'{one.label}' at {_s(one.start_ns)} names no object in plain words.")
+            words = f"'{one.label}' at {_s(one.start_ns)} names no object in plain words."
+            return Finding("fail", words, (span_mark(one),))
     if evidence.end_effectors is None:
         return Finding("unknown", "the rig's end effectors are not known.")
     ours = {*evidence.end_effectors, "unknown"}
@@ -70,7 +86,7 @@ def vocabulary(segments: SegmentList, evidence: Evidence) -> Finding:
 
 
 def moves(segments: SegmentList, evidence: Evidence) -> Finding:
-    """The moves that a segment names are those the joints make over its own span, computed again."""
+    """The moves that a segment names are those the arms make over its own span, computed again."""
     said = [(one, move) for one in segments.segments for move in one.moves if move != "unknown"]
     if not said:
         return Finding("pass", "no move is claimed.")
@@ -80,7 +96,8 @@ def moves(segments: SegmentList, evidence: Evidence) -> Finding:
         done = evidence.moves_over(one.start_ns, one.end_ns, one.end_effector)
         if move not in done:
             told = ", ".join(done) or "nothing"
-            return Finding("fail", f"{one.label} at {_s(one.start_ns)} says {move}; the joints say {told}.")
+            words = f"{one.label} at {_s(one.start_ns)} says {move}; the joints say {told}."
+            return Finding("fail", words, (span_mark(one, title=f"says {move}", number=told),))
     return Finding("pass", f"{len(said)} moves, all made.")
 
 
@@ -96,15 +113,26 @@ def card_places(trace: ReasoningTrace, evidence: Evidence) -> Finding:
     boxed = [(card, card.box_xyxy) for card in trace.cards if card.box_xyxy is not None]
     for card, box in boxed:
         if problem := impossible(box, evidence.frame_size):
-            return Finding("fail", f"the box of card {card.text} {problem}: {box_words(box)}.")
+            words = f"the box of card {card.text} {problem}: {box_words(box)}."
+            return Finding("fail", words, _card_marks(card))
     for (one, box), (other, other_box) in combinations(boxed, 2):
         if overlap(box, other_box) > _MOST_OVERLAP:
-            return Finding("fail", f"cards {one.text} and {other.text} are said to lie in one place: {box_words(box)}.")
+            words = f"cards {one.text} and {other.text} are said to lie in one place: {box_words(box)}."
+            return Finding("fail", words, _card_marks(one, other))
     if wrong := _out_of_order([(card, box) for card, box in boxed if card.position != "unknown"]):
-        return Finding("fail", wrong)
+        return Finding("fail", wrong, _card_marks(*(card for card, _ in boxed)))
     if len(boxed) < len(trace.cards):
         return Finding("unknown", f"{len(trace.cards) - len(boxed)} of {len(trace.cards)} cards have no box.")
     return Finding("pass", f"{len(boxed)} cards in places of their own, left to right.")
+
+
+def card_mark(position: str, number: str, title: str = "") -> Mark:
+    """The picture of the card at a place; `number` is what is read on it."""
+    return Mark(title=title or f"{position} card", image=f"card_{position}", number=number)
+
+
+def _card_marks(*cards: Card) -> tuple[Mark, ...]:
+    return tuple(card_mark(card.position, card.text) for card in cards if card.position != "unknown")
 
 
 def impossible(box: Box, frame_size: tuple[int, int] | None) -> str | None:

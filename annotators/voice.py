@@ -8,6 +8,7 @@ from typing import Any, Literal
 from annotators.families import Family
 from annotators.inputs import covers, numbers_hash, pictures_hash
 from annotators.ledger import Ledger, StoredProposal
+from annotators.moves import basis_words
 from annotators.perception import model_name
 from annotators.placements import MODEL as THINGS_MODEL
 from annotators.verifiers import applicable
@@ -23,7 +24,7 @@ from schemas.annotations import FieldName, Proposal, Provenance
 from schemas.content_hashes import ContentHashes
 from schemas.errors import FamilyError
 
-_KINEMATICS_MODEL = "kinematics@2"
+_KINEMATICS = "kinematics@3"
 
 type Client = EndpointClient | LocalClient | ReplayClient
 
@@ -36,6 +37,7 @@ class Voice:
     backend: BackendConfig
     speaker: Speaker | None  # None where no model is asked
     camera: str | None  # None where nobody looks at pictures
+    kinematics: str  # the program that cuts segments, and what its moves rest on
     numbers: str  # see annotators.inputs
     pictures: str
 
@@ -52,6 +54,7 @@ class Voice:
             backend=backend,
             speaker=speaker,
             camera=camera,
+            kinematics=f"{_KINEMATICS}, {basis_words(opened.rig)}",
             numbers=numbers_hash(opened.rig),
             pictures=pictures_hash(workspace, opened, camera),
         )
@@ -74,7 +77,7 @@ class Voice:
     def provenance(self, name: FieldName, call_keys: tuple[str, ...] = ()) -> Provenance:
         """Who says what a proposal of this field says."""
         if not self.asks_about(name) and name == "segments":
-            return Provenance(backend="kinematics", model=_KINEMATICS_MODEL, inputs_hash=self.numbers)
+            return Provenance(backend="kinematics", model=self.kinematics, inputs_hash=self.numbers)
         if self.family.file.things is not None and self.speaker is None:
             return Provenance(backend="perception", model=THINGS_MODEL, inputs_hash=self.pictures)
         if self.speaker is None:
@@ -92,7 +95,7 @@ class Voice:
         """What is asked about a field."""
         if self.family.file.things is not None:
             return ("things",)
-        return ("board", "cards") if name == "trace" else ("steps", "held")
+        return ("board", "cards") if name in ("trace", "scene") else ("steps", "held")
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
         """Every argument that changes what is said."""
@@ -113,7 +116,7 @@ def spoken(
     ledger: Ledger, voice: Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
 ) -> dict[str, dict[str, StoredProposal]]:
     """What a voice has said of these episodes, field by field, judged by today's verifiers and not stale."""
-    names = voice.family.file.fields
+    names, of_things = voice.family.file.fields, voice.family.file.things is not None
     found: dict[str, dict[str, StoredProposal]] = {}
     for some in batched(wanted, 500):  # databases limit how many values one query may name
         for stored in ledger.proposals(episode_ids=some):
@@ -123,7 +126,7 @@ def spoken(
             if (
                 proposal.family == voice.family.label
                 and proposal.provenance == said
-                and judged >= applicable(voice.family.file.verifiers, proposal.field)
+                and judged >= applicable(voice.family.file.verifiers, proposal.field, of_things=of_things)
                 and not stored.misfit(now.get(proposal.episode_id))
                 and covers(proposal, opened)
             ):

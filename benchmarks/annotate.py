@@ -2,18 +2,19 @@
 
 Simulator figures: real footage is harder. Scenes, fonts, noise and the operator were frozen before any annotator was
 tuned, see `annotation_scenes`. Unknown is not right. Intervals are 95 %: Wilson's for shares, resampling for F1.
-Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the raw episodes, DATAENGINE_BENCHMARK_EPISODES to fewer than 50 of
+Set DATAENGINE_BENCHMARK_RAW to a folder that keeps the episodes, DATAENGINE_BENCHMARK_EPISODES to fewer than 50 of
 each where the machine is small; every figure says how many it rests on.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 
 from annotators.annotate import annotate
 from annotators.annotate_report import worst
 from annotators.ledger import Ledger
 from annotators.vlm.backends import BackendConfig, Local, Perception
-from benchmarks.annotation_scenes import FAMILIES, Series, frozen, frozen_series
+from benchmarks.annotation_scenes import EACH, FAMILIES, Series, frozen, frozen_series
 from benchmarks.annotation_scores import (
     TOLERANCES_S,
     Matches,
@@ -33,7 +34,6 @@ from schemas.annotations import ReasoningTrace, SegmentList
 from schemas.intervals import wilson_interval
 from schemas.scenes import PlacementTrace, SceneNotes
 
-EACH = "DATAENGINE_BENCHMARK_EPISODES"  # of one family and split, where 50 are too many for the machine
 _EACH, _QUICK = int(os.environ.get(EACH, "50")), 2
 _REACH = {"transcription": ">= 97 %", "choice": ">= 97 %"}
 _RIGHT = {"trace": "choice", "scene": "relation"}  # what decides whether a verified field is right
@@ -42,7 +42,8 @@ _RIGHT = {"trace": "choice", "scene": "relation"}  # what decides whether a veri
 def scored_series(workspace: Workspace, series: Series, backend: BackendConfig) -> list[Scored]:
     """Annotate one series as a user would, and score what is in the ledger."""
     opened = EpisodeSet.open(workspace, series.episodes)
-    with Ledger.open(f"sqlite:///{workspace.root}/{series.episodes.name}.db") as ledger:
+    wanted = [episode_id for episode_id in opened.ids() if series.truth(episode_id)]
+    with tempfile.TemporaryDirectory() as folder, Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
         annotate(
             episodes=series.episodes,
             workspace=workspace,
@@ -50,11 +51,13 @@ def scored_series(workspace: Workspace, series: Series, backend: BackendConfig) 
             backend=backend,
             ledger=ledger,
             workers=0,
+            episode_ids=wanted,
         )
-        found = {episode_id: Scored() for episode_id in opened.ids()}
+        found = {episode_id: Scored() for episode_id in wanted}
         for stored in ledger.proposals():
             proposal = stored.proposal
-            scored, truth = found[proposal.episode_id], series.truths[proposal.episode_id.rpartition("-")[0]]
+            scored, truth = found[proposal.episode_id], series.truth(proposal.episode_id)
+            assert truth is not None
             scored.verified[proposal.field] = worst(stored.results) == "pass"
             match proposal.payload:
                 case SegmentList() as segments:

@@ -19,6 +19,9 @@ type PlacementFault = Callable[[PlacementTrace, np.random.Generator], PlacementT
 type SceneFault = Callable[[SceneNotes, np.random.Generator], SceneNotes | None]
 type ProposalFault = Callable[[Proposal, Evidence, np.random.Generator], Proposal | None]
 
+_WAYS = (("increases", "decreases"), ("forward", "back"), ("left", "right"), ("up", "down"))
+_OTHER_WAY = {word: other for pair in _WAYS for word, other in (pair, pair[::-1])}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -230,13 +233,15 @@ def invented_label(segments: SegmentList, rng: np.random.Generator) -> SegmentLi
 
 
 def reversed_move(segments: SegmentList, rng: np.random.Generator) -> SegmentList | None:
-    """A joint is said to turn the other way."""
+    """A joint is said to turn the other way, or a tool to go there."""
     places = [at for at, one in enumerate(segments.segments) if any(move != "unknown" for move in one.moves)]
     if not places:
         return None
     at = int(rng.choice(places))
     first, *rest = segments.segments[at].moves
-    turned = first.replace("increases", "@").replace("decreases", "increases").replace("@", "decreases")
+    cut = first.find(" moves ") if " moves " in first else first.rfind(" ")  # its own name may have a side in it
+    name, way = first[:cut], first[cut:]
+    turned = name + re.sub(r"[a-z]+", lambda word: _OTHER_WAY.get(word[0], word[0]), way)
     return _with_segment(segments, at, segments.segments[at].model_copy(update={"moves": (turned, *rest)}))
 
 

@@ -10,7 +10,7 @@ import ast
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,8 @@ from schemas.refs import Ref
 Family = Literal["math-matching", "toy-placement"]
 FAMILIES: tuple[Family, ...] = ("math-matching", "toy-placement")
 SEED = 2026  # thresholds were looked for on other seeds
-RAW_CACHE = "DATAENGINE_BENCHMARK_RAW"  # a folder that keeps raw episodes from run to run
+EACH = "DATAENGINE_BENCHMARK_EPISODES"  # of one family and split, where 50 are too many for the machine
+RAW_CACHE = "DATAENGINE_BENCHMARK_RAW"  # a folder that keeps episodes, raw and converted, from run to run
 _ROOT = Path(__file__).parents[1]
 _FROZEN = Path(__file__).with_name("annotation_frozen.json")
 _SOURCES = (
@@ -43,6 +44,10 @@ class Series:
     split: str
     episodes: Ref
     truths: dict[str, dict[str, Any]]
+
+    def truth(self, episode_id: str) -> dict[str, Any] | None:
+        """Of one episode; None where it is not among those that are measured."""
+        return self.truths.get(episode_id.rpartition("-")[0])
 
 
 def source_hash() -> str:
@@ -63,25 +68,26 @@ def frozen() -> dict[str, str]:
 
 
 @contextmanager
-def frozen_series(num: int) -> Iterator[tuple[Workspace, list[Series]]]:
-    """`num` episodes of each family and split in a workspace of their own; raw ones stay where RAW_CACHE says."""
+def frozen_series(num: int, families: Sequence[Family] = FAMILIES) -> Iterator[tuple[Workspace, list[Series]]]:
+    """`num` episodes of each family and split, converted; raw and converted ones stay where RAW_CACHE says."""
     from apps.sim.game import SPLITS
     from apps.sim.simulate import simulate
 
     frozen()
     with tempfile.TemporaryDirectory() as folder:
-        raw_home = Path(os.environ.get(RAW_CACHE) or Path(folder) / "raw") / source_hash()[:16]
-        workspace, found = Workspace.at(Path(folder) / "workspace"), []
-        for family in FAMILIES:
+        raw_home = Path(os.environ.get(RAW_CACHE) or folder) / source_hash()[:16]
+        workspace, found = Workspace.at(raw_home / "workspace"), []
+        for family in families:
             for split in SPLITS:
                 raw = raw_home / f"{family}-{split}"
                 raw.parent.mkdir(parents=True, exist_ok=True)
                 simulate(out=raw, num_episodes=num, task=family, split=split, seed=SEED, workers=2)
-                ref = Ref(f"{family}-{split}", "1")
+                ref = Ref(f"{family}-{split}-{len(list(raw.glob('*.hdf5')))}", "1")  # of all a cache may hold
                 convert(source_path=raw, to=ref, workspace=workspace, rig="aloha_sim", sink="both")
                 truths = {
                     path.stem: json.loads(path.read_bytes())
-                    for path in raw.with_name(f"{raw.name}.ground_truth").glob("episode_*.json")
+                    for index in range(num)
+                    if (path := raw.with_name(f"{raw.name}.ground_truth") / f"episode_{index}.json").is_file()
                 }
                 found.append(Series(family=family, split=split, episodes=ref, truths=truths))
         yield workspace, found

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from benchmarks import convert_data, forge_peer
+from benchmarks import convert_bounds, convert_data, forge_peer
 from benchmarks.figures import Figure, report
 from benchmarks.lerobot_peer import write_lerobot
 from dataengine.convert import JPEG_QUALITY, convert
@@ -245,7 +245,7 @@ def _shards(raw: Path, place: Path) -> None:
     zarr_frames.commit(place / "store", staged, source.rig, recipe)
 
 
-def _stage_one(source: Source, job: StageFrames, name: str) -> None:
+def _stage_one(source: Source, job: StageFrames | StageVideos, name: str) -> None:
     stage_episode(source.read(name), name, source.rig, (job,), stamp="")
 
 
@@ -307,6 +307,90 @@ def _numbers(folder: Path, quick: bool) -> list[Figure]:
     ]
 
 
+def _bounds(folder: Path, quick: bool) -> list[Figure]:
+    """Why two of the figures above are no larger: what is left once nothing but the necessary work is done.
+
+    Every side that is beside `cp` writes as much as it: who writes after something small pays for fresh pages.
+    """
+    num_episodes, num_frames, repeats = (4, 100, 2) if quick else (16, 400, 9)
+    raw = convert_data.aloha(folder / "raw", num_episodes=num_episodes, num_frames=num_frames)
+    paths, places = sorted(raw.glob("*.hdf5")), convert_bounds.places_in(raw)
+    megabytes = sum(path.stat().st_size for path in paths) / 1e6
+    numbers, rig = convert_data.numbers(folder / "numbers", num_episodes=40 if quick else 400, num_frames=400)
+    with convert_bounds.Workers() as workers:
+        copies = _rounds(
+            {
+                "cp": lambda place: convert_data.copy_files(paths, place),
+                "two": lambda place: workers.passes(places, place, separate=True),
+                "one": lambda place: workers.passes(places, place, separate=False),
+            },
+            folder,
+            repeats,
+        )
+        halves = _rounds(
+            {
+                "loop 2": lambda _: workers.loops(2),
+                "loop 1": lambda _: workers.loops(1),
+                "stage 2": lambda place: _stage_numbers(numbers, rig, place, workers=2),
+                "stage 1": lambda place: _stage_numbers(numbers, rig, place, workers=1),
+            },
+            folder,
+            repeats,
+        )
+    passes = {"two": "two passes as a conversion does them", "one": "one pass"}
+    return [
+        *(
+            Figure(
+                figure=f"JPEGs checked, hashed and copied, two bare processes, {words}",
+                ours=megabytes / copies[name],
+                peer=megabytes / copies["cp"],
+                peer_name="cp of the same files",
+                unit="MB/s",
+                repeats=repeats,
+                note=f"{megabytes:.0f} MB; no HDF5, no Ray, no store: a limit",
+            )
+            for name, words in passes.items()
+        ),
+        Figure(
+            figure="numeric-only episodes, opened and staged alone, 2 workers beside 1",
+            ours=1 / halves["stage 2"],
+            peer=1 / halves["stage 1"],
+            peer_name="1 worker",
+            unit="runs/s",
+            repeats=repeats,
+            note="what workers do; the rest of the command is one process",
+        ),
+        Figure(
+            figure="a loop of Python, 2 processes beside 1",
+            ours=2 / halves["loop 2"],
+            peer=1 / halves["loop 1"],
+            peer_name="1 process",
+            unit="loops/s",
+            repeats=repeats,
+            note="what a second process of this machine is worth",
+        ),
+    ]
+
+
+def _stage_numbers(raw: Path, rig: Path, place: Path, *, workers: int) -> None:
+    """The part of `_numbers` that workers do."""
+    source = open_source(raw, load_rig(str(rig)))
+    job = StageVideos(root=place / "staging", encoding=ENCODING, encoder_threads=1, boot=boot_id())
+    job.root.mkdir()
+    task = partial(_stage_one, source, job)
+    results = for_each_episode(task, source.names(), workers=workers, num_bytes=raw_bytes(source), disk=job.root)
+    for name, result in results:
+        if isinstance(result, Rejected):
+            raise RuntimeError(f"{name} was rejected: {result.reason}")
+
+
 if __name__ == "__main__":
-    works = {"encoding": _encoding, "copying": _copying, "jpegs": _jpegs, "forge": _forge, "numbers": _numbers}
+    works = {
+        "encoding": _encoding,
+        "copying": _copying,
+        "jpegs": _jpegs,
+        "forge": _forge,
+        "numbers": _numbers,
+        "bounds": _bounds,
+    }
     report("convert", {name: _group(work) for name, work in works.items()}, __doc__)

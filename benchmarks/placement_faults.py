@@ -132,6 +132,26 @@ def hallucinated_number(notes: SceneNotes, rng: np.random.Generator) -> SceneNot
     return notes.model_copy(update={"questions": (*notes.questions[:at], said, *notes.questions[at + 1 :])})
 
 
+def another_ending(notes: SceneNotes, rng: np.random.Generator) -> SceneNotes | None:
+    """The notes say that it failed where it succeeded, or the other way round."""
+    if notes.outcome == "unknown":
+        return None
+    return notes.model_copy(update={"outcome": "failure" if notes.outcome == "success" else "success"})
+
+
+def another_answer(notes: SceneNotes, rng: np.random.Generator) -> SceneNotes | None:
+    """A question is answered with another thing, another colour or another side."""
+    said = {one.answer for one in notes.questions if not any(char.isdigit() for char in one.answer)}
+    places = [at for at, one in enumerate(notes.questions) if one.answer in said]
+    if not places:
+        return None
+    at = int(rng.choice(places))
+    asked = notes.questions[at]
+    others = sorted(({f"The {one.noun}." for one in notes.objects} | said) - {asked.answer})
+    told = QuestionAnswer(question=asked.question, answer=others[int(rng.integers(len(others)))])
+    return notes.model_copy(update={"questions": (*notes.questions[:at], told, *notes.questions[at + 1 :])})
+
+
 PLACEMENT_FAULTS = (
     Fault(name="swapped side", verifier="relation", placement=swapped_side),
     Fault(name="swapped side in the notes", verifier="relation", scene=swapped_relation),
@@ -144,4 +164,6 @@ PLACEMENT_FAULTS = (
     Fault(name="dropped step", verifier="plan_order", scene=dropped_plan_step),
     Fault(name="merged steps", verifier="plan_order", scene=merged_plan_steps),
     Fault(name="hallucinated number", verifier="numbers", scene=hallucinated_number),
+    Fault(name="another ending", verifier="outcome", scene=another_ending),
+    Fault(name="another answer", verifier="answers", scene=another_answer),
 )

@@ -98,16 +98,19 @@ def dashboard(quick: bool) -> list[Figure]:
             names = fill(url, num_items, is_decided=True)
             wanted = QueueFilter(scope=ledger.scope(names))
             times = []
-            for _ in range(3 if quick else 5):
+            for _ in range(4 if quick else 10):
                 start = time.perf_counter()
                 found = ledger.statistics(wanted)
                 times.append(time.perf_counter() - start)
+                _claim_and_decide(ledger, "alice", Work(), think_s=0.0, wanted=wanted)  # so that there is something new
             audit = ledger.audit()
     note = f"{audit.num_decisions:,} decisions, {len(found.pairs)} pairs and fields, {len(found.strata)} strata"
     about = f"dashboard over {num_items:,} items"
+    first, *later = times
     return [
-        _figure(f"{about}, median", statistics.median(times), "s", len(times), "under 2 s", note),
-        _figure(f"{about}, longest", max(times), "s", len(times), "under 2 s"),
+        _figure(f"{about}, median", statistics.median(later), "s", len(later), "under 2 s", note),
+        _figure(f"{about}, longest", max(later), "s", len(later), "under 2 s"),
+        _figure(f"{about}, the count that a page makes before it opens", first, "s", 1),
         _figure(
             f"{about}: problems an audit finds",
             float(len(audit.problems)),

@@ -1,15 +1,14 @@
 """Verifier quality by mutation: how many faults in right annotations are found, and how often right ones are doubted.
 
-Annotations come from the built-in perception on simulated episodes of both task families and both splits; only
-those that say what the simulator knows to be true are used. Simulator figures: real footage is harder.
+Annotations come from the built-in perception on the frozen episodes of `annotation_scenes`, both task families and both
+splits; only those that say what the simulator knows to be true are used. Simulator figures: real footage is harder.
+DATAENGINE_BENCHMARK_RAW and DATAENGINE_BENCHMARK_EPISODES are those of `benchmarks.annotate`.
 """
 
-import json
-import tempfile
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,17 +21,16 @@ from annotators.placements import placement_trace, scene_notes
 from annotators.traces import build_trace
 from annotators.verifiers import VERIFIERS, VerifierName, verify
 from benchmarks.annotation_faults import FAULTS, Fault
+from benchmarks.annotation_scenes import EACH, frozen_series
 from benchmarks.figures import Figure, report
 from benchmarks.placement_faults import PLACEMENT_FAULTS
-from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
-from dataengine.workspace import Workspace
 from schemas.annotations import AnyPayload, FieldName, Proposal, Provenance, ReasoningTrace, SegmentList, Verdict
 from schemas.intervals import wilson_interval
-from schemas.refs import Ref
 from schemas.scenes import SceneNotes
 
 type TaskName = Literal["math-matching", "toy-placement"]
+_EACH = int(os.environ.get(EACH, "50"))  # episodes of each split
 _REPEATS = 4  # of each fault in each episode, differently drawn
 
 
@@ -53,31 +51,21 @@ class Tally:
     faulty: dict[str, Counter[Verdict]] = field(default_factory=dict)  # by fault
 
 
-def right_annotations(folder: Path, num: int, family: TaskName) -> list[Right]:
-    """`num` episodes of each split, recorded, converted, looked at, and compared with the truth."""
-    from apps.sim.game import SPLITS
-    from apps.sim.simulate import simulate
-
-    workspace, found = Workspace.at(folder / "workspace"), []
+def right_annotations(num: int, family: TaskName) -> list[Right]:
+    """`num` episodes of each split, looked at, and compared with the truth."""
+    found = []
     view = load_family(family).file.things
-    for split in SPLITS:
-        raw = folder / split
-        simulate(out=raw, num_episodes=num, task=family, split=split, seed=11, workers=2)
-        truths = _truths(raw.with_name(f"{raw.name}.ground_truth"))
-        ref = Ref(split, "1")
-        convert(source_path=raw, to=ref, workspace=workspace, rig="aloha_sim", sink="both")
-        opened = EpisodeSet.open(workspace, ref)
-        observer = Observer(opened, "cam_high", wants_crops=False, things=view)
-        for episode_id in opened.ids():
-            seen = observer.observe(episode_id)
-            name = episode_id.rpartition("-")[0]
-            if isinstance(seen, Observation) and (one := _right(seen, truths[name])):
-                found.append(one)
+    with frozen_series(num, [family]) as (workspace, several):
+        for series in several:
+            opened = EpisodeSet.open(workspace, series.episodes)
+            observer = Observer(opened, "cam_high", wants_crops=False, things=view)
+            for episode_id in opened.ids():
+                truth = series.truth(episode_id)
+                seen = observer.observe(episode_id) if truth else None
+                if truth and isinstance(seen, Observation) and (one := _right(seen, truth)):
+                    found.append(one)
+            opened.close()
     return found
-
-
-def _truths(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
 
 
 def _right(seen: Observation, truth: dict[str, Any]) -> Right | None:
@@ -174,8 +162,7 @@ def _proposal(payload: AnyPayload, images: dict[str, JsonValue]) -> Proposal:
 
 def _measure(quick: bool, family: TaskName, faults: tuple[Fault, ...], about: str) -> list[Figure]:
     """Recall and false alarms of every verifier of a family."""
-    with tempfile.TemporaryDirectory() as folder:
-        rights = right_annotations(Path(folder), 3 if quick else 50, family)
+    rights = right_annotations(3 if quick else _EACH, family)
     figures = []
     rows = tally(rights, family=family, faults=faults, repeats=2 if quick else _REPEATS, seed=3)
     for name, row in rows.items():

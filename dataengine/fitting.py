@@ -12,6 +12,7 @@ from schemas.records import canonical_json
 from schemas.refs import Kind, Ref
 from schemas.rigs import Rig
 
+_KINEMATIC = {"joints", "tool", "position"}  # of an arm: what is known of its numbers, not what they are
 _NOT_CONTENT = ("rig", "layout")  # of a recipe: compared by meaning, or a version of ours
 
 
@@ -66,7 +67,7 @@ def _meaning(rig: Rig) -> dict[str, Any]:
         **{f"the unit of {key}": feature.unit for key, feature in rig.features.items()},
         **{f"camera {key}": "colour" if row.depth_unit_m is None else "depth" for key, row in rig.cameras.items()},
         **{f"end effector {end.name}": end.model_dump(mode="json") for end in rig.end_effectors},
-        **{f"arm {arm.name}": arm.model_dump(mode="json") for arm in rig.arms},
+        **{f"arm {arm.name}": arm.model_dump(mode="json", exclude=_KINEMATIC) for arm in rig.arms},
         "action_shift_steps": rig.action_shift_steps,
     }
 

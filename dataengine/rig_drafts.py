@@ -64,6 +64,7 @@ def draft_rig(
         "#  - {name: left gripper, side: left, indices: [6], closed: 0.0, open: 1.0}",
         "arms: []  # ? which dimensions are the joints of each arm, e.g.",
         "#  - {name: left arm, side: left, indices: [0, 1, 2, 3, 4, 5]}",
+        "kinematics: null  # ? the robot's MJCF or URDF, or where its tool's position is stated: moves in metres",
     ]
     if task_key:
         lines.append(f"task_key: {_text(task_key)}  # the instruction is read from here")

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from schemas.errors import RigError, did_you_mean
-from schemas.rigs import RIG_SCHEMA, RIG_SCHEMAS, Rig
+from schemas.rigs import RIG_SCHEMA, RIG_SCHEMAS, Rig, oldest_schema
 
 RIG_FOLDER = Path(__file__).parent / "rigs"
 
@@ -43,12 +43,17 @@ def read_rig(path: Path) -> Rig:
         raise RigError(f"{path.name} holds no mapping. Start from the draft of `dataengine inspect PATH`.")
     version = value.get("schema_version", RIG_SCHEMA)
     if version not in RIG_SCHEMAS:
-        known = " and ".join(map(str, RIG_SCHEMAS))
+        known = ", ".join(map(str, RIG_SCHEMAS))
         raise RigError(f"{path.name} has schema_version {version}; this program reads {known}. Write it anew.")
     try:
-        return Rig.model_validate({**value, "schema_version": RIG_SCHEMA})
+        rig = Rig.model_validate({**value, "schema_version": oldest_schema(value)})
     except ValidationError as error:
         raise RigError(_sentence(path.name, error)) from None
+    if rig.kinematics is None:
+        return rig
+    from dataengine.robot_models import with_chain  # MuJoCo is loaded only for rigs that need it
+
+    return with_chain(rig, path.parent, RIG_FOLDER)
 
 
 def _sentence(file: str, error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/review.md again: the review page on simulated episodes, in a real Chromium.
+"""Takes the pictures of docs/review.md and docs/review-lead.md again: simulated episodes, in a real Chromium.
 
 Run it as `make docs`. Everything is made anew in a temporary folder, so the pictures show what the code does now.
 """
@@ -23,6 +23,7 @@ from annotators.ledger import Ledger, QueueRow  # noqa: E402
 from annotators.vlm.backends import Perception  # noqa: E402
 from apps.review.app import build_app, serve  # noqa: E402
 from apps.sim.simulate import simulate  # noqa: E402
+from benchmarks.review_data import fill  # noqa: E402
 from dataengine.convert import convert  # noqa: E402
 from dataengine.workspace import Workspace  # noqa: E402
 from schemas.annotations import ReasoningTrace  # noqa: E402
@@ -30,6 +31,7 @@ from schemas.refs import Ref  # noqa: E402
 
 EPISODES = Ref("sim", "1")
 SIZE = {"width": 1440, "height": 900}
+NUM_MADE_UP = 1_200  # decided items behind the picture of the dashboard
 COLOURS = 240  # enough for the signs to keep their colours, at a third of the size
 
 
@@ -52,6 +54,10 @@ def main() -> int:
             flags = ["--no-sandbox", "--disable-gpu"]
             browser = playwright.chromium.launch(executable_path=chromium, args=flags)
             _pictures(browser, address)
+            decided = f"sqlite:///{folder / 'decided.db'}"
+            fill(decided, NUM_MADE_UP, is_decided=True)
+            with _served(workspace, decided, "lea") as other:
+                _dashboard(browser, other)
             browser.close()
     return 0
 
@@ -90,11 +96,11 @@ def _decide(
 
 
 @contextmanager
-def _served(workspace: Workspace, ledger_url: str) -> Iterator[str]:
+def _served(workspace: Workspace, ledger_url: str, reviewer: str = "alice") -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer="alice")
+    app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer=reviewer)
     serve(app, host="127.0.0.1", port=port)
     try:
         yield f"http://127.0.0.1:{port}/"
@@ -132,6 +138,15 @@ def _pictures(browser: Browser, address: str) -> None:
     page.locator(".votes").wait_for()
     _ready(page)
     _save(page, "review-settle", page.locator("#right"))
+    page.close()
+
+
+def _dashboard(browser: Browser, address: str) -> None:
+    """The lead's page, over made-up decisions."""
+    page = browser.new_page(viewport=SIZE)
+    page.goto(f"{address}dashboard")
+    page.locator("#figures svg").first.wait_for()
+    _save(page, "review-dashboard")
     page.close()
 
 

@@ -5,13 +5,21 @@ thing a reviewer decides about, keyed by (episode_id, stamp_ns, field). A *decis
 carries everything lineage needs, so that nobody has to open the ledger again.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.records import sha256_of
-from schemas.scenes import PlacementTrace, SceneNotes
+from schemas.scenes import Box, PlacementTrace, SceneNotes
 
 # trace: ReasoningTrace or PlacementTrace, as the family has it; segments: SegmentList; scene: SceneNotes
 FieldName = Literal["trace", "segments", "scene"]
@@ -34,6 +42,14 @@ class Card(BaseModel):
     box_xyxy: tuple[int, int, int, int] | None = None
 
 
+class BoxedIn(BaseModel):
+    """The picture that a person gave boxes in; frames are counted from the recording's first."""
+
+    model_config = _FROZEN
+    camera: Annotated[str, Field(max_length=200)]
+    frame: Annotated[int, Field(ge=0)]
+
+
 class ReasoningTrace(BaseModel):
     """Structured reasoning of the math-matching family; the text is rendered from it and can not disagree.
 
@@ -47,6 +63,17 @@ class ReasoningTrace(BaseModel):
     cards: tuple[Card, ...] = ()
     pick_text: str | None = None  # the number on the card to pick
     pick_position: Position = "unknown"
+    board_box_xyxy: Box | None = None
+    boxed_in: BoxedIn | None = None  # set: a person saw to the boxes, and none means there is none; else nobody did
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid_boxes(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A trace whose boxes nobody saw to is written as before there were any, so that proposals keep their ids."""
+        body: dict[str, Any] = whole(self)
+        if self.boxed_in is None and self.board_box_xyxy is None:
+            body.pop("boxed_in", None)
+            body.pop("board_box_xyxy", None)
+        return body
 
     def render(self) -> str:
         """The trace as the model learns to say it (ChatVLA-2's form)."""
@@ -160,6 +187,25 @@ def render_payload(payload: AnyPayload) -> str:
             return " ".join(f"{segment.render()}." for segment in payload.segments)
 
 
+class Mark(BaseModel):
+    """Where a verifier's evidence is seen: a moment or a stretch of the episode, a picture that the proposal names."""
+
+    model_config = _FROZEN
+    title: str  # what is seen there
+    start_ns: int | None = None  # source time
+    end_ns: int | None = None  # half-open; None for a moment
+    image: str | None = None  # a name among the proposal's images
+    number: str | None = None  # what was read or measured there, with its unit
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.start_ns is None and self.image is None:
+            raise ValueError("a mark names neither a time nor a picture; give it one of them")
+        if self.end_ns is not None and (self.start_ns is None or self.end_ns <= self.start_ns):
+            raise ValueError(f"a mark ends at {self.end_ns} ns and starts at {self.start_ns} ns; end it later")
+        return self
+
+
 class VerifierResult(BaseModel):
     """What one program found about one proposal, with evidence a person can follow."""
 
@@ -169,6 +215,15 @@ class VerifierResult(BaseModel):
     verdict: Verdict
     hard: bool = True  # hard verifiers gate the release policy `verified`
     evidence: str
+    marks: tuple[Mark, ...] = ()  # where in the episode and its pictures the evidence is
+
+    @model_serializer(mode="wrap")
+    def _without_empty_marks(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A result without marks is written as it was before there were any, so that hashes over it stay."""
+        body: dict[str, Any] = whole(self)
+        if not self.marks:
+            body.pop("marks", None)
+        return body
 
 
 def release_schema() -> pa.Schema:

@@ -45,7 +45,7 @@ class LlavaSource(Share):
     kind: Literal["llava"] = "llava"
     path: str  # JSON or JSONL file; relative to the mix file
     images: str | None = None  # folder of images; default: the file's own folder
-    layout: Literal["llava", "question_answer"] = "llava"
+    layout: Literal["llava", "question_answer", "messages"] = "llava"  # messages: what `export --as chat` writes
     # question_answer: one object per line with these keys (MATH-V and many others)
     question_key: str = "question"
     answer_key: str = "answer"

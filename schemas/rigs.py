@@ -1,12 +1,14 @@
 """A rig: the YAML in which one lab says what its keys, units, cameras, colour order and end effectors mean."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-RIG_SCHEMA = 2
-RIG_SCHEMAS = (1, 2)  # what is read; 2 added alignment, depth, declared transforms and metadata keys, all optional
+RIG_SCHEMA = 3
+# What is read. 2 added alignment, depth, declared transforms and metadata keys, 3 kinematics; all of it optional.
+RIG_SCHEMAS = (1, 2, 3)
+_KINEMATIC_SCHEMA = 3
 SourceKind = Literal[
     "aloha_hdf5",  # ACT, ALOHA, DexVLA, TinyVLA, ChatVLA
     "robomimic_hdf5",  # robomimic, robosuite, LIBERO
@@ -109,14 +111,79 @@ class EndEffector(BaseModel):
         return self
 
 
+class Position(BaseModel):
+    """Three columns that say where a tool is: x, y, z in metres, in the frame of the rig's kinematics."""
+
+    model_config = _FROZEN
+    feature: str = "observation.state"
+    indices: tuple[int, int, int]
+
+
 class Arm(BaseModel):
-    """One kinematic chain inside the state vector (indices into `feature`)."""
+    """One kinematic chain inside the state vector (indices into `feature`).
+
+    `joints` and `tool` are names in the rig's robot file: one joint (rad; m where it slides) for each of `indices`, and
+    the site, body or link that the arm leads to. `position` is where the recording itself says the tool is.
+    """
 
     model_config = _FROZEN
     name: str
     side: Literal["left", "right", "single"] = "single"
     feature: str = "observation.state"
     indices: tuple[int, ...] = Field(min_length=1)
+    joints: tuple[str, ...] = ()
+    tool: str | None = None
+    position: Position | None = None
+
+    @model_validator(mode="after")
+    def _joints_lead_to_a_tool(self) -> "Arm":
+        if self.joints and len(self.joints) != len(self.indices):
+            raise ValueError(f"arm '{self.name}': {len(self.indices)} indices but {len(self.joints)} joints")
+        if len(set(self.joints)) < len(self.joints):
+            raise ValueError(f"arm '{self.name}' names a joint twice")
+        if bool(self.joints) != bool(self.tool):
+            raise ValueError(f"arm '{self.name}' has one of joints and tool; give both, or neither")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An arm that says nothing of its kinematics reads as it did before there was anything to say."""
+        unsaid = {"joints": self.joints, "tool": self.tool, "position": self.position}
+        return {key: value for key, value in handler(self).items() if unsaid.get(key, True)}
+
+
+Direction = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
+
+
+class Kinematics(BaseModel):
+    """In which frame tools move, which of its axes point where, and the robot file that joints are followed through.
+
+    The axes are the robot's own: forward is where it works, left is its left hand's side. `sha256` and `chain` are what
+    was read from `file` when the rig was loaded, so that a dataset needs no other file; a rig that holds them is read
+    as it stands.
+    """
+
+    model_config = _FROZEN
+    file: str | None = None  # MJCF or URDF, relative to the rig file; None: the recording states positions
+    frame: str | None = None  # a body, link or site of the file; None: its world. Without a file, a word for people
+    forward: Direction = "+x"
+    left: Direction = "+y"
+    up: Direction = "+z"
+    sha256: str | None = None  # of the file
+    chain: str | None = None  # MJCF of the bodies, joints and tools that the arms name, and nothing else
+
+    @model_validator(mode="after")
+    def _axes_are_right_handed(self) -> "Kinematics":
+        """forward x left = up, as in every frame that is not mirrored."""
+        said = f"forward {self.forward}, left {self.left}, up {self.up}"
+        places = ["xyz".index(word[1]) for word in (self.forward, self.left, self.up)]
+        if sorted(places) != [0, 1, 2]:
+            raise ValueError(f"kinematics: {said} do not use each of x, y and z once")
+        is_even = places in ([0, 1, 2], [1, 2, 0], [2, 0, 1])
+        is_positive = sum(word[0] == "-" for word in (self.forward, self.left, self.up)) % 2 == 0
+        if is_even != is_positive:
+            raise ValueError(f"kinematics: {said} is a mirrored frame; turn one of them round")
+        return self
 
 
 class MetadataRule(BaseModel):
@@ -139,11 +206,16 @@ def wrong_name(name: str, *, is_camera: bool = False) -> str | None:
     return f"the name '{name}' is reserved" if taken else None
 
 
+def oldest_schema(rig: dict[str, Any]) -> int:
+    """The version that a rig file's words need."""
+    return _KINEMATIC_SCHEMA if rig.get("kinematics") is not None else _KINEMATIC_SCHEMA - 1
+
+
 class Rig(BaseModel):
     """What one lab's data means. Every field is stated by a person or marked unknown; nothing is guessed."""
 
     model_config = _FROZEN
-    schema_version: int = RIG_SCHEMA
+    schema_version: int = _KINEMATIC_SCHEMA - 1  # the oldest that says all of it: what a rig means does not age
     name: str
     source: SourceKind
     robot_type: str
@@ -152,6 +224,7 @@ class Rig(BaseModel):
     cameras: dict[str, Camera] = Field(default_factory=dict)  # our short name ("cam_high") -> raw camera
     end_effectors: tuple[EndEffector, ...] = ()
     arms: tuple[Arm, ...] = ()
+    kinematics: Kinematics | None = None
     task: str | None = None  # instruction text when the raw data holds none
     task_key: str | None = None  # raw key of the instruction, e.g. "language_raw"
     metadata: MetadataRule = MetadataRule()
@@ -180,7 +253,23 @@ class Rig(BaseModel):
         for end in parts:
             if end.feature not in self.features:
                 raise ValueError(f"'{end.name}' reads feature '{end.feature}', which the rig does not declare")
+        self._check_kinematics()
         return self
+
+    def _check_kinematics(self) -> None:
+        """Arms that name joints or positions need a file or a frame to be understood in."""
+        for arm in self.arms:
+            if arm.joints and (self.kinematics is None or self.kinematics.file is None):
+                raise ValueError(f"arm '{arm.name}' names joints, but the rig names no kinematics.file to find them in")
+            if arm.position is not None and self.kinematics is None:
+                raise ValueError(
+                    f"arm '{arm.name}' has a position, but the rig says in no kinematics which way is left"
+                )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A rig without kinematics reads as it did before there was any: datasets made with it stay the same."""
+        return {key: value for key, value in handler(self).items() if key != "kinematics" or value is not None}
 
     def _check_clock(self) -> None:
         """What a source does not honour must not be written: it would look as if it held."""

@@ -125,6 +125,8 @@ class SceneNotes(BaseModel):
     kind: Literal["scene"] = "scene"
     instruction: str
     paraphrases: tuple[str, ...] = ()
+    # Who found the other wordings. Left out where nobody says, so that notes from before this field keep their hash.
+    worded_by: Annotated[Literal["templates", "model"] | None, Field(exclude_if=lambda said: said is None)] = None
     outcome: Outcome = "unknown"
     objects: tuple[SceneObject, ...] = ()  # one noun for each
     picture: PictureRef | None = None  # of all boxes, and what the questions are about

@@ -35,8 +35,8 @@ class FamilyFile(BaseModel):
 
     @model_validator(mode="after")
     def _scenes_have_things(self) -> "FamilyFile":
-        if "scene" in self.fields and self.things is None:
-            raise ValueError("the field 'scene' is about things: say how to look for them, under things")
+        if "scene" in self.fields and self.things is None and "trace" not in self.fields:
+            raise ValueError("the field 'scene' needs a trace of board and cards, or things: say how to look for them")
         if self.things is not None and not self.cameras:
             raise ValueError("things are looked for in pictures: name cameras")
         if self.prompts and (self.things is None) == ("things" in self.prompts):

@@ -20,6 +20,7 @@ from annotators.ledger.backup import backup
 from annotators.ledger.batch import BATCH_BOUND, Batch, accept_batch
 from annotators.ledger.drafts import Draft
 from annotators.ledger.engine import migrate, open_engine, reading, writing
+from annotators.ledger.kept import Kept
 from annotators.ledger.own import OwnDecision
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.remarks import Remark
@@ -51,6 +52,7 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._kept = Kept()
         self.accounts = Accounts(engine)
 
     @classmethod
@@ -340,9 +342,12 @@ class Ledger:
             return queue.progress(connection, wanted)
 
     def statistics(self, wanted: QueueFilter = ALL, *, reviewer: str | None = None) -> Statistics:
-        """How good, how fast and how far the review is; about one reviewer alone, when named."""
-        with reading(self._engine) as connection:
-            return statistics(connection, wanted, reviewer)
+        """How good, how fast and how far the review is; about one reviewer alone, when named.
+
+        The first count reads every decision, later ones what is new.
+        """
+        with self._kept.lock, reading(self._engine) as connection:
+            return statistics(connection, self._kept, wanted, reviewer)
 
     def seq(self) -> int:
         """The last number given: what a release freezes when nothing else is asked."""

@@ -17,12 +17,12 @@ from annotators.agreement import (
     PairAgreement,
     agrees,
     boundary_agreement,
-    changes,
     field_agreement,
     pair_agreement,
 )
 from annotators.ledger import queue, store, tallies
-from annotators.ledger.acts import Edit, Pace, Speaker, Verdicts, acts, edits
+from annotators.ledger.acts import Edit, Pace, Verdicts, acts
+from annotators.ledger.kept import Kept, Speaker
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.tallies import GoldVote, Stratum
 from schemas.shares import Share
@@ -87,13 +87,15 @@ class Statistics:
         return {part.name: _plain(getattr(self, part.name)) for part in fields(self)}
 
 
-def statistics(connection: Connection, wanted: QueueFilter, reviewer: str | None = None) -> Statistics:
+def statistics(connection: Connection, kept: Kept, wanted: QueueFilter, reviewer: str | None = None) -> Statistics:
     """Count everything about the items that are wanted; see Ledger.statistics."""
-    done = acts(connection, wanted, reviewer)
+    kept.read(connection)
+    deeds = kept.among(connection, wanted)
+    done = acts(kept, deeds, reviewer)
     progress = queue.progress(connection, wanted)
     waiting = tallies.waiting(connection, wanted)
     num_left = tallies.votes_missing(connection, wanted)
-    votes = tallies.votes(connection, wanted)
+    votes = tallies.votes(connection, wanted, kept, deeds)
     gold = tallies.gold_votes(connection, wanted, votes)
     is_lead = reviewer is None
     return Statistics(
@@ -109,7 +111,7 @@ def statistics(connection: Connection, wanted: QueueFilter, reviewer: str | None
         agreement=field_agreement(votes) if is_lead else (),
         pairs=pair_agreement(votes) if is_lead else (),
         boundaries=boundary_agreement(votes) if is_lead else (),
-        edit_rates=edit_rates(done.verdicts, edits(connection, wanted, reviewer)),
+        edit_rates=edit_rates(done.verdicts, done.edits),
         speakers=tuple(_speaker(row) for row in done.verdicts),
         strata=tuple(tallies.strata(connection, wanted)) if is_lead else (),
     )
@@ -141,7 +143,7 @@ def edit_rates(verdicts: Sequence[Verdicts], edits: Sequence[Edit]) -> tuple[Edi
     changed: Counter[tuple[str, str]] = Counter({(field, ANY): 0 for field in decided})
     for edit in edits:
         changed[edit.field, ANY] += 1
-        for name, is_other in changes(edit.before, edit.after).items():
+        for name, is_other in edit.changed.items():
             changed[edit.field, name] += is_other
     rows = [
         EditRate(field=f"{field}: {name}", changed=Share(num=num, of=decided[field]))

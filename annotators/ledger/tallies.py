@@ -1,7 +1,7 @@
 """Counts over the ledger, for the lead: what waits, what people said about shared items, what audits showed. No
 histories: a hundred thousand items take seconds, where replaying them would take minutes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import cast as cast_type
@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Join, and_, exists, func, or_, select
 
 from annotators.agreement import Vote
-from annotators.ledger.acts import LIVE, LOOKED
+from annotators.ledger.kept import Deed, Kept
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.rows import RANK_RARE, RANK_WORDS
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS, PROPOSALS, VOTES
@@ -102,25 +102,21 @@ def _assigned() -> Join:
     return ITEMS.join(ASSIGNMENTS, and_(ASSIGNMENTS.c.item_id == ITEMS.c.item_id, ~is_replaced))
 
 
-def votes(connection: Connection, wanted: QueueFilter) -> list[Vote]:
+def votes(connection: Connection, wanted: QueueFilter, kept: Kept, deeds: Sequence[Deed]) -> list[Vote]:
     """What people said about shared items without seeing each other; gold's own truth is not among them."""
-    base, gold = PROPOSALS.c.body_json, ASSIGNMENTS.c.gold
-    columns = (DECISIONS.c.item_id, DECISIONS.c.reviewer, DECISIONS.c.action, DECISIONS.c.payload_json, base)
-    query = (
-        select(*columns, ITEMS.c.field)
-        .select_from(
-            _assigned()
-            .join(DECISIONS, DECISIONS.c.item_id == ITEMS.c.item_id)
-            .join(PROPOSALS, PROPOSALS.c.proposal_id == DECISIONS.c.base_proposal_id)
-        )
-        .where(LIVE, LOOKED, DECISIONS.c.track == "review", or_(ASSIGNMENTS.c.overlap > 1, gold.is_not(None)))
-        .where(or_(gold.is_(None), gold != DECISIONS.c.decision_id), *wanted.conditions())
-        .order_by(DECISIONS.c.seq)
-    )
-    newest = {(row.item_id, row.reviewer): row for row in connection.execute(query).all()}
-    return [
-        Vote(item_id=row.item_id, reviewer=row.reviewer, field=row.field, words=_words(row)) for row in newest.values()
-    ]
+    gold = ASSIGNMENTS.c.gold
+    query = select(ITEMS.c.item_id, ITEMS.c.field, gold).select_from(_assigned())
+    query = query.where(or_(ASSIGNMENTS.c.overlap > 1, gold.is_not(None)), *wanted.conditions())
+    shared = {item_id: (field, truth) for item_id, field, truth in connection.execute(query)}
+    taken_back = {deed.undoes for deed in deeds}
+    newest: dict[tuple[str, str], tuple[Deed, str]] = {}
+    for deed in deeds:
+        if deed.item_id not in shared or not deed.is_look or deed.track != "review":
+            continue
+        field, truth = shared[deed.item_id]
+        if deed.decision_id != truth and deed.decision_id not in taken_back:
+            newest[deed.item_id, deed.reviewer] = deed, field
+    return kept.votes(connection, newest.values())
 
 
 def gold_votes(connection: Connection, wanted: QueueFilter, made: list[Vote]) -> list[GoldVote]:

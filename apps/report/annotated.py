@@ -1,113 +1,179 @@
-"""Annotated filmstrips: frames of one episode with the boxes that were proposed, and its segments to scale below."""
+"""Annotated filmstrips: frames of one episode, what was found drawn where it was seen, and what was cut below to scale.
+
+Each picture stands over its own stretch of time. The one whose stretch holds the frame that boxes are given in shows
+that very frame, with the boxes.
+"""
 
 import io
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from annotators.structure import LABELS
+from apps.report.page import note, picture
 from dataengine.episode_set import EpisodeSet
-from schemas.annotations import AnyPayload, ReasoningTrace, SegmentList
+from schemas.annotations import Proposal, ReasoningTrace, Segment, SegmentList
 from schemas.scenes import Box, PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S
 
-_HEIGHT, _GAP, _BAND = 150, 4, 22
+_HEIGHT, _GAP, _BAR = 200, 4, 36  # of a tile of the strip, which a page shows at about half that size
+_WIDE = 760  # of the one picture with words in it, which a page shows at half that size
+_STAMP, _WORDS = 26, 24  # pixels high, of tiles and of the one picture
 _INK, _PAPER = (30, 34, 40), (255, 255, 255)
 _BOX = (255, 0, 200)  # a colour that neither table nor toys have
-# As in the review page, so that a label looks the same everywhere.
-_BANDS: dict[str, tuple[int, int, int]] = {
-    "reach": (158, 192, 235),
-    "grasp": (244, 190, 120),
-    "carry": (160, 214, 160),
-    "release": (238, 160, 160),
-    "retreat": (205, 190, 235),
-    "move": (190, 215, 215),
-    "hold": (222, 222, 222),
-}
+_LONGEST = 28  # signs beside a box; the whole of it stands in the words below
+STYLE = """<style>
+.seen { max-width: 420px; margin: 8px 0 0; } .seen p { margin: 2px 0 6px; }
+.strip { margin: 8px 0 4px; } .strip img { width: 100%; border-radius: 6px 6px 0 0; }
+.cuts { position: relative; height: 30px; border-radius: 0 0 6px 6px; overflow: hidden; background: var(--ground); }
+.cuts span { position: absolute; top: 0; bottom: 0; padding: 5px 0 5px 5px; font-size: 12.5px; line-height: 20px;
+  color: #1c2430; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  border-left: 1px solid #ffffff; background: #d5d8dd; }
+.cuts .reach { background: #b9d3ee; } .cuts .grasp { background: #f0cf92; } .cuts .carry { background: #b7ddbc; }
+.cuts .release { background: #efbfbb; } .cuts .retreat { background: #d3c7ea; } .cuts .move { background: #c4dbe6; }
+.cuts .hold { background: #d9d6c8; } .clock { display: flex; justify-content: space-between; color: var(--soft);
+  font-size: 12.5px; margin: 0 0 6px; font-variant-numeric: tabular-nums; }
+</style>"""
 
 
-def annotated_strip(episodes: EpisodeSet, episode_id: str, payloads: Sequence[AnyPayload], *, num_frames: int) -> bytes:
-    """One JPEG: `num_frames` frames evenly over an episode, boxes drawn on the first, a band of segments below.
+def annotated_strip(episodes: EpisodeSet, episode_id: str, proposals: Sequence[Proposal], *, num_frames: int) -> str:
+    """Markup of one episode: `num_frames` pictures with stamps and boxes, and below them its segments to scale.
 
-    Boxes are given in a frame from before the robot moves anything, which the first one is where nothing was trimmed.
+    A page that shows one needs `STYLE` once. All words are escaped.
     """
-    camera = _camera(payloads) or episodes.cameras[0]
-    last = episodes.row(episode_id).num_frames - 1
-    picks = [round(last * step / (num_frames - 1)) for step in range(num_frames)]
-    frames = [episodes.frame(episode_id, camera, index) for index in picks]
-    drawn = [_with_boxes(frames[0], _boxes(payloads)), *frames[1:]]
-    tiles = [_tile(frame, f"{index / episodes.rate_hz:.2f} s") for frame, index in zip(drawn, picks, strict=True)]
-    width = sum(tile.width + _GAP for tile in tiles) - _GAP
+    row, rate_hz = episodes.row(episode_id), episodes.rate_hz
+    seen = _seen(proposals)
+    camera = next((name for name, *_ in seen if name in episodes.cameras), next(iter(episodes.cameras), None))
+    if camera is None:
+        shown = f'<div class="strip">{note("No camera: no pictures.")}'
+    else:
+        # Each picture is the middle of the stretch of time it stands over, or the frame in it that boxes are given in.
+        places = ((np.arange(num_frames) + 0.5) / num_frames * row.num_frames).astype(int).tolist()
+        boxes: dict[int, dict[Box, list[str]]] = {}
+        for name, frame, words, box in seen:
+            at = frame - row.start_frame
+            if name == camera and 0 <= at < row.num_frames:
+                said = boxes.setdefault(at, {}).setdefault(box, [])
+                said += [words] if words not in said else []
+        drawn = max(boxes, key=lambda at: len(boxes[at]), default=None)
+        shown = ""
+        if drawn is not None:
+            places[drawn * num_frames // row.num_frames] = drawn
+            told = f"{camera} at {drawn / rate_hz:.2f} s, with what was found in it"
+            large = _labelled(episodes.frame(episode_id, camera, drawn), boxes[drawn])
+            shown = f'<div class="seen">{picture(_jpeg(large), "jpeg", told)}{note(told)}</div>'
+        tiles = []
+        for at in places:
+            outlines = list(boxes[at]) if at == drawn else []
+            tiles.append(_tile(episodes.frame(episode_id, camera, at), f"{at / rate_hz:.2f} s", outlines))
+        words = f"{num_frames} frames of {episode_id}, {camera}"
+        shown += f'<div class="strip">{picture(_jpeg(_joined(tiles)), "jpeg", words)}'
+    start_ns, end_ns = row.start_ns, episodes.end_ns(episode_id)
+    payloads = (one.payload for one in proposals)
     segments = next((payload for payload in payloads if isinstance(payload, SegmentList)), None)
-    strip = Image.new("RGB", (width, _HEIGHT + (_GAP + _BAND if segments else 0)), _PAPER)
+    cuts = "".join(_cut(one, start_ns, end_ns) for one in segments.segments) if segments else ""
+    marks = [f"{share * row.num_frames / rate_hz:.1f} s" for share in (0, 0.25, 0.5, 0.75, 1)]
+    clock = "".join(f"<span>{mark}</span>" for mark in marks)
+    band = f'<div class="cuts">{cuts}</div>' if segments else ""
+    return f'{shown}{band}</div><div class="clock">{clock}</div>'
+
+
+def _seen(proposals: Sequence[Proposal]) -> list[tuple[str, int, str, Box]]:
+    """(camera, frame of the recording, what it says beside it, box) of everything that was found in a picture."""
+    found: list[tuple[str, int, str, Box | None]] = []
+    # The reading of a card stands behind its noun, so what has nouns comes first.
+    for proposal in sorted(proposals, key=lambda one: isinstance(one.payload, ReasoningTrace)):
+        match proposal.payload:
+            case ReasoningTrace() as trace:
+                shown = proposal.images.get("card_left") or proposal.images.get("card_1") or {}
+                if isinstance(shown, dict) and isinstance(frame := shown.get("frame"), int):
+                    camera = str(shown.get("camera"))
+                    found += [(camera, frame, card.text, card.box_xyxy) for card in trace.cards]
+            case SceneNotes() as notes if notes.picture is not None:
+                at = notes.picture
+                found += [(at.camera, at.frame, one.noun, one.box_xyxy) for one in notes.objects]
+            case PlacementTrace() as placed if placed.picture is not None:
+                at = placed.picture
+                things = (one for one in (placed.target, placed.reference) if one is not None)
+                found += [(at.camera, at.frame, one.noun, one.box_xyxy) for one in things]
+            case _:
+                pass
+    return [(camera, frame, words, box) for camera, frame, words, box in found if box is not None]
+
+
+def _tile(frame: NDArray[np.uint8], stamp: str, boxes: Sequence[Box]) -> Image.Image:
+    """One picture of the strip under its stamp; boxes without words, which would be too small to read."""
+    image = Image.fromarray(frame)
+    scale = _HEIGHT / image.height
+    tile = image.resize((round(image.width * scale), _HEIGHT), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(tile)
+    for box in boxes:
+        draw.rectangle(_scaled(box, scale), outline=_BOX, width=3)
+    stamped = Image.new("RGB", (tile.width, _BAR + tile.height), _INK)
+    stamped.paste(tile, (0, _BAR))
+    ImageDraw.Draw(stamped).text((8, 2), stamp, fill=_PAPER, font=ImageFont.load_default(size=_STAMP))
+    return stamped
+
+
+def _labelled(frame: NDArray[np.uint8], boxes: dict[Box, list[str]]) -> Image.Image:
+    """One picture, large, with what is said about each box where it covers the fewest other words and boxes."""
+    image = Image.fromarray(frame)
+    scale = _WIDE / image.width
+    large = image.resize((_WIDE, round(image.height * scale)), Image.Resampling.LANCZOS)
+    draw, font = ImageDraw.Draw(large), ImageFont.load_default(size=_WORDS)
+    placed = sorted(boxes.items())
+    taken: list[tuple[float, ...]] = [_scaled(box, scale) for box, _ in placed]
+    for around in taken:
+        draw.rectangle(around, outline=_BOX, width=3)
+    for (x0, y0, x1, y1), (_, said) in zip(taken[: len(placed)], placed, strict=True):
+        text = ": ".join(said)
+        words = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        width = draw.textlength(words, font=font)
+        left = min(max(4, (x0 + x1 - width) / 2), large.width - width - 4)
+        rows = (top for step in range(4) for top in (y1 + 4 + step * _WORDS, y0 - 8 - (step + 1) * _WORDS))
+        places = [(left, top) for top in rows if 0 <= top <= large.height - _WORDS - 6] or [(left, 0.0)]
+        spans = [draw.textbbox(place, words, font=font, stroke_width=4) for place in places]
+        cost = [sum(_covers(span, other) for other in taken) for span in spans]
+        best = cost.index(min(cost))
+        taken.append(spans[best])
+        draw.text(places[best], words, fill=_INK, font=font, stroke_width=4, stroke_fill=_PAPER)
+    return large
+
+
+def _scaled(box: Box, scale: float) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (round(side * scale) for side in box)
+    return x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)
+
+
+def _covers(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """How many pixels two boxes share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def _joined(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Tiles side by side."""
+    strip = Image.new("RGB", (sum(tile.width + _GAP for tile in tiles) - _GAP, _BAR + _HEIGHT), _PAPER)
     left = 0
     for tile in tiles:
         strip.paste(tile, (left, 0))
         left += tile.width + _GAP
-    if segments is not None:
-        start_ns, end_ns = episodes.row(episode_id).start_ns, episodes.end_ns(episode_id)
-        _draw_band(ImageDraw.Draw(strip), segments, start_ns, end_ns, width)
+    return strip
+
+
+def _jpeg(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    strip.save(out, "JPEG", quality=88)
+    image.save(out, "JPEG", quality=88)
     return out.getvalue()
 
 
-def _camera(payloads: Sequence[AnyPayload]) -> str | None:
-    named = (payload.picture for payload in payloads if isinstance(payload, PlacementTrace | SceneNotes))
-    return next((picture.camera for picture in named if picture is not None), None)
-
-
-def _boxes(payloads: Sequence[AnyPayload]) -> list[tuple[str, Box]]:
-    """(what it says beside it, box) of everything that has one."""
-    found: dict[str, Box | None] = {}
-    for payload in payloads:
-        match payload:
-            case ReasoningTrace():
-                found |= {card.text: card.box_xyxy for card in payload.cards}
-            case SceneNotes():
-                found |= {one.noun: one.box_xyxy for one in payload.objects}
-            case PlacementTrace():
-                found |= {one.noun: one.box_xyxy for one in (payload.target, payload.reference) if one is not None}
-            case SegmentList():
-                pass
-    return [(words, box) for words, box in found.items() if box is not None]
-
-
-def _with_boxes(frame: NDArray[np.uint8], boxes: Sequence[tuple[str, Box]]) -> NDArray[np.uint8]:
-    """Drawn on a picture of at least 480 rows, so that words beside small boxes can be read."""
-    grown = max(1, -(-480 // frame.shape[0]))
-    picture = Image.fromarray(frame).resize((frame.shape[1] * grown, frame.shape[0] * grown))
-    draw = ImageDraw.Draw(picture)
-    size = 8 * grown + 12
-    font = ImageFont.load_default(size=size)
-    for number, (words, (x0, y0, x1, y1)) in enumerate(sorted(boxes, key=lambda each: each[1])):
-        draw.rectangle((x0 * grown, y0 * grown, x1 * grown - 1, y1 * grown - 1), outline=_BOX, width=2 * grown)
-        # Below and above by turns: neighbours in a row would write over each other.
-        top = y0 * grown - size - 8 if number % 2 else y1 * grown + 2
-        draw.text((x0 * grown, top), words, fill=_INK, font=font, stroke_width=3, stroke_fill=_PAPER)
-    return np.asarray(picture)
-
-
-def _tile(frame: NDArray[np.uint8], stamp: str) -> Image.Image:
-    image = Image.fromarray(frame)
-    tile = image.resize((round(image.width * _HEIGHT / image.height), _HEIGHT), Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(tile)
-    draw.text((4, 3), stamp, fill=_INK, font=ImageFont.load_default(size=13), stroke_width=2, stroke_fill=_PAPER)
-    return tile
-
-
-def _draw_band(draw: ImageDraw.ImageDraw, segments: SegmentList, start_ns: int, end_ns: int, width: int) -> None:
-    font = ImageFont.load_default(size=12)
-    top = _HEIGHT + _GAP
-    for part in segments.segments:
-        x0, x1 = (
-            round(width * (min(max(edge, start_ns), end_ns) - start_ns) / (end_ns - start_ns))
-            for edge in (part.start_ns, part.end_ns)
-        )
-        if x0 >= x1:
-            continue
-        draw.rectangle((x0, top, x1 - 1, top + _BAND - 1), fill=_BANDS.get(part.label, _PAPER), outline=_PAPER)
-        words = f"{part.label} {(part.end_ns - part.start_ns) / NS_PER_S:.1f} s"
-        shown = next((text for text in (words, part.label) if draw.textlength(text, font=font) < x1 - x0 - 6), "")
-        draw.text((x0 + 4, top + 4), shown, fill=_INK, font=font)
+def _cut(one: Segment, start_ns: int, end_ns: int) -> str:
+    left, right = (100 * (at - start_ns) / (end_ns - start_ns) for at in (one.start_ns, one.end_ns))
+    kind = one.phase if one.phase in LABELS else "unknown"
+    words = f"{one.start_ns / NS_PER_S:.2f} to {one.end_ns / NS_PER_S:.2f} s: {one.render()}"
+    place = f"left:{left:.3f}%;width:{right - left:.3f}%"
+    return f'<span class="{kind}" style="{place}" title="{escape(words)}">{escape(one.label)}</span>'

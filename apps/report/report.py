@@ -3,10 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.report.annotated import annotated_strip
+from apps.report.annotated import STYLE, annotated_strip
 from apps.report.page import Html, note, page, picture, section, table, trace, verbatim
 from apps.report.pictures import curves, filmstrip
 from apps.report.retention_section import retention_section
@@ -33,11 +34,13 @@ VERDICTS = ("pass", "fail", "unknown")
 def write_report(workspace: Workspace, made: "DemoArtifacts", times: "Sequence[StageTime]") -> Path:
     """Write `report.html` into the workspace and return its path."""
     body = [
+        STYLE,
         _path(workspace, made),
         _times(times),
         _episodes(workspace, made.episodes, times),
         _labels(workspace, made),
         *_toys(workspace, made),
+        *other_episodes(workspace, (made.episodes, made.toys)),
         _mix(workspace, made.mix),
         _training(workspace, made.checkpoint),
         retention_section(workspace, made.retention),
@@ -155,9 +158,12 @@ def _about(stored: "Sequence[StoredProposal]", episodes: "EpisodeSet") -> "list[
 def _annotated(episodes: "EpisodeSet", row: "StoredProposal", stored: "Sequence[StoredProposal]") -> str:
     """One episode: frames with boxes and segments, the words of its trace, and what every program said about them."""
     episode_id = row.proposal.episode_id
-    payloads = [other.proposal.payload for other in stored if other.proposal.episode_id == episode_id]
-    strip = annotated_strip(episodes, episode_id, payloads, num_frames=NUM_STRIP_FRAMES)
-    return picture(strip, "jpeg", f"frames of {episode_id}") + trace(row.proposal.text) + _results(row.results)
+    said = [other.proposal for other in stored if other.proposal.episode_id == episode_id]
+    return (
+        annotated_strip(episodes, episode_id, said, num_frames=NUM_STRIP_FRAMES)
+        + trace(row.proposal.text)
+        + _results(row.results)
+    )
 
 
 def _toys(workspace: Workspace, made: "DemoArtifacts") -> list[str]:
@@ -186,6 +192,33 @@ def _toys(workspace: Workspace, made: "DemoArtifacts") -> list[str]:
             note("Boxes are those of the first picture; left and near are the robot's. Simulated, read by programs."),
         )
     ]
+
+
+def other_episodes(workspace: Workspace, shown: "Sequence[Ref]") -> list[str]:
+    """Whatever else was annotated in this workspace, real recordings among it; nothing where nothing was."""
+    from annotators.ledger import Ledger
+    from dataengine.episode_set import EpisodeSet
+
+    parts: list[str] = []
+    for ref in workspace.refs("episodes"):
+        if ref in shown:
+            continue
+        episodes = EpisodeSet.open(workspace, ref)
+        with Ledger.open(workspace.ledger_url) as ledger:
+            stored = _about(ledger.proposals(), episodes)
+        said = {row.proposal.episode_id: row.proposal.family for row in stored if row.proposal.field == "segments"}
+        if not said:
+            continue
+        strips = []
+        for episode_id in list(said)[:NUM_STRIPS]:
+            proposals = [row.proposal for row in stored if row.proposal.episode_id == episode_id]
+            strips.append(f"<h3>{escape(episode_id)}</h3>" + note(f"task: {episodes.row(episode_id).task}"))
+            strips.append(annotated_strip(episodes, episode_id, proposals, num_frames=NUM_STRIP_FRAMES))
+        if len(said) > NUM_STRIPS:
+            strips.append(note(f"{len(said) - NUM_STRIPS} more are annotated and not drawn here."))
+        families = ", ".join(sorted(set(said.values())))
+        parts.append(section(f"Also in this workspace: {ref}, annotated with {families}", *strips))
+    return parts
 
 
 def _results(results: Sequence[object]) -> str:

@@ -31,6 +31,7 @@ from schemas.refs import Ref
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("player.js", "sheet.js", "spans.js", "boxes.js", "keys.js")
+_IDLE_S = 75  # people think for longer than the 5 s after which the server would close their connection
 _SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
 
 
@@ -120,6 +121,7 @@ def launch(
         batch_bound=batch_bound,
         proxy=proxy,
     )
+    app.desk.statistics(reviewer=None)  # the first count reads every decision; nobody shall wait for it
     serve(app, host=host, port=port, open_browser=open_browser)
     typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
     app.blocks.block_thread()
@@ -150,6 +152,7 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
         )
     except OSError as error:
         raise UsageError(f"the page can not be served on {host}:{port} ({error}). Choose another --port.") from None
+    app.blocks.server.config.timeout_keep_alive = _IDLE_S
 
 
 def _head(desk: Desk) -> str:

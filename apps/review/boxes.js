@@ -1,8 +1,10 @@
-// Boxes of cards on the picture they were read from: drawn, dragged, resized, deleted. In the video's own pixels.
+// Boxes of the board and the cards on the picture they were read from: drawn, dragged, resized, nudged, deleted. In the
+// video's own pixels. Those that the proposal cut out are shown until somebody changes one: then all become the reviewer's.
 (() => {
   "use strict";
   const page = window.reviewPage, { one, make, clamp } = page;
-  let layer = null, active = null, drawing = null, hold = null;
+  const MOVES = { i: [0, -1], j: [-1, 0], k: [0, 1], l: [1, 0] };
+  let layer = null, active = null, drawing = null, hold = null; // a box goes by "board" or by its card's index
 
   const spec = () => { const stage = page.stage(); return stage ? JSON.parse(stage.dataset.boxes) : null; };
   const isOn = () => page.sheet().kind === "trace" && page.playing() !== null && spec() !== null;
@@ -20,9 +22,31 @@
     return [clamp(Math.round((event.clientX - place.left) / place.scale), 0, wide), clamp(Math.round((event.clientY - place.top) / place.scale), 0, high)];
   };
 
-  function put(index, box) {
-    page.changeCard(index, { box, drawn: true });
+  const all = () => ["board", ...page.sheet().cards.keys()];
+
+  function boxOf(which) {
+    const { boxed_in: seenTo, board_box: board, cards } = page.sheet(), { cut } = spec();
+    if (which === "board") return seenTo ? board : board || cut.board || null;
+    const { box, drawn, place } = cards[which];
+    return seenTo || drawn ? box : box || cut[place] || null;
+  }
+
+  function put(which, box) {
+    const cards = page.sheet().cards.map((card, index) => {
+      const own = index === which ? box : boxOf(index);
+      return { ...card, box: own, drawn: card.drawn || index === which || own !== null };
+    });
+    const { name: camera, frame } = spec();
+    page.put({ cards, board_box: which === "board" ? box : boxOf("board"), boxed_in: { camera, frame: frame + Number(page.stage().dataset.first) } });
     draw();
+  }
+
+  function nudge(key) {
+    const move = MOVES[key.toLowerCase()], box = active === null ? null : boxOf(active);
+    if (!move || !box) return false;
+    const by = key === key.toLowerCase() ? 1 : 10;
+    put(active, moved({ kind: "move", from: [0, 0], box }, [by * move[0], by * move[1]]));
+    return true;
   }
 
   function draw() {
@@ -32,15 +56,16 @@
       Object.assign(element.style, { left: `${(100 * x0) / wide}%`, top: `${(100 * y0) / high}%`, width: `${(100 * (x1 - x0)) / wide}%`, height: `${(100 * (y1 - y0)) / high}%` });
       return element;
     };
-    const others = spec().others.map(({ name, box }) => shape(make("div", { class: "box fixed" }, make("b", {}, name)), box));
-    const own = page.sheet().cards.map((card, index) => {
-      if (!card.box) return null;
+    const parts = all().map(which => {
+      const box = boxOf(which), card = page.sheet().cards[which];
+      if (!box) return null;
+      const words = card ? `${which + 1}: ${card.text || "?"}` : "board";
       const grips = ["nw", "ne", "sw", "se"].map(corner => make("i", { class: `grip ${corner}`, "data-corner": corner }));
-      const element = make("div", { class: "box", "data-card": index }, make("b", {}, `${index + 1}: ${card.text || "?"}`), ...grips);
-      element.toggleAttribute("data-selected", index === active);
-      return shape(element, card.box);
+      const element = make("div", { class: "box", "data-box": which }, make("b", {}, words), ...grips);
+      element.toggleAttribute("data-selected", which === active);
+      return shape(element, box);
     });
-    layer.replaceChildren(...others, ...own.filter(Boolean));
+    layer.replaceChildren(...parts.filter(Boolean));
     layer.classList.toggle("drawing", drawing !== null);
   }
 
@@ -67,25 +92,27 @@
     if (isOn() && !hold) draw();
   });
 
-  function start(index) {
-    if (!isOn() || !page.sheet().cards[index]) return;
+  const named = text => (text === "board" ? text : Number(text));
+
+  function start(which) {
+    if (!isOn() || !all().includes(which)) return;
     page.camera(spec().camera, spec().frame);
-    active = drawing = index;
+    active = drawing = which;
     draw();
   }
 
   document.addEventListener("click", event => {
     const button = event.target.closest("#sheet [data-draw]");
-    if (button) start(Number(button.dataset.draw));
+    if (button) start(named(button.dataset.draw));
   });
 
   document.addEventListener("pointerdown", event => {
     if (!layer || !layer.contains(event.target)) return;
-    const element = event.target.closest(".box[data-card]"), grip = event.target.closest(".grip"), from = at(event);
+    const element = event.target.closest(".box[data-box]"), grip = event.target.closest(".grip"), from = at(event);
     if (drawing !== null) hold = { index: drawing, kind: "draw", from, box: [...from, ...from] };
     else if (element) {
-      active = Number(element.dataset.card);
-      hold = { index: active, kind: grip ? grip.dataset.corner : "move", from, box: page.sheet().cards[active].box };
+      active = named(element.dataset.box);
+      hold = { index: active, kind: grip ? grip.dataset.corner : "move", from, box: boxOf(active) };
     } else return;
     event.preventDefault();
     draw();
@@ -110,10 +137,14 @@
 
   Object.assign(page, {
     boxes: {
-      isOn,
+      isOn, nudge,
       draw: () => start(active === null ? 0 : active),
-      next: () => { const all = page.sheet().cards.length; active = active === null ? 0 : (active + 1) % all; draw(); },
-      remove: () => { if (active !== null && page.sheet().cards[active].box) put(active, null); },
+      next: () => {
+        page.camera(spec().camera, spec().frame);
+        active = all()[(all().indexOf(active) + 1) % all().length];
+        draw();
+      },
+      remove: () => { if (active !== null && boxOf(active)) put(active, null); },
       cancel: () => { drawing = null; draw(); },
     },
   });

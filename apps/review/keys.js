@@ -28,6 +28,7 @@
       [",", "slower", () => page.act("slower")],
       [".", "faster", () => page.act("faster")],
       ["c", "next camera", () => page.nextCamera()],
+      ["w", "next moment that a verifier points at", () => page.nextMark()],
     ]],
     ["Segments", [
       ["[", "previous segment", spans(all => all.next(-1))],
@@ -43,8 +44,8 @@
       ["m", "merge with the next", spans(all => all.merge())],
     ]],
     ["Boxes", [
-      ["d", "draw the box of the chosen card", () => page.boxes.draw()],
-      ["v", "choose the next card's box", () => { if (page.boxes.isOn()) page.boxes.next(); }],
+      ["d", "draw the chosen box", () => page.boxes.draw()],
+      ["v", "choose the next box: board, cards", () => { if (page.boxes.isOn()) page.boxes.next(); }],
       ["Delete", "delete the segment, or the chosen box", () => { if (page.spans.isOn()) page.spans.remove(); else if (page.boxes.isOn()) page.boxes.remove(); }],
     ]],
     ["Page", [
@@ -53,7 +54,7 @@
       ["?", "this map", () => ask("keys")],
     ]],
   ];
-  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
+  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment"], ["i, j, k, l", "move the chosen box one pixel; with Shift ten"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
   const does = new Map(KEYS.flatMap(([, rows]) => rows.map(([key, , act]) => [key, act])));
 
   function edit() {
@@ -175,6 +176,7 @@
     if (event.key === "Escape") { page.boxes.cancel(); return; }
     // Space and Enter on a button that was reached by Tab press that button.
     if ((event.key === " " || event.key === "Enter") && event.target.closest("button, [role=tab]")) return;
+    if (page.boxes.isOn() && page.boxes.nudge(event.key)) { event.preventDefault(); return; }
     const act = does.get(event.key) || does.get(event.key.length === 1 ? event.key.toLowerCase() : event.key);
     const label = /^[1-8]$/.test(event.key) && page.spans.isOn();
     if (label) page.spans.label(Number(event.key));

@@ -4,6 +4,8 @@ import html
 import re
 
 from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_RARE, RANK_UNKNOWN
+from schemas.annotations import Mark
+from schemas.spans import NS_PER_S
 
 VERDICTS = {"pass": ("\u2713", "passed"), "fail": ("\u2715", "failed"), "unknown": ("?", "could not tell")}
 STATUSES = {
@@ -33,6 +35,13 @@ def verdict_badge(verdict: str) -> str:
     """A verdict as sign, colour and word."""
     sign, word = VERDICTS[verdict]
     return f'<span class="badge {verdict}"><b aria-hidden="true">{sign}</b> {word}</span>'
+
+
+def when(mark: Mark) -> str:
+    """When a mark is and what was measured there, for people."""
+    times = [mark.start_ns, mark.end_ns]
+    words = " to ".join(f"{at_ns / NS_PER_S:.2f}" for at_ns in times if at_ns is not None)
+    return ", ".join(part for part in (f"{words} s" if words else "", mark.number or "") if part)
 
 
 def rank_badge(rank: int, *, conflict: bool) -> str:

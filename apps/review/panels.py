@@ -6,8 +6,8 @@ from annotators.ledger import Progress, QueueRow
 from annotators.ledger.rows import RANK_WORDS
 from annotators.review import Reading, changes, recheck
 from apps.review.desk import Shown
-from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge
-from schemas.annotations import SegmentList, VerifierResult, render_payload
+from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge, when
+from schemas.annotations import Mark, SegmentList, VerifierResult, render_payload
 from schemas.scenes import SceneNotes
 
 
@@ -156,7 +156,8 @@ def _changes(shown: Shown, reading: Reading) -> str:
         f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
         for row in found
     )
-    checks = "".join(_verdict(row) for row in recheck(reading.payload) if row.verdict != "pass")
+    proposal_id = shown.item.head.proposal_id
+    checks = "".join(_verdict(row, proposal_id) for row in recheck(reading.payload) if row.verdict != "pass")
     listing = f'<ul class="verdicts">{checks}</ul>' if checks else ""
     return f'<div class="changes"><h3>Your edit</h3><ul class="diff">{rows}</ul>{listing}</div>'
 
@@ -167,16 +168,28 @@ def verdicts_panel(shown: Shown) -> str:
     results = sorted(shown.item.head.results, key=lambda row: (order[row.verdict], row.verifier))
     if not results:
         return '<section><h3>Verifiers</h3><p class="hint">No program looked at this proposal.</p></section>'
-    rows = "".join(_verdict(row) for row in results)
+    rows = "".join(_verdict(row, shown.item.head.proposal_id) for row in results)
     return f'<section><h3>Verifiers <small>about the proposal</small></h3><ul class="verdicts">{rows}</ul></section>'
 
 
-def _verdict(row: VerifierResult) -> str:
+def _verdict(row: VerifierResult, proposal_id: str) -> str:
     soft = "" if row.hard else ' <small title="does not gate the release policy verified">advice</small>'
     return (
         f'<li class="{row.verdict}">{verdict_badge(row.verdict)}<span class="verifier">'
-        f'{say(row.verifier.replace("_", " "))}{soft}</span><span class="evidence">{say(row.evidence)}</span></li>'
+        f'{say(row.verifier.replace("_", " "))}{soft}</span><span class="evidence">{say(row.evidence)}</span>'
+        f"{_places(row.marks, proposal_id)}</li>"
     )
+
+
+def _places(marks: Sequence[Mark], proposal_id: str) -> str:
+    """Where the evidence is: a button each, which the page gives its cut-out and makes seek to it."""
+    places = ""
+    for mark in marks:
+        at = "" if mark.start_ns is None else f' data-at-ns="{mark.start_ns}"'
+        image = "" if mark.image is None else f' data-image="{say(mark.image)}" data-proposal="{say(proposal_id)}"'
+        numbers = f" <small>{say(when(mark))}</small>" if when(mark) else ""
+        places += f'<button type="button" class="place"{at}{image}>{say(mark.title)}{numbers}</button>'
+    return f'<span class="places">{places}</span>' if places else ""
 
 
 def idle_panel(reason: str) -> str:

@@ -109,9 +109,42 @@ window.reviewPage = {};
   };
   const scrub = event => { if (playing) stop(Math.min(Math.floor(page.frameAt(event)), playing.frames - 1)); };
 
+  // What a verifier points at: its moment, and its picture among the cut-outs.
+  // Stage and words arrive one after the other: words about another proposal than the stage's point at nothing yet.
+  const cutOut = place => place.dataset.proposal !== stage()?.dataset.proposal ? undefined
+    : [...document.querySelectorAll("#stage .crop[data-name]")].find(crop => crop.dataset.name === place.dataset.image);
+
+  function visit(place) {
+    const crop = cutOut(place);
+    document.querySelectorAll("#stage .crop.pointed").forEach(old => old.classList.remove("pointed"));
+    if (crop) { crop.classList.add("pointed"); crop.scrollIntoView({ block: "nearest", inline: "nearest" }); }
+    const first = Number(stage()?.dataset.firstNs);
+    const frame = crop ? Number(crop.dataset.seek)
+      : place.dataset.atNs === undefined ? null : Math.ceil((Number(place.dataset.atNs) - first) * playing?.fps / 1e9 - 1e-6);
+    if (playing && frame !== null) stop(clamp(frame, 0, playing.frames - 1));
+  }
+
+  function nextMark() {
+    if (!playing) return;
+    const marks = [...document.querySelectorAll("#stage .mark")].sort((a, b) => a.dataset.seek - b.dataset.seek);
+    const now = frameNow(playing, video()), next = marks.find(mark => Number(mark.dataset.seek) > now) || marks[0];
+    if (next) stop(Number(next.dataset.seek));
+  }
+
+  // The cut-out beside the words that are about it: a copy of the one under the video, so it is made and sent once.
+  setInterval(() => document.querySelectorAll(".verdicts .place[data-image]:not([data-shown])").forEach(place => {
+    const picture = cutOut(place)?.querySelector("img");
+    if (!picture) return;
+    place.dataset.shown = "";
+    const copy = picture.cloneNode();
+    copy.alt = "";
+    copy.className = "";
+    place.prepend(copy);
+  }), 150);
+
   let scrubbing = false;
   document.addEventListener("pointerdown", event => {
-    if (!event.target.closest("#stage [data-timeline] .lane-plot") || event.target.closest(".edge")) return;
+    if (!event.target.closest("#stage [data-timeline] .lane-plot") || event.target.closest(".edge, .mark")) return;
     scrubbing = true;
     scrub(event);
     event.preventDefault();
@@ -126,6 +159,8 @@ window.reviewPage = {};
     if (camera && playing) show(Number(camera.dataset.camera), frameNow(playing, video()));
     if (button) act(button.dataset.act);
     if (crop) stop(Number(crop.dataset.seek));
+    const place = event.target.closest(".verdicts .place");
+    if (place) visit(place);
     if (event.target.closest("#stage video")) toggle();
     // A button that keeps the focus would take the next space key for itself.
     const pressed = event.target.closest("#stage button, #decide button, #queue button, #sheet button");
@@ -133,7 +168,7 @@ window.reviewPage = {};
   });
 
   Object.assign(page, {
-    one, stage, video, seek, stop, step, act, toggle, clamp,
+    one, stage, video, seek, stop, step, nextMark, act, toggle, clamp,
     playing: () => playing,
     frame: () => (playing && video() ? frameNow(playing, video()) : 0),
     camera: (index, frame) => { if (!playing) return; if (playing.camera === index) stop(frame); else show(index, frame); },

@@ -106,6 +106,7 @@
     const row = (...parts) => make("div", { class: "row" }, ...parts);
     const all = make("div", { class: "row", id: "cards" }, ...cards);
     if (sheet.cards.length < window.reviewChoices.mostCards) all.append(more);
+    board.append(make("button", { type: "button", class: "draw", "data-draw": "board" }, "box"));
     return [row(tickable(board, "board"), tickable(solution, "solution")), all, row(tickable(pick, "pick"), from)];
   }
 

@@ -15,7 +15,7 @@ from annotators.ledger import Track
 from annotators.ledger.rows import AnyPayload
 from annotators.review import TraceForm, segment_rows
 from annotators.traces import MOST_CARDS
-from schemas.annotations import ReasoningTrace, SegmentList
+from schemas.annotations import BoxedIn, ReasoningTrace, SegmentList
 from schemas.scenes import PlacementTrace, SceneNotes
 
 Box = tuple[int, int, int, int]
@@ -88,6 +88,8 @@ class Sheet(BaseModel):
     board: _Short = ""
     solution: _Short = ""
     cards: tuple[CardField, ...] = Field(default=(), max_length=MOST_CARDS)
+    board_box: Box | None = None
+    boxed_in: BoxedIn | None = None  # the picture of all boxes; None until somebody saw to one of them
     pick: _Short = ""
     pick_from: Annotated[str, Field(max_length=20)] = "unknown"
     rows: tuple[tuple[_Short, _Short, _Short, _Short], ...] = Field(default=(), max_length=5_000)
@@ -125,6 +127,8 @@ class Sheet(BaseModel):
                     ),
                     pick=form.pick_text,
                     pick_from=form.pick_position,
+                    board_box=form.board_box,
+                    boxed_in=form.boxed_in,
                 )
             case SegmentList():
                 rows = cast(tuple[tuple[str, str, str, str], ...], typed_cells(segment_rows(payload)))
@@ -146,6 +150,8 @@ class Sheet(BaseModel):
                 pick_text=self.pick,
                 pick_position=self.pick_from or "unknown",
                 drawn=drawn,
+                board_box=self.board_box,
+                boxed_in=self.boxed_in,
             ),
             segments=typed_cells(self.rows),
             note=self.note,

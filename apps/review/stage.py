@@ -18,6 +18,7 @@ from apps.review.access import VIDEOS
 from apps.review.desk import Desk, Shown
 from apps.review.markup import say
 from apps.review.timeline import timeline
+from schemas.annotations import ReasoningTrace
 from schemas.errors import EngineError
 
 _LEAST_SHOWN = 96  # pixels: smaller cut-outs are enlarged without smoothing, so that every pixel is seen
@@ -34,7 +35,7 @@ def stage(desk: Desk, shown: Shown) -> str:
         for index, camera in enumerate(cameras)
     )
     with desk.looking:
-        lanes = timeline(episodes, item.episode_id, desk.segments(shown))
+        lanes = timeline(episodes, item.episode_id, desk.segments(shown), item.head.results)
         crops = _crops(desk, shown)
     screen = (
         '<video muted playsinline preload="auto" aria-label="the episode"></video>'
@@ -43,7 +44,8 @@ def stage(desk: Desk, shown: Shown) -> str:
     )
     return f"""
 <div class="stage" data-fps="{episodes.rate_hz}" data-frames="{row.num_frames}" data-key="{say(shown.token.key)}"
-     data-first="{row.start_frame}" data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
+     data-first="{row.start_frame}" data-first-ns="{row.start_ns}" data-proposal="{say(item.head.proposal_id)}"
+     data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
      data-cameras="{say(json.dumps(cameras))}">
   <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
     <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
@@ -74,7 +76,7 @@ def _camera(desk: Desk, episode_id: str, name: str) -> dict[str, Any]:
 
 
 def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:
-    """The picture that boxes of cards are about, by camera and frame, and the other boxes on it; None for no camera."""
+    """The picture that boxes are about, and the boxes that the proposal cut out of it; None for no camera."""
     cameras, first = desk.episodes.cameras, desk.episodes.row(shown.item.episode_id).start_frame
     if not cameras:
         return None
@@ -83,14 +85,21 @@ def _boxes(desk: Desk, shown: Shown) -> dict[str, Any] | None:
         for name, spec in _ordered(shown.item.head.proposal.images)
         if isinstance(spec, dict) and spec.get("camera") in cameras and isinstance(spec.get("frame"), int)
     ]
-    about = next((spec for name, spec in named if name.startswith("card")), named[0][1] if named else {})
+    about: dict[str, Any] = next(
+        (spec for name, spec in named if name.startswith("card")), named[0][1] if named else {}
+    )
     camera, frame = about.get("camera", cameras[0]), about.get("frame", first)
-    boards = [
-        {"name": "board", "box": spec["box_xyxy"]}
+    standing = shown.start.boxed_in if isinstance(shown.start, ReasoningTrace) else None
+    if standing is not None and standing.camera in cameras:
+        camera, frame = standing.camera, standing.frame
+    cut = {
+        name.removeprefix("card_"): spec["box_xyxy"]
         for name, spec in named
-        if name == "board" and spec.get("box_xyxy") and spec["camera"] == camera
-    ]
-    return {"camera": list(cameras).index(camera), "frame": max(0, frame - first), "others": boards}
+        if (name == "board" or name.startswith("card_"))
+        and spec.get("box_xyxy")
+        and (spec["camera"], spec["frame"]) == (camera, frame)
+    }
+    return {"camera": list(cameras).index(camera), "name": camera, "frame": max(0, frame - first), "cut": cut}
 
 
 def _crops(desk: Desk, shown: Shown) -> str:
@@ -123,7 +132,8 @@ def _figure(desk: Desk, episode_id: str, name: str, spec: dict[str, Any]) -> str
     grown = "tiny" if height < _LEAST_SHOWN else "plain"
     kind = "wide" if name.startswith("board") or spec.get("box_xyxy") is None else "narrow"
     return (
-        f'<figure class="crop {kind}" data-seek="{index}" tabindex="-1" title="click to see frame {index}">'
+        f'<figure class="crop {kind}" data-name="{say(name)}" data-seek="{index}" tabindex="-1" '
+        f'title="click to see frame {index}">'
         f'<img class="{grown}" src="{_data_url(picture)}" width="{width}" height="{height}" alt="{say(words)}">'
         f"<figcaption>{say(words)} <span>frame {index}</span></figcaption></figure>"
     )

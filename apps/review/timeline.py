@@ -1,27 +1,35 @@
 """The robot's state under the video: segments as bands, grippers and joints as curves, all on one time axis."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotators.kinematics import openness
-from apps.review.markup import say
+from apps.review.markup import VERDICTS, say, when
 from dataengine.episode_set import EpisodeSet
-from schemas.annotations import SegmentList
+from schemas.annotations import Mark, SegmentList, VerifierResult
 from schemas.errors import EpisodeError
-from schemas.spans import NS_PER_S
+from schemas.spans import NS_PER_S, frame_of_ns
 
 _WIDTH = 1000  # units of the drawing; it is stretched to the page
 _MOST_POINTS = 300  # of a curve that is a few hundred pixels wide
+_LOUDER = ("pass", "unknown", "fail")
 _LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold")  # each has its colour in review.css
 
 
-def timeline(episodes: EpisodeSet, episode_id: str, segments: SegmentList | None) -> str:
-    """All rows of one episode; the page draws a playhead over them and seeks where they are clicked."""
+def timeline(
+    episodes: EpisodeSet, episode_id: str, segments: SegmentList | None, results: Sequence[VerifierResult] = ()
+) -> str:
+    """All rows of one episode; the page draws a playhead over them and seeks where they are clicked.
+
+    `results` are what verifiers found: the times they name are marks that seek there.
+    """
     start_ns, end_ns = episodes.row(episode_id).start_ns, episodes.end_ns(episode_id)
     columns = episodes.columns(episode_id)
     rows = [_bands(segments, start_ns, end_ns)] if segments is not None else []
+    if marks := _marks(results, start_ns, end_ns, episodes.rate_hz):
+        rows.append(marks)
     taken: dict[str, set[int]] = {}
     for end in episodes.rig.end_effectors:
         taken.setdefault(end.feature, set()).update(end.indices)
@@ -74,6 +82,34 @@ def _bands(segments: SegmentList, first_ns: int, last_ns: int) -> str:
             f'title="{say(title)}">{sign}</i>'
         )
     return _row("segments", "".join(bands), "segments")
+
+
+def _marks(results: Sequence[VerifierResult], first_ns: int, last_ns: int, rate_hz: int) -> str:
+    """Where verifiers found what they say; those that doubt are drawn last, so that they lie on top."""
+    found = []
+    for result in sorted(results, key=lambda row: (_LOUDER.index(row.verdict), row.verifier)):
+        for mark, start_ns, end_ns in _inside(result.marks, first_ns, last_ns):
+            left = 100 * (start_ns - first_ns) / (last_ns - first_ns)
+            width = f"width:{100 * (end_ns - start_ns) / (last_ns - first_ns):.3f}%;" if end_ns > start_ns else ""
+            sign, word = VERDICTS[result.verdict]
+            shape = "stretch" if width else "moment"
+            title = f"{result.verifier.replace('_', ' ')}: {word}: {mark.title} ({when(mark)})"
+            found.append(
+                f'<button type="button" class="mark {result.verdict} {shape}" style="left:{left:.3f}%;{width}" '
+                f'data-seek="{frame_of_ns(start_ns - first_ns, rate_hz)}" title="{say(title)}" '
+                f'aria-label="{say(title)}"><b aria-hidden="true">{sign}</b></button>'
+            )
+    return _row("verifiers", "".join(found), "marks") if found else ""
+
+
+def _inside(marks: Sequence[Mark], first_ns: int, last_ns: int) -> Iterable[tuple[Mark, int, int]]:
+    """Marks of these times, cut to them; a trim may have left some outside."""
+    for mark in marks:
+        if mark.start_ns is None or not first_ns <= max(mark.start_ns, first_ns) < last_ns:
+            continue
+        end_ns = min(mark.end_ns or mark.start_ns, last_ns)
+        if end_ns >= first_ns:
+            yield mark, max(mark.start_ns, first_ns), end_ns
 
 
 def _gripper(name: str, values: NDArray[np.float64]) -> str:

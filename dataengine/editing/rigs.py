@@ -1,9 +1,10 @@
 """A rig after features were renamed and cameras dropped."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from schemas.errors import UsageError, did_you_mean
-from schemas.rigs import Rig, wrong_name
+from schemas.rigs import Arm, Rig, wrong_name
 
 
 def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str]) -> Rig:
@@ -35,7 +36,15 @@ def edited_rig(rig: Rig, rename: Mapping[str, str], drop_cameras: Sequence[str])
             "end_effectors": [
                 end.model_dump(mode="json") | {"feature": names[end.feature]} for end in rig.end_effectors
             ],
-            "arms": [arm.model_dump(mode="json") | {"feature": names[arm.feature]} for arm in rig.arms],
+            "arms": [_renamed(arm, names) for arm in rig.arms],
             "clock": rig.clock.model_dump(mode="json") | {"reference": names.get(reference or "", reference)},
         }
     )
+
+
+def _renamed(arm: Arm, names: Mapping[str, str]) -> dict[str, Any]:
+    said: dict[str, Any] = arm.model_dump(mode="json") | {"feature": names[arm.feature]}
+    if arm.position is not None:
+        feature = arm.position.feature  # a dataset may lack it
+        said["position"] |= {"feature": names.get(feature, feature)}
+    return said

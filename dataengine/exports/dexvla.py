@@ -195,6 +195,12 @@ def _csv(rows: Sequence[dict[str, str]]) -> str:
 
 def _rig_yaml(rig: Rig, features: Sequence[str], pictures: Sequence[FramePictures]) -> str:
     """The rig of the episodes, told where things lie now; what it transforms was transformed when they were read."""
+    arms = [
+        arm if arm.position is None or arm.position.feature in features else arm.model_copy(update={"position": None})
+        for arm in rig.arms
+        if arm.feature in features
+    ]
+    is_followed = any(arm.joints or arm.position for arm in arms)
     said: dict[str, Any] = {
         "schema_version": rig.schema_version,
         "name": rig.name,
@@ -215,7 +221,8 @@ def _rig_yaml(rig: Rig, features: Sequence[str], pictures: Sequence[FramePicture
             for each in pictures
         },
         "end_effectors": [part.model_dump(mode="json") for part in rig.end_effectors if part.feature in features],
-        "arms": [part.model_dump(mode="json") for part in rig.arms if part.feature in features],
+        "arms": [arm.model_dump(mode="json") for arm in arms],
+        **({"kinematics": rig.kinematics.model_dump(mode="json")} if rig.kinematics and is_followed else {}),
         "task_key": "language_raw",
         "metadata": {"csv": "metadata.csv"},
         "action_shift_steps": rig.action_shift_steps,

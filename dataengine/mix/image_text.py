@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dataengine.mix.pixels import decode_picture
 from schemas.chat import Image, Message, Part, Text
@@ -35,6 +35,7 @@ class RawRow:
     row_id: str
     messages: tuple[Message, ...]
     pictures: tuple[str, ...]
+    episode_id: str = ""  # whose pictures these are, where the row says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +46,12 @@ class ImageTextRow:
     messages: tuple[Message, ...]
     pictures: tuple[str, ...]
     sha256: tuple[str, ...]  # of each picture's file bytes
+    episode_id: str = ""
 
     @property
     def split_key(self) -> str:
-        """Rows that show the same first picture stay on the same side of the split."""
-        return self.sha256[0]
+        """Rows about one episode stay on its side of the split, others with those that show the same first picture."""
+        return self.episode_id or self.sha256[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,13 @@ def read_image_text(source: ImageTextSource, raw: RawImageText) -> ImageTextRows
             digests = tuple(_checked(raw, pointer) for pointer in row.pictures)
         except RowError as error:
             return RejectedRow(episode=row.row_id, reason=str(error))
-        return ImageTextRow(row_id=row.row_id, messages=row.messages, pictures=row.pictures, sha256=digests)
+        return ImageTextRow(
+            row_id=row.row_id,
+            messages=row.messages,
+            pictures=row.pictures,
+            sha256=digests,
+            episode_id=row.episode_id,
+        )
 
     with ThreadPoolExecutor(_DECODE_THREADS) as pool:
         for row in pool.map(check, raw.rows()):
@@ -129,7 +137,7 @@ def _checked(raw: RawImageText, pointer: str) -> str:
 
 
 class JsonImageText:
-    """LLaVA JSON (a list, or one object per line) or question-answer JSON lines, with a folder of images."""
+    """LLaVA JSON (a list, or one object per line), question-answer or chat JSON lines, with a folder of images."""
 
     def __init__(self, source: LlavaSource, base: Path) -> None:
         self._source = source
@@ -175,7 +183,7 @@ class JsonImageText:
     def _row(self, row_id: str, value: Any) -> RawRow:  # noqa: ANN401 - any JSON value
         if not isinstance(value, dict):
             raise RowError(f"row is {type(value).__name__}, not an object")
-        image_key = self._source.image_key
+        image_key = "images" if self._source.layout == "messages" else self._source.image_key
         named = value.get(image_key)
         pictures = tuple(named) if isinstance(named, list) else (named,)
         if not all(isinstance(picture, str) and picture for picture in pictures) or not pictures:
@@ -186,7 +194,11 @@ class JsonImageText:
             case "question_answer":
                 question, answer = value.get(self._source.question_key), value.get(self._source.answer_key)
                 messages = _question_answer(question, answer, len(pictures))
-        return RawRow(row_id=row_id, messages=messages, pictures=pictures)
+            case "messages":
+                messages = _chat(value.get("messages"), pictures)
+        episode_id = value.get("episode_id") if self._source.layout == "messages" else None
+        whose = episode_id if isinstance(episode_id, str) else ""
+        return RawRow(row_id=row_id, messages=messages, pictures=pictures, episode_id=whose)
 
 
 class HfImageText:
@@ -302,6 +314,35 @@ def _conversation(value: object, num_images: int) -> tuple[Message, ...]:
         messages.append(Message(role="user", parts=tuple(parts)))
     if len(messages) % 2:
         raise RowError("has no answer to its last question")
+    return tuple(messages)
+
+
+def _chat(value: object, pictures: Sequence[str]) -> tuple[Message, ...]:
+    """Chat turns as `export --as chat` writes them: content is a list of pictures by path and of words."""
+    if not isinstance(value, list) or not value or len(value) % 2:
+        raise RowError("holds no turns of the user, each with an answer")
+    named: list[str] = []
+    messages: list[Message] = []
+    for number, turn in enumerate(value):
+        role: Literal["user", "assistant"] = "assistant" if number % 2 else "user"
+        if not isinstance(turn, dict) or turn.get("role") != role or not isinstance(turn.get("content"), list):
+            raise RowError(f"turn {number + 1} is no list of parts from the {role}")
+        parts: list[Part] = []
+        for part in turn["content"]:
+            match part:
+                case {"type": "text", "text": str(words)} if words.strip():
+                    _refuse_markers(words)
+                    parts.append(Text(words.strip()))
+                case {"type": "image", "image": str(path)} if role == "user":
+                    named.append(path)
+                    parts.append(Image(f"image{len(named)}"))
+                case _:
+                    raise RowError(f"turn {number + 1} holds a part that is neither words nor a picture")
+        if not any(isinstance(part, Text) for part in parts):
+            raise RowError("has no answer" if role == "assistant" else "has no question")
+        messages.append(Message(role=role, parts=tuple(parts), supervised=role == "assistant"))
+    if named != list(pictures):
+        raise RowError("the pictures in its turns are not those under 'images', in their order")
     return tuple(messages)
 
 

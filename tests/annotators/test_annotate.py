@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from dataengine.workspace import Workspace
 from schemas.annotations import ReasoningTrace
 from schemas.errors import BackendError, FamilyError, RefError
 from schemas.refs import Ref
+from schemas.scenes import SceneNotes
 
 
 @pytest.fixture
@@ -47,9 +49,9 @@ def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
 ) -> None:
     place = Workspace.at(home)
     report = annotate(episodes=SIM, workspace=place, backend=Perception(), ledger=ledger, workers=0)
-    assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 2 * NUM_EPISODES, ())
+    assert (report.num_proposed, report.num_new_proposals, report.failures) == (NUM_EPISODES, 3 * NUM_EPISODES, ())
     passed = {name: {"pass": NUM_EPISODES} for name in load_family("math-matching").file.verifiers}
-    assert report.verifiers == {**passed, "stamps": {"pass": 2 * NUM_EPISODES}}  # of both fields
+    assert report.verifiers == {**passed, "stamps": {"pass": 3 * NUM_EPISODES}}  # of all three fields
     for stored in ledger.proposals(field="trace"):
         trace, row = stored.proposal.payload, truth[stored.proposal.episode_id]
         assert isinstance(trace, ReasoningTrace)
@@ -63,6 +65,15 @@ def test_perception_reads_what_the_simulator_wrote_and_every_verifier_passes(
         board = stored.proposal.images["board"]
         assert isinstance(board, dict)
         assert board["camera"] == "cam_high"
+    for stored in ledger.proposals(field="scene"):
+        notes, row = stored.proposal.payload, truth[stored.proposal.episode_id]
+        assert isinstance(notes, SceneNotes)
+        assert [one.noun for one in notes.objects] == ["board", "left card", "middle card", "right card"]
+        assert (notes.outcome, notes.worded_by, len(notes.paraphrases)) == ("success", "templates", 4)
+        said = {one.question: one.answer for one in notes.questions}
+        assert said["What is written on the board?"] == f"{equation(row)}."
+        assert said["Which card has the answer?"] == f"The {row['chosen_position']} card."
+        assert [one.subject for one in notes.relations] == [f"{row['chosen_position']} card"]
 
 
 def test_running_again_proposes_only_what_is_missing(home: Path, ledger: Ledger) -> None:
@@ -122,7 +133,7 @@ def test_other_pictures_are_looked_at_again(home: Path, ledger: Ledger) -> None:
     small = Ref("sim", "small")
     convert(source_path=home / "raw", to=small, workspace=place, rig="aloha_sim", workers=1, frame_size=(640, 480))
     other = annotate(episodes=small, workspace=place, backend=Perception(), ledger=ledger, workers=0)
-    assert other.num_new_proposals == NUM_EPISODES  # the traces; the numbers are the same
+    assert other.num_new_proposals == 2 * NUM_EPISODES  # traces and scenes; the numbers are the same
 
 
 def test_where_no_board_is_seen_no_crop_of_it_is_made(home: Path) -> None:
@@ -307,7 +318,8 @@ def test_a_recording_of_some_answers_proposes_those_and_names_the_rest(
     assert "not in the recording" in report.failures[0].reason
     assert "failed:" in report.summary()
     # what nobody could say is left to people, and is no second opinion once a model does say it
-    assert "1 items of failed episodes wait for a person" in report.summary()
+    assert "2 items of failed episodes wait for a person" in report.summary()
+    assert "1 item of a failed episode waits for a person" in replace(report, num_blank=1).summary()
     blank = next(row for row in ledger.queue() if (row.episode_id, row.field) == (opened.ids()[1], "trace"))
     with serving(Oracle(home, truth)) as server:
         later = Endpoint(urls=(server.url,), model="recorded")

@@ -25,12 +25,16 @@ from apps.review.panels import words_panel
 from apps.sim.simulate import simulate
 from dataengine.annotation_set import AnnotationSet
 from dataengine.convert import convert
+from dataengine.edit import Changes, Relabel, edit
 from dataengine.episode_set import EpisodeSet
 from dataengine.exports.chat import export_chat
 from dataengine.exports.lerobot import export_lerobot
+from dataengine.mix.image_text import open_image_text, read_image_text
 from dataengine.workspace import Workspace
 from schemas.annotations import Proposal, payload_from_json, render_payload
+from schemas.chat import Image, Text
 from schemas.errors import FamilyError
+from schemas.mixes import LlavaSource
 from schemas.refs import Ref
 from schemas.scenes import PlacementTrace, SceneNotes
 
@@ -93,6 +97,35 @@ def test_questions_plan_and_other_wordings_reach_the_exports(home: Workspace, tm
     assert made.counts["plan"] == 1
     assert made.counts["vqa"] == 2
     assert made.counts["task_aug"] >= 3
+
+
+def test_questions_about_a_scene_come_back_into_a_mix_and_are_held_out_with_their_episode(
+    home: Workspace, tmp_path: Path
+) -> None:
+    export_chat(annotations=RELEASE, out=tmp_path / "chat", workspace=home, cameras=["cam_high"], fields=["question"])
+    lines = [json.loads(line) for line in (tmp_path / "chat" / "chat.jsonl").read_text().splitlines()]
+    asked = {line["messages"][0]["content"][-1]["text"] for line in lines}
+    assert {"How many things are on the table?", "What is furthest to the left?"} <= asked
+    assert any(question.startswith("What colour is the ") for question in asked)
+    assert any(question.endswith(", as the robot sees it?") for question in asked)
+    source = LlavaSource(name="scenes", path="chat.jsonl", layout="messages", epochs=1)
+    found = read_image_text(source, open_image_text(source, tmp_path / "chat"))
+    assert (len(found.rows), found.rejected) == (len(lines), ())
+    [episode_id] = EpisodeSet.open(home, TOYS).ids()
+    assert {row.split_key for row in found.rows} == {episode_id}
+    first = found.rows[0].messages
+    assert first[0].parts == (Image("image1"), Text("How many things are on the table?"))
+    assert (first[1].parts, first[1].supervised) == ((Text(lines[0]["messages"][1]["content"][0]["text"]),), True)
+    rows = [
+        lines[0],
+        {**lines[0], "images": ["frames/none.jpg"]},
+        {**lines[0], "messages": lines[0]["messages"][:1]},
+        {**lines[0], "messages": [{"role": "user", "content": "words"}, lines[0]["messages"][1]]},
+    ]
+    (tmp_path / "chat" / "bad.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    wrong = source.model_copy(update={"path": "bad.jsonl"})
+    refused = read_image_text(wrong, open_image_text(wrong, tmp_path / "chat"))
+    assert (len(refused.rows), len(refused.rejected)) == (1, 3)
 
 
 def test_a_reviewer_sees_a_placement_read_only_and_accepts_it(desk: Desk) -> None:
@@ -227,6 +260,57 @@ def test_what_programs_doubt_about_toys_goes_to_the_dearer_model(home: Workspace
         assert again.then.run_id is None
         planned = cascade(backend=Perception(), then=then, workers=0)
         assert planned.num_doubted == 0  # programs know these toys
+
+
+def test_where_programs_know_no_such_toy_an_endpoint_is_asked_and_its_words_stand_beside_theirs(
+    home: Workspace, tmp_path: Path
+) -> None:
+    """The recording's instruction has another noun than colour and outline give: perception is in doubt about it."""
+    truth = json.loads((home.root / "raw.ground_truth" / "episode_0.json").read_text())
+    target, fresh = truth["target"], "speckled crate"
+    renamed = Ref("toys-renamed", "1")
+    task = truth["instruction"].replace(target, fresh)
+    if not home.path("episodes", renamed).is_dir():
+        edit(refs=[TOYS], to=renamed, workspace=home, changes=Changes(relabels=(Relabel.parse(f"task={task}", None),)))
+
+    def sees(boxes: Boxes) -> Boxes:
+        return {fresh if noun == target else noun: box for noun, box in boxes.items()}
+
+    with (
+        serving(Seer(workspace=home, change=sees)) as server,
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger,
+    ):
+        asked = Endpoint(urls=(server.url,), model="dear")
+        cascade = partial(annotate_cascade, episodes=renamed, workspace=home, family="toy-placement", ledger=ledger)
+        report = cascade(backend=Perception(), then=asked, workers=0)
+        assert (report.first.num_proposed, report.num_doubted) == (1, 1)
+        assert report.then is not None
+        assert (report.then.num_proposed, report.then.call_outcomes) == (1, {"success": 2})
+        assert len(server.bodies) == report.then.calls.made == 2 + report.then.calls.blank
+        told = server.bodies[0]["messages"][1]["content"][0]["text"]
+        assert fresh in told
+        num_asked = len(server.bodies)
+        again = cascade(backend=Perception(), then=asked, workers=0)
+        assert (again.first.run_id, again.num_doubted, len(server.bodies)) == (None, 1, num_asked)
+        assert again.then is not None
+        assert again.then.run_id is None
+        rows = [row for row in ledger.proposals() if row.proposal.field in ("trace", "scene")]
+        said_by = {(row.proposal.field, row.proposal.provenance.backend): row for row in rows}
+        [trace_item] = [row.item_id for row in ledger.queue() if row.field == "trace"]
+        head = ledger.item(trace_item).head.proposal
+    assert said_by.keys() == {(name, who) for name in ("trace", "scene") for who in ("perception", "endpoint")}
+    doubted = {one.verifier: one.verdict for one in said_by["trace", "perception"].results}
+    assert (doubted["nouns"], doubted["moved_thing"]) == ("unknown", "fail")
+    assert head.provenance.model == "dear"
+    assert isinstance(head.payload, PlacementTrace)
+    assert head.payload.target is not None
+    assert (head.payload.target.noun, head.payload.relation) == (fresh, truth["relation"])
+    judged_again = {one.verifier: one.verdict for one in said_by["trace", "endpoint"].results}
+    assert judged_again.pop("looking") == "pass"
+    assert set(judged_again.values()) == {"pass"}
+    notes = said_by["scene", "endpoint"].proposal.payload
+    assert isinstance(notes, SceneNotes)
+    assert notes.outcome == "success"
 
 
 def test_a_family_of_things_without_a_prompt_says_that_no_model_can_be_asked(home: Workspace, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A dearer annotator where programs doubt the first one; and whether a model looks at what it is shown."""
 
+import base64
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,15 @@ from vlm_server import Reply, said, serving
 from annotators.annotate import annotate
 from annotators.annotate_report import AnnotateReport
 from annotators.cascade import CascadeReport, annotate_cascade
+from annotators.families import load_family
 from annotators.ledger import Ledger
-from annotators.vlm.backends import Endpoint, Perception
+from annotators.observe import Observation, Observer
+from annotators.vlm.backends import Endpoint, Perception, Replay
 from annotators.vlm.blank_probe import blank, num_blank
+from annotators.vlm.endpoint import EndpointClient
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
+from annotators.vlm.questions import questions
+from annotators.vlm.replay import record
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import ReasoningTrace
@@ -53,7 +60,7 @@ def test_what_programs_doubt_goes_to_the_dearer_one_and_both_proposals_stay(
         assert (report.first.num_proposed, report.num_doubted) == (NUM_EPISODES, 1)
         assert report.then is not None
         assert (report.then.num_proposed, report.then.calls.made) == (1, 3 + 1)  # one of them with a blank picture
-        assert "1 episodes are in doubt and go on" in report.summary()
+        assert "1 episode is in doubt and goes on" in report.summary()
         num_asked = len(cheap_server.bodies) + len(dear_server.bodies)
         again = cascade(home, ledger, cheap, dear)
         assert len(cheap_server.bodies) + len(dear_server.bodies) == num_asked
@@ -78,6 +85,51 @@ def test_what_nobody_doubts_costs_nothing_and_one_annotator_is_no_cascade(home: 
     assert "nothing is in doubt" in report.summary()
     with pytest.raises(UsageError, match="is the first one again"):
         cascade(home, ledger, Perception(), Perception())
+
+
+def test_what_the_first_one_can_not_say_goes_on_and_only_what_neither_says_waits_for_people(
+    home: Path, ledger: Ledger, truth: Truth, tmp_path: Path
+) -> None:
+    place = Workspace.at(home)
+    opened = EpisodeSet.open(place, SIM)
+    said_of, *rest = opened.ids()
+    speaker, family = Speaker(model="recorded-half"), load_family("math-matching")
+    seen = Observer(opened, "cam_high", wants_crops=True).observe(said_of)
+    assert isinstance(seen, Observation)
+    oracle = Oracle(home, truth)
+    with (
+        serving(oracle) as server,
+        closing(EndpointClient(Endpoint(urls=(server.url,), model="recorded-half"))) as client,
+    ):
+        lots = client.ask(list(questions(family, speaker, seen.crops).values()))
+        record(tmp_path / "answers.jsonl", speaker, [pair for lot in lots for pair in lot])
+    first = Replay(path=tmp_path / "answers.jsonl")
+    lost = {data for data, place in oracle.crops.items() if place == (rest[0], "cards")}
+
+    def loses_one(body: dict[str, Any], number: int) -> Reply:
+        url = body["messages"][1]["content"][0]["image_url"]["url"]
+        if base64.b64decode(url.partition(",")[2]) in lost:
+            return Reply(status=500, body={"error": {"message": "out of luck"}})
+        return oracle(body, number)
+
+    with serving(loses_one) as server:
+        dear = Endpoint(urls=(server.url,), model="lossy", longest_wait_s=0.01, max_attempts=1)
+        lossy = cascade(home, ledger, first, dear)
+    assert (lossy.first.num_blank, lossy.num_doubted) == (0, len(rest))
+    assert lossy.then is not None
+    assert (lossy.then.num_proposed, lossy.then.num_blank) == (0, 2)  # trace and scene of one episode
+    assert lossy.summary().count("items of failed episodes wait for a person") == 1
+    with serving(oracle) as server:
+        report = cascade(home, ledger, first, Endpoint(urls=(server.url,), model="dearest"))
+    assert (report.first.num_blank, report.num_doubted) == (0, len(rest))
+    assert "for a person" not in report.summary()
+    assert report.then is not None
+    assert (report.then.num_proposed, report.then.num_blank) == (len(rest), 0)
+    heads = {row.episode_id: ledger.item(row.item_id).head.proposal for row in ledger.queue() if row.field == "trace"}
+    assert {name: one.provenance.model for name, one in heads.items()} == {
+        said_of: "recorded-half",
+        **dict.fromkeys(rest, "dearest"),
+    }
 
 
 def run(home: Path, ledger: Ledger, url: str, model: str) -> AnnotateReport:

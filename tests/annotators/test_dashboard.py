@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import serve_somewhere
 from ledger_rows import proposal, result
-from test_review_access import EPISODES, PASSWORD, Served, endpoints, free_port
+from test_review_access import EPISODES, PASSWORD, Served, endpoints
 
 from annotators.ledger import Ledger
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 
@@ -37,9 +38,8 @@ def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             assert item is not None
             wish = {"item_id": item.item_id, "base_proposal_id": item.head.proposal_id, "action": "accept"}
             ledger.decide(**wish, reviewer=name, payload=None, idem_key=str(number), lead_time_ms=2000)
-        port = free_port()
         app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url, batch_bound=0.25)
-        serve(app, host="127.0.0.1", port=port)
+        port = serve_somewhere(app)
         yield Served(app=app, url=f"http://127.0.0.1:{port}", ledger=ledger, video=Path())
         app.close()
 

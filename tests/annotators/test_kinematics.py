@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from annotators.evidence import Evidence
-from annotators.kinematics import commanded_events, gripper_events, openness, readable, segment
+from annotators.kinematics import commanded_events, gripper_events, openness, segment
+from annotators.moves import readable
 from annotators.verifiers import gripper_events as judge
 from dataengine.rig_files import load_rig
 from schemas.errors import EpisodeError
@@ -47,7 +48,8 @@ def labels(columns: Columns, rig: Rig) -> list[str]:
 
 @pytest.fixture(scope="module")
 def rig() -> Rig:
-    return load_rig("aloha_sim")
+    """Joints alone; what a robot file adds is in test_moves."""
+    return load_rig("aloha")
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
@@ -91,6 +93,32 @@ def test_a_second_try_gives_a_second_grasp(rig: Rig) -> None:
         (240, 0.9),
     )
     assert labels(aloha(np.full(241, 0.9), tries), rig).count("grasp") == 2
+
+
+def test_a_grasp_that_lets_go_where_it_closed_carries_nothing(rig: Rig) -> None:
+    tries = path(
+        (0, 0.9),
+        (50, 0.9),
+        (60, 0.25),
+        (75, 0.25),
+        (85, 0.9),
+        (110, 0.9),
+        (120, 0.52),
+        (180, 0.52),
+        (190, 0.9),
+        (220, 0.9),
+    )
+    moving = path((0, 0.0), (48, 1.0), (90, 1.0), (105, 0.9), (125, 0.9), (175, 0.2), (190, 0.2), (220, 0.8))
+    assert labels(aloha(np.full(221, 0.9), tries, moving), rig) == [
+        *("reach", "grasp", "release", "reach", "grasp", "carry", "release", "retreat")
+    ]
+
+
+def test_a_carry_begins_as_the_arm_leaves_not_as_the_hand_has_closed(rig: Rig) -> None:
+    moving = path((0, 0.0), (55, 1.0), (90, 1.0), (150, 0.3), (240, 0.3))
+    found = segment(aloha(np.full(241, 0.9), one_pick(), moving), rig, frame_stamps_ns(241, RATE_HZ)).segments
+    (carry,) = [one for one in found if one.label == "carry"]
+    assert abs(carry.start_ns * RATE_HZ // 1_000_000_000 - 90) <= 2
 
 
 def test_noise_and_drift_are_no_events(rig: Rig) -> None:

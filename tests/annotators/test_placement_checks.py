@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from annotators.evidence import Evidence
-from annotators.placement_checks import boxes, instruction, moved_thing, nouns, numbers, plan_order, relation
+from annotators.placement_checks import (
+    answers,
+    boxes,
+    instruction,
+    moved_thing,
+    nouns,
+    numbers,
+    placement_outcome,
+    plan_order,
+    relation,
+)
 from annotators.placements import PlacementSeen, placement_trace, scene_notes
 from annotators.things import ThingsView
 from schemas.annotations import Segment, SegmentList
@@ -111,6 +121,23 @@ def test_one_thing_has_one_noun() -> None:
 def test_a_number_that_nothing_has_fails(answer: str) -> None:
     said = QuestionAnswer(question="How many things are on the table?", answer=answer)
     assert numbers(NOTES.model_copy(update={"questions": (said,)}), EVIDENCE).verdict == "fail"
+
+
+def test_any_other_ending_and_any_other_answer_fail() -> None:
+    assert (placement_outcome(NOTES, EVIDENCE).verdict, answers(NOTES, EVIDENCE).verdict) == ("pass", "pass")
+    assert placement_outcome(NOTES.model_copy(update={"outcome": "failure"}), EVIDENCE).verdict == "fail"
+    other = replace(EVIDENCE, placement=replace(SEEN, moved=("green disc", "red box")))
+    assert placement_outcome(NOTES, other).verdict == "fail"
+    assert placement_outcome(NOTES, replace(EVIDENCE, placement=replace(SEEN, moved=()))).verdict == "unknown"
+    asked = {one.question: one for one in NOTES.questions}
+    for question in ("What is furthest to the left?", "What colour is the bar?"):
+        said = asked[question].model_copy(update={"answer": "Pink."})
+        assert answers(NOTES.model_copy(update={"questions": (said,)}), EVIDENCE).verdict == "fail"
+    side = next(one for one in NOTES.questions if one.question.startswith("How does the red box lie"))
+    turned = side.model_copy(update={"answer": "It is behind the blue bar."})
+    assert turned != side
+    assert answers(NOTES.model_copy(update={"questions": (turned,)}), EVIDENCE).verdict == "fail"
+    assert answers(NOTES, Evidence(rate_hz=50, task=TASK)).verdict == "unknown"
 
 
 def test_a_wording_that_changes_a_fact_fails() -> None:

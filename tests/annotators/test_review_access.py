@@ -1,7 +1,8 @@
 """Who is let in to a served review page, and what each role may make it do, whatever the page shows them."""
 
+import http.client
 import json
-import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from free_ports import serve_somewhere
 from ledger_rows import proposal, result
 from starlette.routing import Route
 from typer.testing import CliRunner
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 from annotators.ledger import Ledger, Role
 from apps.cli.main import app as cli
 from apps.review.access import check_host
-from apps.review.app import ReviewApp, build_app, serve
+from apps.review.app import ReviewApp, build_app
 from apps.review.sheet import Sheet, Token
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -52,12 +54,6 @@ class Served:
             yield client
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     url = f"sqlite:///{tmp_path_factory.mktemp('access') / 'ledger.db'}"
@@ -67,9 +63,8 @@ def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
         for role in ROLES:
             ledger.accounts.add(role, role, PASSWORD)
-        port = free_port()
         app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url)
-        serve(app, host="127.0.0.1", port=port)
+        port = serve_somewhere(app)
         video = next(app.desk.episodes.path.rglob("*.mp4"))
         yield Served(app=app, url=f"http://127.0.0.1:{port}", ledger=ledger, video=video)
         app.close()
@@ -248,8 +243,7 @@ def test_other_machines_are_let_in_where_people_log_in(host: str) -> None:
 
 def test_without_accounts_a_page_of_another_name_is_refused(tiny: Workspace, tmp_path: Path) -> None:
     app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}")
-    port = free_port()
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             assert client.get("/config").status_code == 200
@@ -277,3 +271,18 @@ def test_a_lead_says_from_the_command_line_how_items_are_reviewed(tiny: Workspac
         assert "0 of 0 items chosen" in run("--gold")  # nobody decided yet
         assert "Give --overlap N, --gold or both" in run()
         assert "has no episode 'nothing'" in run("--overlap", "2", "--episode", "nothing")
+
+
+@pytest.mark.slow
+def test_a_connection_is_open_for_as_long_as_people_think(served: Served) -> None:
+    """uvicorn would close it after five seconds, at times while the next decision is on its way."""
+    address = httpx.URL(served.url)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
+    connection.connect()
+    socket = connection.sock
+    for pause_s in (0.0, 7.0):
+        time.sleep(pause_s)
+        connection.request("GET", "/login")
+        assert connection.getresponse().read()
+        assert connection.sock is socket  # http.client opens another one only where this one was closed
+    connection.close()

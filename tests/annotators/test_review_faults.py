@@ -28,13 +28,14 @@ def test_a_page_that_is_killed_under_load_loses_nothing_and_doubles_nothing(
     Ledger.open(url).close()
     review_data.fill(url, 300, episode_ids=EpisodeSet.open(tiny, EPISODES).ids())
     names = review_http.add_people(url, 4)
-    load = review_http.HttpLoad(num_people=4, think_s=0.2, seconds=20, num_episodes=1, num_frames=20, num_items=300)
+    load = review_http.HttpLoad(num_people=4, think_s=0.2, seconds=30, num_episodes=1, num_frames=20, num_items=300)
     seen: list[review_http.Seen] = []
     with Ledger.open(url) as ledger:
         with review_http.served(tiny, EPISODES, url, tmp_path / "first.log") as server:
             people = threading.Thread(target=lambda: seen.append(review_http.work(server.address, names, load)))
             people.start()
             while ledger.progress().num_done < 12:
+                assert people.is_alive(), seen
                 time.sleep(0.02)
             server.process.send_signal(signal.SIGKILL)
             people.join(90)
@@ -42,7 +43,7 @@ def test_a_page_that_is_killed_under_load_loses_nothing_and_doubles_nothing(
         assert seen[0].errors  # people noticed
         with review_http.served(tiny, EPISODES, url, tmp_path / "second.log") as server:
             calm = review_http.HttpLoad(
-                num_people=4, think_s=0.2, seconds=4, num_episodes=1, num_frames=20, num_items=300
+                num_people=4, think_s=0.2, seconds=10, num_episodes=1, num_frames=20, num_items=300
             )
             after = review_http.work(server.address, names, calm)
         held = [row.item_id for row in ledger.decisions()]

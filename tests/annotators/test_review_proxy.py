@@ -5,13 +5,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from free_ports import serve_somewhere
 from ledger_rows import proposal, result
-from test_review_access import EPISODES, PASSWORD, Served, addresses, call, endpoints, free_port
+from test_review_access import EPISODES, PASSWORD, Served, addresses, call, endpoints
 from typer.testing import CliRunner
 
 from annotators.ledger import Ledger
 from apps.cli.main import app as cli
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from apps.review.proxy import SECRET_HEADER, Proxy
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -30,10 +31,9 @@ def served(tiny: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         run_id = ledger.start_run(kind="annotate", recipe={})
         ledger.add_proposals(run_id, [(proposal(episode_id), [result("pass")])])
         ledger.accounts.add("bob", "reviewer", PASSWORD)
-        port = free_port()
         proxy = Proxy(header=NAME, secret=SECRET)
         app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url, proxy=proxy)
-        serve(app, host="127.0.0.1", port=port)
+        port = serve_somewhere(app)
         yield Served(app=app, url=f"http://127.0.0.1:{port}", ledger=ledger, video=Path())
         app.close()
 

@@ -1,6 +1,7 @@
 """What a lead reads about a review, counted from decisions that were really made."""
 
 import json
+from pathlib import Path
 
 import pytest
 from ledger_rows import claimed, decide, fill, proposal, result, segments, trace
@@ -157,6 +158,57 @@ def test_segments_have_boundary_agreement_and_edits_of_boundaries(ledger: Ledger
     assert [row.f1 for row in found.boundaries] == [0.5, 1.0]
     rates = {row.field: row.changed.num for row in found.edit_rates}
     assert (rates["segments: boundaries"], rates["segments: labels"]) == (1, 0)
+
+
+def test_figures_that_grow_with_the_ledger_are_those_of_a_first_count(ledger: Ledger, url: str) -> None:
+    """After each kind of decision; what was read before is not read again."""
+    fill(ledger, 8)
+    ids = [row.item_id for row in ledger.queue()]
+
+    def counted() -> None:
+        with Ledger.open(url) as fresh:
+            for reviewer in (None, "alice"):
+                assert ledger.statistics(reviewer=reviewer) == fresh.statistics(reviewer=reviewer)
+            only = QueueFilter(scope=fresh.scope([fresh.item(ids[0]).episode_id, fresh.item(ids[2]).episode_id]))
+            assert ledger.statistics(only) == fresh.statistics(only)
+
+    counted()
+    accept(ledger, 2)
+    counted()
+    decide(ledger, claimed(ledger, "bob", gold_every=NEVER), "edit", "e", "bob", payload=OTHER)
+    decide(ledger, claimed(ledger, "bob", gold_every=NEVER), "reject", "r", "bob")
+    decide(ledger, claimed(ledger, "bob", gold_every=NEVER), "skip", "s", "bob")
+    counted()
+    ledger.undo(reviewer="alice", idem_key="u")
+    counted()
+    ledger.assign(ids[:2], overlap=2)  # decisions that were read long ago are votes now
+    counted()
+    decide(ledger, claimed(ledger, "bob", gold_every=NEVER), "edit", "b", "bob", payload=OTHER)
+    ledger.assign(ids[2:3], gold=True)
+    counted()
+    decide(ledger, claimed(ledger, "carol", gold_every=1), "accept", "g", "carol")
+    run_id = ledger.start_run(kind="annotate", recipe={})
+    ledger.add_proposals(run_id, [(proposal("late", segments()), [result("pass")])])
+    counted()
+
+
+def test_a_backup_put_in_its_place_is_counted_anew(tmp_path: Path) -> None:
+    """The same number of decisions, of another history."""
+    ledgers = []
+    for name in ("one", "other"):
+        opened = Ledger.open(f"sqlite:///{tmp_path / name}.db")
+        fill(opened, 3)
+        accept(opened, 2, f"alice of {name}")
+        ledgers.append(opened)
+    one, other = ledgers
+    assert [row.reviewer for row in one.statistics().people] == ["alice of one"]
+    other.close()
+    one._engine.dispose()  # as a lead does it: the page holds no connection while files are exchanged
+    for path in tmp_path.glob("one.db*"):
+        path.unlink()
+    (tmp_path / "other.db").rename(tmp_path / "one.db")
+    assert [row.reviewer for row in one.statistics().people] == ["alice of other"]
+    one.close()
 
 
 def test_the_command_line_prints_the_same_facts(url: str) -> None:

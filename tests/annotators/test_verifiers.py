@@ -164,6 +164,14 @@ def test_a_shifted_missing_or_swapped_boundary_fails(parts: tuple[tuple[str, flo
     assert gripper_events(segments(*parts), EVENTS).verdict == "fail"
 
 
+def test_a_misplaced_grasp_is_marked_where_it_is_said_and_where_the_gripper_closed() -> None:
+    late = (("reach", 0.0), ("grasp", 1.6), ("carry", 1.8), ("release", 3.0), ("retreat", 3.2))
+    said, measured = gripper_events(segments(*late), EVENTS).marks
+    assert (said.start_ns, said.number) == (1_600_000_000, "0.40 s off")
+    assert measured.start_ns == 1_200_000_000
+    assert [mark.start_ns for mark in gripper_events(segments(*PICK), EVENTS).marks] == [1_200_000_000, 3_000_000_000]
+
+
 def test_segments_cut_at_measured_movements_prove_nothing_without_a_command() -> None:
     found = gripper_events(segments(*PICK), replace(EVENTS, commanded=None))
     assert (found.verdict, "no gripper command" in found.evidence) == ("unknown", True)

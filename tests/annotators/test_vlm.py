@@ -96,7 +96,7 @@ def test_answers_that_were_under_way_when_a_call_was_refused_are_stored_first(tm
 
     def answer(body: dict[str, Any], number: int) -> Reply:
         if number < 2:
-            together.wait(10)  # both are under way
+            together.wait(60)  # both are under way
         if b"PNG one" in base64.b64decode(body["messages"][1]["content"][0]["image_url"]["url"].partition(",")[2]):
             return Reply({"error": {"message": "key expired"}}, status=401)
         time.sleep(0.5)

@@ -1,5 +1,6 @@
 """A real HTTP server that speaks the chat-completions protocol, scripted by a test; it shares no code with us."""
 
+import http.client
 import json
 import threading
 import time
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 Headers = dict[str, str]
 
@@ -20,7 +22,8 @@ class Reply:
     status: int = 200
     headers: Headers = field(default_factory=dict)
     is_cut: bool = False
-    drip_s: float = 0.0  # between one byte of the body and the next
+    drip_s: float = 0.0  # between one piece of the body and the next
+    drip_bytes: int = 1  # how long a piece is
 
 
 def said(text: str | None, finish: str = "stop", **message: Any) -> Reply:
@@ -32,13 +35,44 @@ def said(text: str | None, finish: str = "stop", **message: Any) -> Reply:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Server:
     """Where it listens, and every request body and header it got."""
 
     url: str
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
+    connections: "_Connections"
+
+    def read_out(self) -> None:
+        """Wait until all that callers who have gone had sent was read, and nobody is connected."""
+        last = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        last.request("GET", "/")  # connections are taken in order, so by the answer those before it were
+        last.getresponse().read()
+        last.close()
+        with self.connections.changed:
+            assert self.connections.changed.wait_for(lambda: not self.connections.num_open, timeout=60)
+
+
+class _Connections(ThreadingHTTPServer):
+    """Counts those that were taken and are not over."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.num_open, self.changed = 0, threading.Condition()
+        super().__init__(("127.0.0.1", 0), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.changed:
+            self.num_open += 1
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self.changed:
+                self.num_open -= 1
+                self.changed.notify_all()
 
 
 @contextmanager
@@ -69,9 +103,9 @@ def serving(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Server]:
             if not reply.drip_s:
                 self.wfile.write(payload)
                 return
-            for byte in payload:
+            for start in range(0, len(payload), reply.drip_bytes):
                 try:
-                    self.wfile.write(bytes([byte]))
+                    self.wfile.write(payload[start : start + reply.drip_bytes])
                 except OSError:  # the caller has gone
                     self.close_connection = True
                     return
@@ -80,13 +114,13 @@ def serving(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = Server(url=f"http://127.0.0.1:{http.server_address[1]}/v1")
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    connections = _Connections(Handler)
+    server = Server(url=f"http://127.0.0.1:{connections.server_address[1]}/v1", connections=connections)
+    thread = threading.Thread(target=connections.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
         yield server
     finally:
-        http.shutdown()
-        http.server_close()
+        connections.shutdown()
+        connections.server_close()
         thread.join()

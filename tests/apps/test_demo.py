@@ -70,10 +70,10 @@ def test_the_report_opens_in_chromium_with_every_picture_present(
     path = workspace.root / "report.html"
     asked: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=chromium_flags, timeout=120_000)
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri(), timeout=120_000)
         widths = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
         headings = page.locator("h2").all_inner_texts()
         browser.close()

@@ -14,6 +14,7 @@ from apps.server.gate import ActionGate
 from apps.server.server import running_server
 from schemas.wire import ServerMetadata
 
+pytestmark = pytest.mark.timeout(900)  # two installations, at worst
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ("openpi-client==0.1.2", "typing_extensions")  # the client imports the second and does not declare it
 STATE_DIM, STEPS = 14, 50
@@ -57,7 +58,7 @@ def openpi_python() -> Path:
         return python
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CLIENT]
     for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], install):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             if os.environ.get("CI_REQUIRE_OPENPI") == "1":

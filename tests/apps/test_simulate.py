@@ -123,7 +123,7 @@ def test_a_killed_simulate_goes_on_where_it_stopped(report: SimulateReport, tmp_
         f"simulate(out=Path({str(out)!r}), num_episodes=50, split='in-domain', seed=4, image_size={SIZE})"
     )
     run = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], env={**os.environ})
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 240
     while not (out / "episode_0.hdf5").exists():
         assert run.poll() is None
         assert time.monotonic() < deadline_s
@@ -135,7 +135,9 @@ def test_a_killed_simulate_goes_on_where_it_stopped(report: SimulateReport, tmp_
     resumed = simulate(out=out, num_episodes=2, split="in-domain", seed=4, image_size=SIZE)
     assert resumed.num_already_there >= 1
     assert (out / "episode_0.hdf5").stat().st_mtime_ns == first
-    assert sorted(path.name for path in out.iterdir()) == ["episode_0.hdf5", "episode_1.hdf5", "metadata.csv"]
+    names = {path.name for path in out.iterdir()}  # a kill that came late leaves later episodes too
+    assert {"episode_0.hdf5", "episode_1.hdf5", "metadata.csv"} <= names
+    assert not [name for name in names if name.endswith(".part")]
     for index in range(2):
         name = f"episode_{index}.hdf5"
         assert (out / name).read_bytes() == (report.out / name).read_bytes()

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from raw_files import write_aloha_episode
-from review_desk import EPISODES, NUM_FRAMES, SLOW_MS, Desk, fill, free_port
+from review_desk import EPISODES, NUM_FRAMES, SLOW_MS, Desk, fill
 
 from annotators.ledger import Ledger
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from dataengine.convert import convert
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
@@ -29,7 +30,8 @@ def workspace(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Worksp
 @pytest.fixture(scope="module")  # an open Playwright holds the thread's event loop, which other tests may need
 def browser(chromium: str, chromium_flags: list[str]) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags)
+        opened = playwright.chromium.launch(executable_path=chromium, args=chromium_flags, timeout=2 * SLOW_MS)
+        expect.set_options(timeout=SLOW_MS)
         yield opened
         opened.close()
 
@@ -41,9 +43,8 @@ def desk(workspace: Workspace, tmp_path: Path) -> Iterator[Desk]:
     ids = EpisodeSet.open(workspace, EPISODES).ids()
     with Ledger.open(ledger_url) as ledger:
         fill(ledger, ids)
-    port = free_port()
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url, reviewer="alice")
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     yield Desk(url=f"http://127.0.0.1:{port}/", workspace=workspace, ledger_url=ledger_url, ids=ids)
     app.close()
 
@@ -53,7 +54,7 @@ def page(desk: Desk, browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(SLOW_MS)
-    expect.set_options(timeout=SLOW_MS)
+    opened.set_default_navigation_timeout(2 * SLOW_MS)
     opened.goto(desk.url)
     yield opened
     context.close()

@@ -1,6 +1,5 @@
 """What tests of the review page share: a page on three tiny episodes, and the words for what a reviewer does."""
 
-import socket
 from dataclasses import dataclass
 
 from ledger_rows import proposal, result, segments, trace
@@ -8,14 +7,20 @@ from playwright.sync_api import Page, expect
 
 from annotators.ledger import Ledger
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, Proposal, ReasoningTrace
+from schemas.annotations import Card, Mark, Proposal, ReasoningTrace
 from schemas.refs import Ref
 
 EPISODES = Ref("tiny", "1")
 NUM_FRAMES = 30
 RATE_HZ = 50
-SLOW_MS = 30_000  # the machines that run this have two cores and much to do
+SLOW_MS = 60_000  # the machines that run this have two cores and much to do
 EVIL = '<img src=x onerror="window.evil=1">${window.evil=2}{{evil}}'
+
+
+MARKS = (
+    Mark(title="read here", start_ns=3 * 1_000_000_000 // RATE_HZ, image="board", number="4+2"),
+    Mark(title="grasped", start_ns=200_000_000, end_ns=400_000_000, number="0.12 s off"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +33,6 @@ class Desk:
     ids: tuple[str, ...]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _proposal(episode_id: str, payload: ReasoningTrace) -> Proposal:
     box = {"camera": "cam_high", "frame": 3, "box_xyxy": [4, 4, 44, 24]}
     images = {"board": box, "card_left": {**box, "camera": "cam_low"}, "after": {**box, "box_xyxy": None}}
@@ -43,10 +42,11 @@ def _proposal(episode_id: str, payload: ReasoningTrace) -> Proposal:
 def fill(ledger: Ledger, ids: tuple[str, ...]) -> None:
     """Episode 0's arithmetic fails, so it comes first; 1 is unknown; 2 holds hostile writing; each has segments."""
     hostile = (Card(text=EVIL, position="left"),)
+    evil = (Mark(title=EVIL, start_ns=0, image=EVIL, number=EVIL),)
     payloads = (
-        (trace(board="4+2"), [result("fail"), result("pass", "board_read_twice")]),
+        (trace(board="4+2"), [result("fail").model_copy(update={"marks": MARKS}), result("pass", "board_read_twice")]),
         (trace(), [result("unknown", "picked_card")]),
-        (ReasoningTrace(board=EVIL, solution=None, cards=hostile), [result("pass")]),
+        (ReasoningTrace(board=EVIL, solution=None, cards=hostile), [result("pass").model_copy(update={"marks": evil})]),
     )
     run_id = ledger.start_run(kind="annotate", recipe={})
     for episode_id, (payload, results) in zip(ids, payloads, strict=True):

@@ -1,10 +1,13 @@
 """A reviewer at the real page in a real Chromium: watches, steps, edits, accepts; and the edited words are released."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
 from review_desk import (
     EPISODES,
@@ -15,7 +18,6 @@ from review_desk import (
     Desk,
     at_frame,
     fill,
-    free_port,
     press,
     shown,
 )
@@ -24,14 +26,15 @@ from typer.testing import CliRunner
 from annotators.ledger import Ledger
 from annotators.release import release
 from apps.cli.main import app as cli
-from apps.review.app import build_app, serve
+from apps.review.app import build_app
 from dataengine.episode_set import EpisodeSet
 from dataengine.mix import Mix, first_draw_of
 from dataengine.workspace import Workspace
+from schemas.annotations import BoxedIn, ReasoningTrace, payload_from_json
 from schemas.chat import Text
 from schemas.refs import Ref
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def test_the_video_plays_seeks_and_steps_inside_its_episode(page: Page, desk: Desk) -> None:
@@ -75,6 +78,65 @@ def test_what_was_cut_out_of_the_video_is_shown_at_full_resolution(page: Page, d
     page.wait_for_function("[...document.querySelectorAll('#stage .crop img')].every(img => img.complete)")
     sizes = pictures.evaluate_all("all => all.map(img => [img.naturalWidth, img.naturalHeight])")
     assert sizes == [[40, 20], [40, 20], [64, 48]]
+
+
+def test_what_a_verifier_points_at_is_a_mark_that_seeks_by_mouse_and_by_key(page: Page, desk: Desk) -> None:
+    shown(page, desk.ids[0])
+    page.wait_for_function("window.reviewPage.playing() && document.querySelector('#stage video').readyState >= 2")
+    marks = page.locator(".timeline .mark.fail")
+    expect(marks).to_have_count(2)
+    page.keyboard.press("w")
+    at_frame(page, 3)
+    page.keyboard.press("w")
+    at_frame(page, 10)
+    marks.first.click()
+    at_frame(page, 3)
+    marks.last.focus()
+    page.keyboard.press("Enter")
+    at_frame(page, 10)
+    board, grasp = page.locator(".verdicts .place").all()
+    expect(grasp).to_contain_text("0.20 to 0.40 s, 0.12 s off")
+    expect(board).to_contain_text("4+2")
+    expect(board.locator("img")).to_have_attribute("src", page.locator(".crop img").first.get_attribute("src") or "")
+    board.click()
+    at_frame(page, 3)
+    expect(page.locator(".crop.pointed")).to_contain_text("board")
+
+
+def test_boxes_that_the_proposal_cut_out_are_nudged_drawn_deleted_and_released(page: Page, desk: Desk) -> None:
+    shown(page, desk.ids[0])
+    page.wait_for_function("window.reviewPage.playing() && document.querySelector('#stage video').readyState >= 2")
+    page.keyboard.press("v")  # the board, which was cut out of another camera's picture
+    expect(page.locator(".cameras [aria-pressed=true]")).to_have_text("cam_low")
+    expect(page.locator('.box[data-box="0"]')).to_be_visible()
+    page.keyboard.press("v")
+    expect(page.locator('.box[data-box="0"][data-selected]')).to_be_visible()
+    page.keyboard.press("l")
+    page.keyboard.press("K")
+    assert page.evaluate("window.reviewPage.sheet().cards[0].box") == [5, 14, 45, 34]
+    page.locator('[data-draw="board"]').click()
+    place = page.locator(".boxes.drawing").bounding_box()
+    assert place is not None
+    scale = place["width"] / 64
+    page.mouse.move(place["x"] + 20 * scale, place["y"] + 2 * scale)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 40 * scale, place["y"] + 12 * scale, steps=3)
+    page.mouse.up()
+    expect(page.locator('.box[data-box="board"][data-selected]')).to_be_visible()
+    page.keyboard.press("v")
+    page.keyboard.press("Delete")
+    expect(page.locator('.box[data-box="0"]')).to_have_count(0)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#progress")).to_contain_text("1 done")
+    with Ledger.open(desk.ledger_url) as ledger:
+        [made] = ledger.decisions()
+        to = Ref(f"boxed-{os.getpid()}", "1")
+        release(episodes=EPISODES, to=to, workspace=desk.workspace, ledger=ledger, policy="human")
+    assert isinstance(made.payload, ReasoningTrace)
+    assert made.payload.boxed_in == BoxedIn(camera="cam_low", frame=3)
+    assert (made.payload.board_box_xyxy, made.payload.cards[0].box_xyxy) == ((20, 2, 40, 12), None)
+    [row] = pq.read_table(desk.workspace.path("annotations", to) / "annotations.parquet").to_pylist()
+    assert payload_from_json(json.loads(row["payload_json"])) == made.payload
 
 
 def test_the_keyboard_accepts_and_moves_on_and_undo_comes_back(page: Page, desk: Desk) -> None:
@@ -181,18 +243,20 @@ def test_writing_in_the_scene_is_shown_and_never_run(page: Page, desk: Desk) -> 
     shown(page, desk.ids[2])
     expect(page.locator("#trace-words")).to_contain_text(EVIL)
     expect(page.locator("#board input")).to_have_value(EVIL)
+    expect(page.locator(".verdicts .place")).to_contain_text(EVIL)
+    expect(page.locator(".timeline .mark")).to_have_attribute("title", re.compile(re.escape(EVIL)))
     assert page.evaluate("window.evil") is None
     assert page.locator("#words img").count() == 0
 
 
 def test_people_log_in_where_there_are_accounts(workspace: Workspace, browser: Browser, tmp_path: Path) -> None:
-    ledger_url, port = f"sqlite:///{tmp_path / 'ledger.db'}", free_port()
+    ledger_url = f"sqlite:///{tmp_path / 'ledger.db'}"
     ids = EpisodeSet.open(workspace, EPISODES).ids()
     with Ledger.open(ledger_url) as ledger:
         fill(ledger, ids)
         ledger.accounts.add("carol", "reviewer", "correct horse")
     app = build_app(workspace=workspace, episodes=EPISODES, ledger_url=ledger_url)
-    serve(app, host="127.0.0.1", port=port)
+    port = serve_somewhere(app)
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         page = context.new_page()

@@ -147,7 +147,7 @@ def test_a_killed_convert_resumes_to_the_same_fingerprint(tmp_path: Path, worksp
         " rig='aloha_sim', workers=1)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(raw), str(workspace.root)], cwd=ROOT)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(staged := markers(workspace, "frames")) < 3:
         assert process.poll() is None, "the conversion ended before it could be killed"
         assert time.monotonic() < deadline, "nothing was staged"

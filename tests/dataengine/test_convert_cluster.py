@@ -26,8 +26,8 @@ from schemas.refs import Ref
 
 raw, root = Path(sys.argv[1]), Path(sys.argv[2])
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
-other = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-cluster.wait_for_nodes()
+other = cluster.add_node(wait=False, num_cpus=1, object_store_memory=80 << 20)
+cluster.wait_for_nodes(timeout=120)
 killed = []
 
 def staged():
@@ -47,7 +47,9 @@ try:
     )
     thread.join(60)
     import ray
-    alive = sum(node["Alive"] for node in ray.nodes())
+    deadline = time.monotonic() + 120  # the cluster hears of the death of a node by and by
+    while (alive := sum(node["Alive"] for node in ray.nodes())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
     print(json.dumps({
         "fingerprints": [record.fingerprint for record in report.records],
         "rejected": len(report.rejected),
@@ -62,17 +64,17 @@ finally:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_node_killed_midway_changes_nothing(tmp_path: Path) -> None:
     raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=24, num_frames=60, height=240, width=320)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(raw), str(tmp_path / "cluster")],
         cwd=ROOT,
-        env=os.environ | {"RAY_health_check_failure_threshold": "3"},
+        env=os.environ | {"RAY_health_check_failure_threshold": "3", "RAY_raylet_start_wait_time_s": "120"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])

@@ -12,6 +12,7 @@ import pytest
 import raw_files
 
 from dataengine.executor import batches, for_each_episode
+from dataengine.ray_session import init_ray
 from dataengine.rig_files import load_rig
 from dataengine.sources import open_source
 from dataengine.sources.sizes import raw_bytes
@@ -116,11 +117,12 @@ def test_a_worker_that_dies_once_costs_no_episode(tmp_path: Path) -> None:
     assert (folder / "unlucky.died").exists()
 
 
-def test_fewer_tasks_run_where_the_disk_is_short(tmp_path: Path) -> None:
+def test_fewer_tasks_run_where_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each episode says that it is larger than half of what is free, so that two at a time would fill the disk."""
+    init_ray()
     names = [f"episode_{index}" for index in range(6)]
-    size = shutil.disk_usage(tmp_path).free * 6 // 10
-    got = dict(for_each_episode(worker(tmp_path), names, workers=2, num_bytes=lambda _: size, disk=tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    got = dict(for_each_episode(worker(tmp_path), names, workers=2, num_bytes=lambda _: 600_000, disk=tmp_path))
     assert set(got.values()) == {1}
 
 

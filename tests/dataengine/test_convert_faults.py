@@ -30,7 +30,7 @@ def command(raw: Path, root: Path, *, workers: int = 2) -> list[str]:
 
 
 def run(raw: Path, root: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(raw, root), cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(command(raw, root), cwd=ROOT, capture_output=True, text=True, check=False, timeout=400)
 
 
 def fingerprints(root: Path) -> tuple[str, str]:
@@ -64,8 +64,16 @@ def unbroken(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple
     while process.poll() is None and not (root / "episodes").is_dir():
         time.sleep(0.01)
     start = time.monotonic()
-    assert process.wait(timeout=200) == 0
+    assert process.wait(timeout=400) == 0
     return fingerprints(root), time.monotonic() - start
+
+
+def is_over(process: psutil.Process) -> bool:
+    """Whether it has ended; where nobody collects orphans, it stays in the list of processes."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def ray_workers(driver: int) -> list[psutil.Process]:
@@ -86,7 +94,7 @@ def kill_at(raw: Path, root: Path, victim: str, wait_s: float, rng: random.Rando
     Returns the exit status of the command.
     """
     process = subprocess.Popen(command(raw, root), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (root / "episodes").is_dir() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(wait_s)
@@ -95,11 +103,11 @@ def kill_at(raw: Path, root: Path, victim: str, wait_s: float, rng: random.Rando
             process.kill()
         elif workers := ray_workers(process.pid):
             rng.choice(workers).kill()
-    return process.wait(timeout=200)
+    return process.wait(timeout=400)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("point", range(20))
 def test_a_kill_at_a_random_point_changes_nothing(
     point: int, raw: Path, unbroken: tuple[tuple[str, str], float], tmp_path: Path
@@ -121,6 +129,7 @@ def test_a_kill_at_a_random_point_changes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_killed_command_leaves_no_process_behind(raw: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command(raw, tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while staged(tmp_path) < 2 and process.poll() is None:
@@ -131,7 +140,7 @@ def test_a_killed_command_leaves_no_process_behind(raw: Path, tmp_path: Path) ->
     # Ray's agents notice that their parent died, and then wait up to a minute for a server that died with it.
     gone, alive = psutil.wait_procs(family, timeout=180)
     assert len(gone) >= 2
-    assert [child.pid for child in alive] == []
+    assert [child.pid for child in alive if not is_over(child)] == []
 
 
 @contextmanager
@@ -175,7 +184,7 @@ def peak_bytes(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.97])
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_space(
     share: float, raw: Path, unbroken: tuple[tuple[str, str], float], peak_bytes: int, tmp_path: Path

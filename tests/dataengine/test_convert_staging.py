@@ -186,7 +186,7 @@ def test_two_workers_with_the_same_episode_never_leave_a_moment_without_it(tmp_p
     def stage(word: str) -> int:
         source = open_source(raw, load_rig("aloha_sim"))
         episode = source.read("episode_0.hdf5")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         for take in range(40):
             (tmp_path / f"{word}.{take}").touch()
             while len(list(tmp_path.glob(f"*.{take}"))) < 2 and time.monotonic() < deadline:

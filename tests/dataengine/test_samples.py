@@ -197,7 +197,7 @@ def test_lerobot_loads_every_frame_of_the_output(name: str, shelf: Shelf) -> Non
 def test_lerobot_doctor_finds_nothing_wrong_with_the_output(name: str, shelf: Shelf) -> None:
     doctor = Path(sys.executable).parent / "lerobot-doctor"
     command = [str(doctor), "check", str(shelf.dataset(name)), "--ci", "--fail-on", "fail"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     failed = [check["messages"] for check in json.loads(done.stdout)["checks"] if check["severity"] == "FAIL"]
     if name in WITHOUT_ACTION:  # as it was recorded: nothing to train on, and nothing is made up
         assert [row["message"] for row in failed[0]] == ["No action features found -- cannot train any policy"]
@@ -225,7 +225,7 @@ def test_ray_data_reads_the_output(shelf: Shelf, tmp_path: Path) -> None:
     names = ["octo_bridge_rlds", "lerobot_v1_tests/pusht"]
     script = tmp_path / "read.py"
     script.write_text(textwrap.dedent(READ_WITH_RAY))
-    env = {**os.environ, "LD_LIBRARY_PATH": _ffmpeg_libraries(tmp_path)}
+    env = {**os.environ, "LD_LIBRARY_PATH": _ffmpeg_libraries(tmp_path), "RAY_raylet_start_wait_time_s": "120"}
     command = [sys.executable, str(script), *(str(shelf.dataset(name)) for name in names)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]

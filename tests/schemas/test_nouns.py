@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.annotations import Card, Proposal, Provenance, ReasoningTrace, payload_from_json, release_schema
+from schemas.annotations import (
+    BoxedIn,
+    Card,
+    Mark,
+    Proposal,
+    Provenance,
+    ReasoningTrace,
+    VerifierResult,
+    payload_from_json,
+    release_schema,
+)
 from schemas.chat import IGNORE, Image, Message, Text, render_chat
 from schemas.errors import EngineError, MixError, RefError, did_you_mean
 from schemas.mixes import MixSpec
@@ -46,6 +56,28 @@ def test_every_error_is_an_engine_error_drawn_in_the_tree() -> None:
 
 def test_did_you_mean_names_the_nearest_and_all() -> None:
     assert did_you_mean("nanno", ["nano", "chatvla2_2b"]) == "Did you mean 'nano'? Known: chatvla2_2b, nano."
+
+
+def test_a_verifier_result_without_marks_is_written_as_before_there_were_any() -> None:
+    old = {"verifier": "moves", "version": 1, "verdict": "pass", "hard": True, "evidence": "no move is claimed."}
+    result = VerifierResult.model_validate(old)
+    assert (result.marks, result.model_dump(mode="json")) == ((), old)
+    marked = result.model_copy(update={"marks": (Mark(title="reach", start_ns=5, end_ns=9),)})
+    assert VerifierResult.model_validate_json(marked.model_dump_json()) == marked != result
+
+
+@pytest.mark.parametrize("place", [{}, {"end_ns": 4}, {"start_ns": 4, "end_ns": 4}, {"number": "5"}])
+def test_a_mark_is_at_a_time_or_in_a_picture_and_moves_forward(place: dict[str, int | str]) -> None:
+    with pytest.raises(ValidationError):
+        Mark.model_validate({"title": "grasp", **place})
+
+
+def test_a_trace_whose_boxes_nobody_saw_to_is_written_as_before_and_keeps_its_proposal_id() -> None:
+    trace = ReasoningTrace(board="4+1", solution=None)
+    assert not {"boxed_in", "board_box_xyxy"} & set(trace.model_dump(mode="json"))
+    seen_to = trace.model_copy(update={"boxed_in": BoxedIn(camera="top", frame=3)})
+    assert payload_from_json(seen_to.model_dump(mode="json")) == seen_to
+    assert seen_to.model_dump(mode="json")["board_box_xyxy"] is None
 
 
 def test_a_trace_renders_in_chatvla_2_form() -> None:
