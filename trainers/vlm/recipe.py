@@ -261,7 +261,6 @@ def nano_vlm_things() -> VlmConfig:
             replace(last, name="things", steps=200, skills=(*things, ("cards", 2.0), ("solve", 1.0)), crops_share=0.1),
             replace(last, steps=1800, skills=tuple((skill, asked_more.get(skill, 1.0)) for skill in SKILLS)),
         ),
-        stop_after=1600,  # what two shared cores did in an hour and a half
     )
 
 
