@@ -14,7 +14,7 @@ from benchmarks.figures import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-_BLOCK = re.compile(r"(<!-- figures (\w+)(?: ([^\n]*?))?( \+ notes)? -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- figures (\w+)(?: (?!\+)([^\n]*?))?( \+ notes)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(text: str) -> str:

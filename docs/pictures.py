@@ -25,6 +25,7 @@ from apps.review.app import build_app, serve  # noqa: E402
 from apps.sim.simulate import simulate  # noqa: E402
 from benchmarks.review_data import fill  # noqa: E402
 from dataengine.convert import convert  # noqa: E402
+from dataengine.episode_set import EpisodeSet  # noqa: E402
 from dataengine.workspace import Workspace  # noqa: E402
 from schemas.annotations import ReasoningTrace  # noqa: E402
 from schemas.refs import Ref  # noqa: E402
@@ -55,7 +56,7 @@ def main() -> int:
             browser = playwright.chromium.launch(executable_path=chromium, args=flags)
             _pictures(browser, address)
             decided = f"sqlite:///{folder / 'decided.db'}"
-            fill(decided, NUM_MADE_UP, is_decided=True)
+            fill(decided, NUM_MADE_UP, episode_ids=EpisodeSet.open(workspace, EPISODES).ids(), is_decided=True)
             with _served(workspace, decided, "lea") as other:
                 _dashboard(browser, other)
             browser.close()

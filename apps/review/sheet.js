@@ -93,7 +93,7 @@
       const { box } = field(`card-${number}`, `Card ${number}`, card.text, value => changeCard(index, { text: value }));
       const place = select(`place-${number}`, `place of card ${number}`, card.place, positions, value =>
         changeCard(index, { place: value }));
-      const drawing = make("button", { type: "button", class: "draw", "data-draw": index }, "box");
+      const drawing = make("button", { type: "button", class: "draw", "data-draw": index, "aria-label": `draw the box of card ${index + 1}`, title: "draw its box" }, "\u25ad");
       return make("div", { class: "card" }, tickable(box, `card-${number}`), make("div", { class: "under" }, place, drawing));
     });
     const pick = field("pick", "Pick", sheet.pick, value => put({ pick: value })).box;
@@ -106,7 +106,7 @@
     const row = (...parts) => make("div", { class: "row" }, ...parts);
     const all = make("div", { class: "row", id: "cards" }, ...cards);
     if (sheet.cards.length < window.reviewChoices.mostCards) all.append(more);
-    board.append(make("button", { type: "button", class: "draw", "data-draw": "board" }, "box"));
+    board.append(make("button", { type: "button", class: "draw", "data-draw": "board", "aria-label": "draw the box of the board", title: "draw its box" }, "\u25ad"));
     return [row(tickable(board, "board"), tickable(solution, "solution")), all, row(tickable(pick, "pick"), from)];
   }
 
