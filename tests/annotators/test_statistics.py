@@ -184,6 +184,12 @@ def test_figures_that_grow_with_the_ledger_are_those_of_a_first_count(ledger: Le
     ledger.assign(ids[:2], overlap=2)  # decisions that were read long ago are votes now
     counted()
     decide(ledger, claimed(ledger, "bob", gold_every=NEVER), "edit", "b", "bob", payload=OTHER)
+    counted()
+    settled = claimed(ledger, "carol", track="adjudication")
+    decide(ledger, settled, "accept", "adj", "carol", track="adjudication")
+    counted()
+    overruled = ledger.item(ids[2])
+    decide(ledger, overruled, "reject", "over", "lead")
     ledger.assign(ids[2:3], gold=True)
     counted()
     decide(ledger, claimed(ledger, "carol", gold_every=1), "accept", "g", "carol")
