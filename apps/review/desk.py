@@ -32,7 +32,7 @@ from annotators.review import Reading, TraceForm, read_segments, read_trace, seg
 from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
-from schemas.annotations import Action, ReasoningTrace, SegmentList
+from schemas.annotations import Action, BoxedIn, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 from schemas.refs import Ref
@@ -191,12 +191,21 @@ class Desk:
             return Reading(payload=shown.newest)
         match start:
             case ReasoningTrace():
-                return read_trace(typed.trace, start)
+                reading = read_trace(typed.trace, start)
+                where = typed.trace.boxed_in
+                if where is None or self._has_frame(shown.item.episode_id, where):
+                    return reading
+                words = f"There is no frame {where.frame} of '{where.camera}' for the boxes to be in. Draw them again."
+                return Reading(payload=None, problems=(*reading.problems, words))
             case SegmentList():
                 end_ns = self.end_ns(shown.item.episode_id)
                 return read_segments(typed.segments, start, end_ns=end_ns, rate_hz=self.episodes.rate_hz)
             case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
                 return Reading(payload=start)
+
+    def _has_frame(self, episode_id: str, where: BoxedIn) -> bool:
+        """A page draws only on what it shows, but anybody can send anything."""
+        return where.camera in self.episodes.cameras and where.frame < self.episodes.row(episode_id).source_frames
 
     def is_changed(self, shown: Shown, typed: Typed) -> bool:
         """True when the fields no longer say what they started with."""

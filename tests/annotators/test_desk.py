@@ -19,7 +19,7 @@ from apps.review.panels import words_panel
 from apps.review.sheet import Remarked, Sheet
 from apps.review.side import side_panel
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, ReasoningTrace, SegmentList
+from schemas.annotations import BoxedIn, Card, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.refs import Ref
 
@@ -271,6 +271,21 @@ def test_a_drawn_box_alone_is_an_edit_and_not_an_accept(desk: Desk) -> None:
     assert made.action == "edit"
     assert isinstance(made.payload, ReasoningTrace)
     assert [card.box_xyxy for card in made.payload.cards] == [None, (2, 3, 9, 8), None]
+
+
+@pytest.mark.parametrize("where", [BoxedIn(camera="cam_nowhere", frame=0), BoxedIn(camera="cam_high", frame=10**6)])
+def test_boxes_in_a_picture_that_is_none_are_refused(desk: Desk, where: BoxedIn) -> None:
+    propose(desk, MACHINE)
+    shown, typed = shown_to(desk, "bob"), fields(MACHINE)
+    good = replace(
+        typed, trace=replace(typed.trace, board_box=(2, 3, 9, 8), boxed_in=BoxedIn(camera="cam_high", frame=0))
+    )
+    assert desk.read(shown, good).problems == ()
+    reading = desk.read(shown, replace(good, trace=replace(good.trace, boxed_in=where)))
+    assert reading.payload is None
+    assert reading.problems == (
+        f"There is no frame {where.frame} of '{where.camera}' for the boxes to be in. Draw them again.",
+    )
 
 
 def test_a_decision_names_the_guideline_and_the_fields_that_were_accepted_one_by_one(desk: Desk) -> None:
