@@ -22,6 +22,20 @@ MARKS = (
     Mark(title="grasped", start_ns=200_000_000, end_ns=400_000_000, number="0.12 s off"),
 )
 
+WATCH_HEIGHTS = """() => {
+  window.looks = 0;
+  window.tooHigh = [];
+  const look = () => {
+    window.looks += 1;
+    for (const name of ['html', '#left', '#middle', '#facts']) {
+      const box = document.querySelector(name);
+      if (box.scrollHeight > box.clientHeight + 1) window.tooHigh.push([name, box.scrollHeight, box.clientHeight]);
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
-from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, Desk, at_frame, press, shown
+from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, WATCH_HEIGHTS, Desk, at_frame, press, shown
 
 from annotators.ledger import Ledger, ReviewItem
 from annotators.release import release
@@ -34,20 +34,6 @@ FRAME_ON_SCREEN = """index => new Promise(resolve => {
 AT_REST = """() => document.getAnimations().every(
   one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity
 )"""
-
-WATCH_HEIGHTS = """() => {
-  window.looks = 0;
-  window.tooHigh = [];
-  const look = () => {
-    window.looks += 1;
-    for (const name of ['html', '#left', '#middle', '#facts']) {
-      const box = document.querySelector(name);
-      if (box.scrollHeight > box.clientHeight + 1) window.tooHigh.push([name, box.scrollHeight, box.clientHeight]);
-    }
-    requestAnimationFrame(look);
-  };
-  look();
-}"""
 
 
 def open_item(page: Page, desk: Desk, number: int, field: str) -> None:
