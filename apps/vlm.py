@@ -1,5 +1,6 @@
 """The small VLM from nothing to a page: simulator frames with questions, training, and what it learned."""
 
+import os
 from pathlib import Path
 
 from apps.cli.progress import progress
@@ -10,7 +11,7 @@ from schemas.refs import Ref
 
 _FRAMES_PER_EXAM = 3  # of each skill: not every frame lets every question be asked
 _CROPPED_TABLES = 0.5  # rendered tables that are cut up, per simulator frame
-_WORKERS = 2
+_WORKERS = len(os.sched_getaffinity(0))
 
 
 def train_small(

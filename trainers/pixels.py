@@ -45,8 +45,19 @@ def patchify(
     Returns (patches, C*L*P*P) float32, the 2x2 neighbours that merge into one token next to each other, and
     (N, 3) grids of frames, rows, columns.
     """
+    bytes_NCP, grids = cut_patches(images, patch_size=patch_size, merge_size=merge_size)
+    x_NCLP = np.empty((len(bytes_NCP), 3, frames_per_patch, patch_size**2), np.float32)
+    for channel in range(3):  # a still image is the same frame L times
+        x_NCLP[:, channel] = np.take(_LEVELS_C256[channel], bytes_NCP[:, channel])[:, None]
+    return x_NCLP.reshape(len(bytes_NCP), -1), grids
+
+
+def cut_patches(
+    images: Sequence[NDArray[np.uint8]], *, patch_size: int, merge_size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The same patches as bytes, (patches, C, P*P), for whoever normalises them elsewhere; and the grids."""
     if not images:
-        return np.zeros((0, 3 * frames_per_patch * patch_size**2), np.float32), np.zeros((0, 3), np.int64)
+        return np.zeros((0, 3, patch_size**2), np.uint8), np.zeros((0, 3), np.int64)
     parts, grids = [], []
     for image in images:
         rows, columns = patch_grid(image.shape[1], image.shape[0], patch_size=patch_size, merge_size=merge_size)
@@ -54,11 +65,7 @@ def patchify(
         cut = fitted_HWC.reshape(
             rows // merge_size, merge_size, patch_size, columns // merge_size, merge_size, patch_size, 3
         ).transpose(0, 3, 1, 4, 6, 2, 5)  # cell row, cell column, row in cell, column in cell, C, P, P
-        bytes_NCP = np.ascontiguousarray(cut).reshape(rows * columns, 3, -1)
-        x_NCLP = np.empty((rows * columns, 3, frames_per_patch, bytes_NCP.shape[2]), np.float32)
-        for channel in range(3):  # a still image is the same frame L times
-            x_NCLP[:, channel] = np.take(_LEVELS_C256[channel], bytes_NCP[:, channel])[:, None]
-        parts.append(x_NCLP.reshape(rows * columns, -1))
+        parts.append(np.ascontiguousarray(cut).reshape(rows * columns, 3, -1))
         grids.append((1, rows, columns))
     return np.concatenate(parts), np.array(grids, np.int64)
 

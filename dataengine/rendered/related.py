@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from dataengine.rendered.equations import Equation, Split
 from dataengine.rendered.items import FULL, Difficulty, Glyph, Skill
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.render import Drawn, draw_item
+from dataengine.rendered.scenes import ASIDE_M, FAR_ACROSS_M, FAR_ALONG_M
 from dataengine.rendered.table import DrawnTable
-from dataengine.rendered.views import CloseUp, Colour, TableView, ThingKind
+from dataengine.rendered.views import CloseUp, Colour, TableView, Thing, ThingKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def render_exercise(
     drawn = draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty, most_cards=most_cards)
     item, rng = drawn.item, keyed_rng("related", split, seed, row, skill)
     asked = [Question(skill=item.skill, question=item.question, answer=item.answer)]
-    others = [other for other in _others(drawn, rng) if other.skill != item.skill]
+    others = [other for other in _others(drawn, rng) if (other.skill, other.answer) != (item.skill, item.answer)]
     places = list(_places(drawn)) if asks_places else []
     asked += [places[int(place)] for place in rng.permutation(len(places))[: most // 2]]
     order = rng.permutation(len(others))[: most - len(asked)]
@@ -146,6 +148,21 @@ def _things(view: TableView, table: DrawnTable, rng: np.random.Generator) -> Ite
         return
     for thing in view.things:
         yield _ask("colour", f"The {thing.kind} is {thing.colour}.", rng, thing=thing.kind)
+    for thing, other in permutations(view.things, 2):
+        relation = _relation(thing, other)
+        if relation is not None:
+            answer = f"The {thing.kind} is {relation} the {other.kind}."
+            yield _ask("relation", answer, rng, thing=thing.kind, other=other.kind)
+
+
+def _relation(thing: Thing, other: Thing) -> str | None:
+    """Where one lies, seen from the other; None where nobody would say it in one word."""
+    dx_m, dy_m = thing.place[0] - other.place[0], thing.place[1] - other.place[1]
+    if abs(dx_m) >= FAR_ACROSS_M and abs(dy_m) <= ASIDE_M:
+        return "left of" if dx_m < 0 else "right of"
+    if abs(dy_m) >= FAR_ALONG_M and abs(dx_m) <= ASIDE_M:
+        return "above" if dy_m > 0 else "below"
+    return None
 
 
 def _ask(skill: Skill, answer: str, rng: np.random.Generator, **words: object) -> Question:

@@ -17,6 +17,8 @@ from dataengine.rendered.writing import can_write
 
 _BOARD_SKILLS: tuple[Skill, ...] = ("transcribe", "solve", "choice", "trace")
 _THING_APART_M = 0.068
+# Two things lie in one of the four relations when they are so far apart one way, and no further than that the other.
+FAR_ALONG_M, FAR_ACROSS_M, ASIDE_M = 0.07, 0.112, 0.035
 _HELD_OPENING = 0.52
 _LIFTED_TIP_M = 0.055  # lower, a held card can not be told from one that lies
 _IN_VIEW_M, _NEAR_EDGE_M = 0.17, -0.03  # further out, a raised hand leaves the picture
@@ -125,7 +127,7 @@ class Painter:
 
     def _relation(self) -> Plan:
         relation = ("left of", "right of", "above", "below")[int(self.rng.integers(4))]
-        far_m, aside_m = self.rng.uniform(0.07, 0.15), self.rng.uniform(-0.035, 0.035)
+        far_m, aside_m = self.rng.uniform(FAR_ALONG_M, 0.15), self.rng.uniform(-ASIDE_M, ASIDE_M)
         dx_m, dy_m = {
             "left of": (-far_m * 1.6, aside_m),
             "right of": (far_m * 1.6, aside_m),

@@ -80,7 +80,7 @@ def test_a_question_in_company_is_scored_as_it_is_alone(lessons: list[Lesson], t
             assert alone.ids_BT[0].tolist() == chat.ids
             plain = model.vlm(
                 input_ids=alone.ids_BT,
-                pixel_values=alone.patches_P,
+                pixel_values=model.normalised(alone),
                 image_grid_thw=alone.grids,
                 mm_token_type_ids=(alone.ids_BT == model.vlm.config.image_token_id).int(),
             ).logits[0]
@@ -98,7 +98,7 @@ def test_every_glyph_is_a_class_in_the_patch_where_it_stands(lessons: list[Lesso
     [patch] = (cells > 0).any(dim=1).nonzero().flatten().tolist()
     black, dot = np.zeros_like(lesson.picture), np.zeros_like(lesson.picture)
     dot[int(y_px), int(x_px)] = 255
-    before, after = (collate([replace(lesson, picture=picture)]).patches_P for picture in (black, dot))
+    before, after = (collate([replace(lesson, picture=picture)]).patches_PCX.flatten(1) for picture in (black, dot))
     assert (before != after).any(dim=1).nonzero().flatten().tolist() == [patch]
 
 

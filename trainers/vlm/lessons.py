@@ -3,7 +3,7 @@
 The picture is looked at once; each question with its answer is a branch behind it that attends to the picture and to
 itself. That is what a chat of this picture and this question alone would compute, at a quarter of the cost.
 
-Axes: B pictures, T tokens, N picture tokens, G glyph cells.
+Axes: B pictures, T tokens, N picture tokens, G glyph cells, P patches, C colours, X pixels of a patch.
 """
 
 import functools
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dataengine.rendered.views import COLOURS, THINGS, Colour, ThingKind
 from schemas.chat import IGNORE, Image, Message, Text, render_chat
-from trainers.pixels import image_tokens, patch_grid, patchify
+from trainers.pixels import cut_patches, image_tokens, patch_grid
 from trainers.recipes import VlmSize
 from trainers.tokenizer import END_OF_TEXT, LocalTokenizer
 
@@ -55,7 +55,7 @@ class LessonBatch:
     labels_BT: Tensor
     branch_BT: Tensor  # 0: the picture and what stands before it; 1..: questions; -1: padding
     offset_BT: Tensor  # place of a token in its branch
-    patches_P: Tensor
+    patches_PCX: Tensor  # bytes; the model normalises them, so that a quarter travels between processes and devices
     grids: Tensor
     glyphs_BG: Tensor  # class of each cell of each patch: 0 none, IGNORE where unknown; in the order of the patches
     things_B2N: Tensor  # kind and colour of what lies in each picture token: 0 nothing, IGNORE where unknown
@@ -117,11 +117,10 @@ class LessonCollator:
     def _batch(
         self, lessons: Sequence[Lesson], rows: Sequence[Sequence[tuple[tuple[int, ...], tuple[int, ...], int]]]
     ) -> LessonBatch:
-        patches, grids = patchify(
+        patches, grids = cut_patches(
             [lesson.picture for lesson in lessons],
             patch_size=self._size.patch_size,
             merge_size=self._size.merge_size,
-            frames_per_patch=self._size.frames_per_patch,
         )
         prefix = rows[0][0][2]
         length = max(prefix + sum(len(ids) - prefix for ids, _, _ in row) for row in rows)
@@ -143,7 +142,7 @@ class LessonCollator:
             labels_BT=torch.from_numpy(labels),
             branch_BT=torch.from_numpy(branch),
             offset_BT=torch.from_numpy(offset),
-            patches_P=torch.from_numpy(patches),
+            patches_PCX=torch.from_numpy(patches),
             grids=torch.from_numpy(grids),
             glyphs_BG=torch.from_numpy(glyphs),
             things_B2N=torch.from_numpy(np.stack([self._things(lesson, grids[0]) for lesson in lessons])),

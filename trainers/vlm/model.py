@@ -1,6 +1,7 @@
 """The small VLM while it learns: Hugging Face's Qwen2-VL, and beside it a head that only training needs.
 
-Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them.
+Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them; of patches, P patches, C colours,
+L frames, X pixels.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from transformers import Qwen2VLForConditionalGeneration
 from dataengine.rendered.views import COLOURS, THINGS
 from schemas.chat import IGNORE
 from trainers.models.vla import FlatPatchEmbed, seed_of, vlm_config
+from trainers.pixels import MEAN_C, STD_C
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
 from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, LessonBatch
+from trainers.vlm.sight import look
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
 _TOLD_AFTER = 2  # layers of the language model; those behind it can use what a token says about itself
@@ -47,9 +50,15 @@ class PackedVlm(nn.Module):
 
     def scores(self, batch: LessonBatch) -> Tensor:
         """(B, T, V): of every next token."""
-        image_PD = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids).pooler_output
+        _, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
         scores: Tensor = self.vlm.lm_head(self.hidden(image_PD, batch))
         return scores
+
+    def normalised(self, batch: LessonBatch) -> Tensor:
+        """(P, C*L*X): what `trainers.pixels.patchify` makes of the batch's patches, number for number."""
+        mean_C1, std_C1 = (torch.from_numpy(values).to(batch.patches_PCX.device)[:, None] for values in (MEAN_C, STD_C))
+        x_PCX = (batch.patches_PCX.float() / 255 - mean_C1) / std_C1
+        return x_PCX[:, :, None].expand(-1, -1, self.size.frames_per_patch, -1).flatten(1)
 
     def hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
         """(B, T, D): the language model's last hidden states."""
@@ -113,12 +122,12 @@ class LearningVlm(PackedVlm):
         thing_weight: float = 0.0,
     ) -> LessonLosses:
         """All losses of one batch; with `text_weight` 0 only the vision tower works."""
-        seen = self.vlm.model.visual(batch.patches_P, grid_thw=batch.grids)
-        glyphs, glyphs_right = self._glyph_loss(seen.last_hidden_state, batch)
+        patches_PD, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
+        glyphs, glyphs_right = self._glyph_loss(patches_PD, batch)
         text, tokens, things, text_right = *(torch.zeros_like(glyphs) for _ in range(3)), 0.0
         if text_weight:
             tells = bool(token_weight or thing_weight)
-            last_BTD, told_BTD = self._hidden(seen.pooler_output, batch, _TOLD_AFTER if tells else None)
+            last_BTD, told_BTD = self._hidden(image_PD, batch, _TOLD_AFTER if tells else None)
             text, text_right = self._text_loss(last_BTD, batch)
             if told_BTD is not None:
                 tokens = self._token_loss(told_BTD, batch)

@@ -264,7 +264,30 @@ def nano_vlm_things() -> VlmConfig:
     )
 
 
-VLM_RECIPES = {"nano_vlm": nano_vlm, "nano_vlm_places": nano_vlm_places, "nano_vlm_things": nano_vlm_things}
+def nano_vlm_more() -> VlmConfig:
+    """More of everything, half as many pictures again a step, and each pair of objects asked about both ways."""
+    base = nano_vlm_things()
+    *_, last = base.phases
+    asked_less = dict.fromkeys(("transcribe", "count", "gripper", "refusal"), 1.0)
+    skills = tuple((skill, asked_less.get(skill, 2.0)) for skill in SKILLS)
+    return replace(
+        base,
+        name="nano_vlm_more",
+        goes_on_from=base.name,
+        phases=(replace(last, steps=4000, skills=skills, frames_share=0.35),),
+        pictures_per_step=48,
+        sums_per_picture=4,
+        final_learning_rate=3e-5,
+        weight_decay=0.05,
+    )
+
+
+VLM_RECIPES = {
+    "nano_vlm": nano_vlm,
+    "nano_vlm_places": nano_vlm_places,
+    "nano_vlm_things": nano_vlm_things,
+    "nano_vlm_more": nano_vlm_more,
+}
 
 
 def vlm_recipe(name: str) -> VlmConfig:
