@@ -120,10 +120,16 @@ class Studio:
         return self._client.post(path, headers=token, **body).raise_for_status()
 
 
+def installed() -> Path | None:
+    """What starts it; None where nobody says where it is, or it is not there."""
+    python = os.environ.get(VARIABLE)
+    found = Path(python).with_name("label-studio") if python else None
+    return found if found and found.is_file() else None
+
+
 @contextmanager
-def running(folder: Path, labels: Sequence[str], rate_hz: int) -> Iterator[Studio]:
+def running(command: Path, folder: Path, labels: Sequence[str], rate_hz: int) -> Iterator[Studio]:
     """A fresh server with its data in `folder`. Raises RuntimeError when it does not start."""
-    command = Path(os.environ[VARIABLE]).with_name("label-studio")
     first = str(random.randrange(20_000, 30_000))  # it takes the next free one itself, and says which
     words = [
         "start",

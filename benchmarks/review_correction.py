@@ -8,7 +8,7 @@ decided is stored. What was stored is then compared with what was wanted. Here t
 change from one to the other is inside; in Label Studio they are one task.
 """
 
-import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -32,7 +32,7 @@ from dataengine.workspace import Workspace
 from schemas.annotations import Card, Proposal, Provenance, ReasoningTrace, Segment, SegmentList, VerifierResult
 from schemas.spans import frame_ns
 
-_CHROMIUM = "/usr/bin/chromium"
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _CAMERA, _NUM_FRAMES, _BY = "cam_high", 250, 12
 _CUTS, _NAMES = (0, 50, 120, _NUM_FRAMES), ("reach", "carry", "retreat")
 _PEER_FRAME_PX = 16  # of its timeline, at the zoom in which it opens
@@ -110,8 +110,9 @@ class Done:
 
 def correction(quick: bool) -> list[Figure]:
     """Both tools in turn; ours alone, with the reason, where there is no Label Studio."""
-    if not Path(_CHROMIUM).exists():
-        print(f"no correction is measured: there is no {_CHROMIUM}; apt-get install chromium")
+    chromium = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
+    if chromium is None:
+        print("no correction is measured: there is no Chromium on this machine, e.g. apt-get install chromium")
         return []
     repeats = 2 if quick else 10
     ways: dict[str, Done] = {}
@@ -127,13 +128,13 @@ def correction(quick: bool) -> list[Figure]:
         ledger = stack.enter_context(Ledger.open(url))
         run_id = ledger.start_run(kind="annotate", recipe={})
         browser = stack.enter_context(sync_playwright()).chromium.launch(
-            executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         page = _ours_opened(browser, server.address, name)
         studio, other = None, None
-        if os.environ.get(label_studio.VARIABLE):
+        if command := label_studio.installed():
             (folder / "peer").mkdir()
-            studio = stack.enter_context(label_studio.running(folder / "peer", LABELS, RATE_HZ))
+            studio = stack.enter_context(label_studio.running(command, folder / "peer", LABELS, RATE_HZ))
             other = _peer_opened(browser, studio)
         else:
             print(label_studio.ABSENT)
