@@ -19,7 +19,8 @@ from schemas.spans import NS_PER_S
 
 KEEP = "keep"  # the field that says whether the item is usable at all; a reject says nothing about the others
 TOLERANCES_S = (0.25, 0.5)
-_NO_FIELD = ("kind", "events")  # events come from the recording, people do not set them
+# Events come from the recording, people do not set them; where something was seen is no part of what is said.
+_NO_FIELD = ("kind", "events", "board_box_xyxy", "boxed_in", "picture")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

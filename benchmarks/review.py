@@ -4,7 +4,7 @@
 `sqlite` and `postgresql`: the ledger alone, 100 processes that claim, think for a second and decide, over and over.
 `http_sqlite` and `http_postgresql`: 100 reviewers at the running page, who also watch the video. What they were told is
 then compared with what the ledger holds, and the ledger is audited. No peer stands beside it: no open labelling tool
-leases items.
+leases items. `correction`: one person corrects one episode, here and in Label Studio.
 """
 
 import multiprocessing
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from annotators.ledger import Ledger, QueueFilter, ReviewItem
 from benchmarks.figures import Figure, report
+from benchmarks.review_correction import correction
 from benchmarks.review_data import fill
 from benchmarks.review_http import EPISODES, HttpLoad, add_people, episodes, served, work
 from benchmarks.review_http import FULL as HTTP_FULL
@@ -287,5 +288,6 @@ if __name__ == "__main__":
         "postgresql": postgresql,
         "http_sqlite": http_sqlite,
         "http_postgresql": http_postgresql,
+        "correction": correction,
     }
     report("review", groups, __doc__)

@@ -30,6 +30,9 @@ EPISODES = Ref("load", "1")
 PASSWORD = "correct horse battery"
 _RANGE = 262_144  # bytes that a browser asks for at once
 _TICK_S = 20.0  # how often the page asks what others did
+_START_S = 120.0
+_TRIES = 8  # ports
+_TAKEN = "can not be served"
 _VIDEO = re.compile(r"/videos/[^\"&]+")
 
 
@@ -81,26 +84,34 @@ class Server:
 @contextmanager
 def served(workspace: Workspace, ref: Ref, url: str, log: Path) -> Iterator[Server]:
     """The page, started as a user starts it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["review", "open", str(ref), "--workspace", str(workspace.root), "--db", url, "--port", str(port)]
-    with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "apps", *words], stdout=out, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{port}"
+    server = _start(workspace, ref, url, log)
     try:
-        for _ in range(600):
-            if server.poll() is not None:
-                raise RuntimeError(f"the page did not start: {log.read_text()[-2000:]}")
-            try:
-                httpx.get(f"{address}/login")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield Server(address=address, process=server)
+        yield server
     finally:
-        server.terminate()
-        server.wait(30)
+        server.process.terminate()
+        server.process.wait(30)
+
+
+def _start(workspace: Workspace, ref: Ref, url: str, log: Path) -> Server:
+    """On a port of this machine. Somebody else may take it between the look and the use: then look again."""
+    for _ in range(_TRIES):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        words = ["review", "open", str(ref), "--workspace", str(workspace.root), "--db", url, "--port", str(port)]
+        with log.open("w") as out:
+            process = subprocess.Popen([sys.executable, "-m", "apps", *words], stdout=out, stderr=subprocess.STDOUT)
+        server = Server(address=f"http://127.0.0.1:{port}", process=process)
+        end = time.monotonic() + _START_S
+        while process.poll() is None and time.monotonic() < end:
+            if server.address in log.read_text():  # the page's own words: what answers there could be another program
+                return server
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        if _TAKEN not in log.read_text():
+            break
+    raise RuntimeError(f"the page did not start: {log.read_text()[-2000:]}")
 
 
 def add_people(url: str, num: int) -> list[str]:

@@ -57,7 +57,8 @@ def substance(payload: AnyPayload) -> str:
     for thing in (fields.get("target"), fields.get("reference"), *fields.get("objects", ())):
         if thing is not None:
             thing.pop("box_xyxy")
-    fields.pop("picture", None)
+    for name in ("picture", "board_box_xyxy", "boxed_in"):
+        fields.pop(name, None)
     return sha256_of(fields)
 
 

@@ -67,12 +67,12 @@ _CLEAN = ITEMS.c.rank >= RANK_RARE  # every verifier passed and no two speakers 
 def waiting(connection: Connection, wanted: QueueFilter) -> dict[str, int]:
     """Items that wait for somebody, by the reason why they stand where they stand in the queue."""
     table = ITEMS.c
-    columns = (table.waits, table.conflict, table.stale != "", table.rank)
+    columns = (table.status, table.conflict, table.stale != "", table.rank)
     query = select(*columns, func.count()).where(table.waits.in_(("review", "adjudication")), *wanted.conditions())
     found: dict[str, int] = {}
-    for waits, conflict, is_stale, rank, count in connection.execute(query.group_by(*columns)):
+    for status, conflict, is_stale, rank, count in connection.execute(query.group_by(*columns)):
         reason = RANK_WORDS[rank]
-        if waits == "adjudication":
+        if status == "disputed":  # a shared item that was settled may wait for an adjudicator for another reason
             reason = "reviewers disagree"
         elif is_stale:
             reason = "the episode changed since"

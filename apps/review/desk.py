@@ -242,7 +242,7 @@ class Desk:
         elif choice == "accept":
             payload = before.start
         if payload is not None:
-            same = substance(payload) == substance(before.newest) and not typed.trace.drawn
+            same = substance(payload) == substance(before.newest) and not typed.trace.drawn and not _is_boxed(payload)
             action, payload = ("accept", None) if same else ("edit", payload)
         if action == "accept" and isinstance(before.newest, SegmentList) and not before.newest.segments:
             raise LedgerError("Nothing is proposed here, so there is nothing to accept. Add a segment, or reject.")
@@ -307,6 +307,11 @@ def _differs(payload: AnyPayload, typed: Typed) -> bool:
         return typed.trace != TraceForm.of(payload)
     rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
     return rows != segment_rows(payload)
+
+
+def _is_boxed(payload: AnyPayload) -> bool:
+    """True when a person saw to the boxes, now or before: they are released with what is decided."""
+    return isinstance(payload, ReasoningTrace) and payload.boxed_in is not None
 
 
 def _now_ms() -> int:

@@ -273,6 +273,23 @@ def test_a_drawn_box_alone_is_an_edit_and_not_an_accept(desk: Desk) -> None:
     assert [card.box_xyxy for card in made.payload.cards] == [None, (2, 3, 9, 8), None]
 
 
+def test_boxes_that_somebody_saw_to_are_kept_by_whoever_accepts_them_later(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    where = BoxedIn(camera="cam_high", frame=0)
+    typed = fields(MACHINE)
+    boxed = replace(typed, trace=replace(typed.trace, board_box=(2, 3, 9, 8), boxed_in=where))
+    first = desk.decide("edit", token=shown_to(desk, "alice").token, reviewer="alice", typed=boxed)
+    again = shown_to(desk, "bob")
+    second = desk.decide("accept", token=again.token, reviewer="bob", typed=fields(again.start))
+    for made in (first, second):
+        assert made.action == "edit"
+        assert isinstance(made.payload, ReasoningTrace)
+        assert (made.payload.boxed_in, made.payload.board_box_xyxy) == (where, (2, 3, 9, 8))
+    assert desk.ledger.item(again.item.item_id).conflict is False
+    propose(desk, MACHINE, "reader 2")  # the same words, of a program that says nothing about boxes
+    assert desk.ledger.item(again.item.item_id).conflict is False
+
+
 @pytest.mark.parametrize("where", [BoxedIn(camera="cam_nowhere", frame=0), BoxedIn(camera="cam_high", frame=10**6)])
 def test_boxes_in_a_picture_that_is_none_are_refused(desk: Desk, where: BoxedIn) -> None:
     propose(desk, MACHINE)
