@@ -32,7 +32,7 @@ from schemas.scenes import (
 MODEL = "things@1+placements@2"  # what provenance calls these programs
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "in front of", "behind", "on top of", "inside")
 # What a relation is called in instructions, longest first: "on" is looked for when "on top of" was not found.
-_SAID: tuple[tuple[str, Relation], ...] = (
+SAID: tuple[tuple[str, Relation], ...] = (
     ("to the left of", "left of"),
     ("on the left of", "left of"),
     ("to the right of", "right of"),
@@ -51,7 +51,7 @@ _SAID: tuple[tuple[str, Relation], ...] = (
 _INSTRUCTION = re.compile(
     r"(?:please )?(?:put|place|move|set|pick up|pick|take|grab) the (?P<target>[a-z]+(?: [a-z]+)?)"
     r"(?:,? and (?:then )?(?:put|place|move|set) it)?(?: down)? (?P<where>"
-    + "|".join(words for words, _ in _SAID)
+    + "|".join(words for words, _ in SAID)
     + r") the (?P<reference>[a-z]+(?: [a-z]+)?)\.?"
 )
 _PARAPHRASES = (
@@ -98,7 +98,7 @@ def read_instruction(words: str) -> Asked | None:
     found = _INSTRUCTION.fullmatch(" ".join(words.lower().split()))
     if found is None or found["target"] == found["reference"]:
         return None
-    relation = next(relation for said, relation in _SAID if said == found["where"])
+    relation = next(relation for said, relation in SAID if said == found["where"])
     return Asked(target=found["target"], relation=relation, reference=found["reference"])
 
 

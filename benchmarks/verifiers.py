@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
+from annotators.card_scenes import card_scene
 from annotators.evidence import Evidence
 from annotators.families import load_family
 from annotators.observe import Observation, Observer
@@ -22,6 +23,7 @@ from annotators.traces import build_trace
 from annotators.verifiers import VERIFIERS, VerifierName, verify
 from benchmarks.annotation_faults import FAULTS, Fault
 from benchmarks.annotation_scenes import EACH, frozen_series
+from benchmarks.card_scene_faults import CARD_SCENE_FAULTS
 from benchmarks.figures import Figure, report
 from benchmarks.placement_faults import PLACEMENT_FAULTS
 from dataengine.episode_set import EpisodeSet
@@ -83,8 +85,18 @@ def _right(seen: Observation, truth: dict[str, Any]) -> Right | None:
         for one in seen.segments.segments
     )
     held = tuple((one.start_ns, "number card") for one in named if one.phase == "grasp")
+    notes = card_scene(
+        seen.evidence.task,
+        readings=readings,
+        cards=seen.cards,
+        table=seen.evidence.table,
+        pick=seen.evidence.pick,
+        segments=seen.segments,
+    )
+    if notes.outcome == "failure":  # the simulator keeps no demonstration that failed; "unknown" is not wrong
+        return None
     return Right(
-        payloads=(trace, seen.segments.model_copy(update={"segments": named})),
+        payloads=(trace, seen.segments.model_copy(update={"segments": named}), notes),
         images=seen.images,
         evidence=replace(seen.evidence, metadata=noted, held=held),
     )
@@ -178,7 +190,7 @@ def _measure(quick: bool, family: TaskName, faults: tuple[Fault, ...], about: st
 
 
 def _cards(quick: bool) -> list[Figure]:
-    return _measure(quick, "math-matching", FAULTS, "")
+    return _measure(quick, "math-matching", (*FAULTS, *CARD_SCENE_FAULTS), "")
 
 
 def _toys(quick: bool) -> list[Figure]:
