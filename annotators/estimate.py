@@ -47,14 +47,21 @@ def estimate_calls(
     blank_share: float = SHARE,
 ) -> CallEstimate:
     """Look at a few episodes of those to be annotated, spread evenly. Calls with blank pictures are counted too."""
-    of_sheets = "steps" in family.prompts
-    things = family.file.things
-    observer = Observer(opened, camera, wants_crops=True, wants_sheets=of_sheets, things=things)
+    observer = Observer(
+        opened,
+        camera,
+        wants_crops=True,
+        wants_sheets="steps" in family.prompts,
+        wants_scene=family.is_open,
+        things=family.file.things,
+    )
     some = pending[:: max(1, -(-len(pending) // _LOOKED_AT))]
     seen = [one for name in some if isinstance(one := observer.observe(name), Observation)]
     asked = [request for one in seen for request in questions_about(family, speaker, one).values()]
     share = len(pending) / len(seen) if seen else 0.0
-    calls = math.ceil(share * len(asked)) if of_sheets or things else CALLS_PER_EPISODE * len(pending)
+    calls = math.ceil(share * len(asked))
+    if "board" in family.prompts:  # where geometry finds no board it is not asked about: that is not known beforehand
+        calls = (CALLS_PER_EPISODE + ("wordings" in family.prompts)) * len(pending)
     blank_calls = num_blank(calls, blank_share)
     share *= 1 + blank_calls / calls if calls else 1.0
     input_tokens = round(share * sum(map(estimate_input_tokens, asked)))

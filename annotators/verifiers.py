@@ -13,6 +13,7 @@ from annotators.arithmetic import answer, canonical, canonical_number, worked_li
 from annotators.card_checks import CARD_SCENES
 from annotators.claims import held_object, metadata, no_future, read_numbers, stamps
 from annotators.evidence import Evidence
+from annotators.open_checks import OPEN_SCENES
 from annotators.placement_checks import (
     answers,
     boxes,
@@ -147,6 +148,8 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
             case "moves", SegmentList():
                 results.append(_result(name, *moves(payload, evidence)))
             case _, SceneNotes() if evidence.table is not None and (check := CARD_SCENES.get(name)):
+                results.append(_result(name, *check(payload, evidence)))
+            case _, SceneNotes() if evidence.scene is not None and (check := OPEN_SCENES.get(name)):
                 results.append(_result(name, *check(payload, evidence)))
             case "outcome", SceneNotes():
                 results.append(_result(name, *placement_outcome(payload, evidence)))
