@@ -15,6 +15,7 @@ from vlm_server import Reply, said, serving
 
 import annotators.families as shipped
 from annotators.annotate import annotate
+from annotators.cascade import annotate_cascade
 from annotators.evidence import Evidence
 from annotators.families import load_family
 from annotators.ledger import Ledger
@@ -209,15 +210,22 @@ class Sage:
         }
 
 
+@pytest.fixture(scope="module")
+def sage(home: Path) -> Sage:
+    return Sage(home)
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(f"sqlite:///{tmp_path}/ledger.db") as opened:
         yield opened
 
 
-def test_a_model_fills_the_scene_of_any_manipulation_and_every_field_is_checked(home: Path, ledger: Ledger) -> None:
+def test_a_model_fills_the_scene_of_any_manipulation_and_every_field_is_checked(
+    home: Path, sage: Sage, ledger: Ledger
+) -> None:
     place = Workspace.at(home)
-    with serving(Sage(home)) as server:
+    with serving(sage) as server:
         backend = Endpoint(urls=(server.url,), model="sage")
         asked = {"episodes": SIM, "workspace": place, "family": "generic", "ledger": ledger, "workers": 0}
         planned = annotate(**asked, backend=backend, dry_run=True).planned
@@ -252,11 +260,17 @@ def test_a_model_fills_the_scene_of_any_manipulation_and_every_field_is_checked(
     assert "wording refused: " in report.summary()
 
 
-def test_without_a_model_the_scene_waits_for_one_and_then_gets_it(home: Path, ledger: Ledger) -> None:
+def test_without_a_model_the_scene_waits_for_one_and_then_gets_it(home: Path, sage: Sage, ledger: Ledger) -> None:
     asked = {"episodes": SIM, "workspace": Workspace.at(home), "family": "generic", "ledger": ledger, "workers": 0}
     report = annotate(**asked, backend=Perception())
     assert (report.num_proposed, report.fields) == (NUM_EPISODES, {"segments": NUM_EPISODES})
     assert annotate(**asked, backend=Perception()).run_id is None
+    with serving(sage) as server:
+        then = Endpoint(urls=(server.url,), model="sage")
+        cascade = annotate_cascade(**asked, backend=Perception(), then=then)
+    assert (cascade.first.run_id, cascade.num_doubted) == (None, NUM_EPISODES)
+    assert cascade.then is not None
+    assert cascade.then.fields == {"segments": NUM_EPISODES, "scene": NUM_EPISODES}
 
 
 def test_any_family_may_ask_for_other_wordings_and_keeps_its_own_where_all_are_refused(
