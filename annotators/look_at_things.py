@@ -57,6 +57,7 @@ def look_around(
         picture=PictureRef(camera=camera, frame=first_frame, width=start.shape[1], height=start.shape[0]),
         after_frame=first_frame + end,
         touched=None if closed is None else _changed(start, frame_at(closed)),
+        ended=_changed(start, frame_at(end)),
     )
 
 

@@ -6,18 +6,22 @@ noted, and with pixels: which of them changed when a hand closed.
 
 from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotators.card_checks import card_instruction
 from annotators.claims import same_thing
 from annotators.evidence import Evidence
 from annotators.open_scenes import OpenScene, agreed_ending, near, open_questions
 from annotators.placement_checks import nouns, relation
 from annotators.placements import named
-from annotators.structure import Check, Finding, box_words, counted, impossible
+from annotators.structure import Check, Finding, box_words, counted, impossible, overlap
 from schemas.annotations import Mark
 from schemas.scenes import Box, SceneNotes
 from schemas.spans import frame_ns
 
 _ONE_BOX = 0.9  # of two boxes' union: things may lie in or on each other, but not fill one box
+_WITHIN = 0.9  # of the smaller of two boxes: it is a part of the larger one
 _TOUCHED, _UNTOUCHED = 0.30, 0.05  # share of a box that changed when the hand closed
 _NOT_ASKED = "no model was asked about the scene."
 _NOTED = ("outcome", "success", "result")  # what the ending is called where it is noted
@@ -26,7 +30,7 @@ _NO = frozenset({"failure", "failed", "fail", "false", "no", "0", "0.0"})
 
 
 def open_boxes(notes: SceneNotes, evidence: Evidence) -> Finding:
-    """Boxes lie in the picture; what stays lies there at the end too, what moved was handled; the hand closed there."""
+    """Boxes lie in the picture; what stays lies there at the end too, what moved was handled and is gone from there."""
     seen = evidence.scene
     boxed = [(one.noun, one.box_xyxy) for one in notes.objects if one.box_xyxy is not None]
     if not boxed or notes.picture is None or seen is None:
@@ -58,7 +62,13 @@ def _second_look(boxed: list[tuple[str, Box]], seen: OpenScene, evidence: Eviden
         other = named(seen.after, noun)
         if other is None or other.box_xyxy is None:
             missing.append(noun)
-        elif not near(box, other.box_xyxy) and not _is_handled(noun, seen):
+        elif near(box, other.box_xyxy) or _is_covered(box, other.box_xyxy, seen):
+            continue
+        elif _is_handled(noun, seen):
+            if (share := _share(seen.ended, box)) is not None and share < _UNTOUCHED:
+                told = f"{noun} was taken from {box_words(box)}, but {share:.0%} of that place has changed by the end"
+                return Finding("fail", f"{told}: it lay elsewhere.")
+        else:
             there = box_words(other.box_xyxy)
             mark = Mark(
                 title=f"{noun} lies here",
@@ -76,27 +86,44 @@ def _is_handled(noun: str, seen: OpenScene) -> bool:
     return any(same_thing(noun, other) for other in seen.handled)
 
 
+def _is_covered(box: Box, rest: Box, seen: OpenScene) -> bool:
+    """Whether what is left of a box at the end is the part of it that something which was taken does not lie on."""
+    laid = [one.box_xyxy for one in seen.after or () if one.box_xyxy and _is_handled(one.noun, seen)]
+    return overlap(box, rest) >= _WITHIN and _area(rest) < _area(box) and any(overlap(box, other) for other in laid)
+
+
 def _grasped(boxed: list[tuple[str, Box]], seen: OpenScene) -> Finding | None:
     """What the frame in which a hand first closed says against the box of what it took; None where it agrees."""
     taken = [(noun, box) for noun, box in boxed if same_thing(noun, seen.handled[0])]
     if len(taken) != 1 or seen.touched is None:
         return Finding("unknown", f"{seen.handled[0]} was taken first; which box that is, or when, is not known.")
     ((noun, box),) = taken
-    x0, y0, x1, y1 = (value // 2 for value in box)
-    part = seen.touched[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    share = float(part.mean()) if part.size else 0.0
+    share = _share(seen.touched, box) or 0.0
     words = f"{share:.0%} of the box of {noun} changed when the hand closed"
     if share < _UNTOUCHED:
         return Finding("fail", f"{words}: it closed elsewhere.")
     return None if share >= _TOUCHED else Finding("unknown", f"{words}: that may be a shadow.")
 
 
+def _share(changed: NDArray[np.bool_] | None, box: Box) -> float | None:
+    """How much of a box has changed, of a mask at half the picture's size; None where nobody looked."""
+    if changed is None:
+        return None
+    x0, y0, x1, y1 = (value // 2 for value in box)
+    part = changed[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    return float(part.mean()) if part.size else 0.0
+
+
 def _shared(one: Box, other: Box) -> float:
     """How much of two boxes together is in both."""
     wide, high = (min(one[at + 2], other[at + 2]) - max(one[at], other[at]) for at in (0, 1))
     both = max(0, wide) * max(0, high)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    areas = (_area(one), _area(other))
     return both / (sum(areas) - both) if min(areas) > 0 else 0.0
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def open_relation(notes: SceneNotes, evidence: Evidence) -> Finding:

@@ -51,6 +51,7 @@ class OpenScene:
     picture: PictureRef
     after_frame: int  # of the recording: the last of the episode
     touched: NDArray[np.bool_] | None = field(default=None, repr=False)  # changed when a hand first closed, halved
+    ended: NDArray[np.bool_] | None = field(default=None, repr=False)  # changed from the first picture to the last
     before: tuple[SceneObject, ...] = ()  # from here on: what a model says
     after: tuple[SceneObject, ...] | None = None  # None where nobody was asked
     plan: tuple[PlanStep, ...] = ()
