@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from annotators.estimate import CallEstimate
+from annotators.structure import counted
 from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.mending import MendingClient
 from annotators.vlm.stored import StoredClient
@@ -63,11 +64,11 @@ class CallCounts:
             )
         if self.blank_same:
             lines.append(
-                f"the model is not looking: {self.blank_same} of {self.blank} calls that were repeated with blank "
+                f"the model is not looking: {self.blank_same} of {counted(self.blank, 'call')} made again with blank "
                 f"pictures got the same answer. What it said of these episodes is marked by 'looking'"
             )
         elif self.blank:
-            lines.append(f"it looks: {self.blank} calls repeated with blank pictures got other answers")
+            lines.append(f"it looks: {counted(self.blank, 'call')} repeated with blank pictures got other answers")
         return lines
 
 

@@ -76,6 +76,8 @@ def test_one_of_a_thing_is_said_in_the_singular() -> None:
     report = Tally(num_blank=1).report(run_id=None, dry_run=False, num_episodes=1, num_pending=1)
     assert "1 item of a failed episode waits for a person" in report.summary()
     assert "2 items of failed episodes wait for a person" in replace(report, num_blank=2).summary()
+    looks = replace(report.calls, made=3, blank=1).lines()
+    assert "it looks: 1 call repeated with blank pictures got other answers" in looks
     gone = CascadeReport(first=report, num_doubted=1, then=report)
     assert "\n1 episode is in doubt and goes on:\n" in gone.summary()
     assert "\n2 episodes are in doubt and go on:\n" in replace(gone, num_doubted=2).summary()
