@@ -5,7 +5,7 @@ proposes only what is missing: an episode that the same family, backend, model a
 same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from itertools import batched
@@ -18,7 +18,7 @@ from annotators.estimate import estimate_calls
 from annotators.families import Family, load_family
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
-from annotators.propose import Asked, proposals_about
+from annotators.propose import Asked, proposals_about, trace_told
 from annotators.verifiers import verify
 from annotators.vlm import blank_probe
 from annotators.vlm.backends import BackendConfig, Endpoint, Replay
@@ -29,6 +29,7 @@ from annotators.vlm.local import LocalClient
 from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import Request, Speaker
 from annotators.vlm.questions import questions_about
+from annotators.vlm.rewording import RETELLING, retelling_question
 from annotators.vlm.stored import StoredClient
 from annotators.voice import Voice, asks, open_client, spoken
 from dataengine.episode_set import EpisodeSet
@@ -212,7 +213,7 @@ def _propose(
             tally.failures.append(RejectedRow(episode=one.episode_id, reason=one.reason))
         else:
             seen.append(one)
-    asked = _ask(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
+    asked = _asked(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
     looking = probe.look({name: list(one.values()) for name, one in asked.items()}, client) if client else {}
     tally.stopped = client.stopped if client else ""
     for one in seen:
@@ -227,15 +228,29 @@ def _propose(
             yield proposal, results
 
 
-def _ask(
+def _asked(
     seen: Sequence[Observation], family: Family, speaker: Speaker, client: MendingClient, tally: Tally
 ) -> dict[str, Asked]:
-    """All questions about some episodes: episode -> crop -> answer."""
+    """All questions about some episodes, and in a second round those about words that only now are there."""
+    asked = _ask({one.episode_id: questions_about(family, speaker, one) for one in seen}, client, tally)
+    if RETELLING not in family.prompts:
+        return asked
+    traces = {
+        one.episode_id: trace_told(one, {look: had.answer for look, had in asked.get(one.episode_id, {}).items()})
+        for one in seen
+        if not any(had.answer.outcome in ("error", "skipped") for had in asked.get(one.episode_id, {}).values())
+    }
+    more = _ask({name: retelling_question(family, speaker, trace) for name, trace in traces.items()}, client, tally)
+    return {name: {**had, **more.get(name, {})} for name, had in asked.items()}
+
+
+def _ask(wanted: Mapping[str, Mapping[str, Request]], client: MendingClient, tally: Tally) -> dict[str, Asked]:
+    """Questions by episode and by what they are about -> their answers by the same."""
     by_key: dict[str, list[tuple[str, str]]] = {}
     requests: list[Request] = []
-    for one in seen:
-        for crop, request in questions_about(family, speaker, one).items():
-            by_key.setdefault(request.key, []).append((one.episode_id, crop))
+    for episode_id, questions in wanted.items():
+        for look, request in questions.items():
+            by_key.setdefault(request.key, []).append((episode_id, look))
             requests.append(request)
     answers: dict[str, Settled] = {}
     for settled in client.ask(requests):
@@ -243,6 +258,6 @@ def _ask(
         answers[settled.request.key] = settled
     asked: dict[str, Asked] = {}
     for key, places in by_key.items():
-        for episode_id, crop in places:
-            asked.setdefault(episode_id, {})[crop] = answers[key]
+        for episode_id, look in places:
+            asked.setdefault(episode_id, {})[look] = answers[key]
     return asked

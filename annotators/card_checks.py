@@ -9,7 +9,7 @@ import re
 from annotators.arithmetic import answer, canonical, worked_line
 from annotators.card_scenes import agreed, card_nouns, card_questions, ended, landed_at
 from annotators.evidence import Evidence
-from annotators.placement_checks import list_of
+from annotators.placement_checks import badly_retold, list_of
 from annotators.placements import middle
 from annotators.structure import Check, Finding, box_words, counted, impossible, overlap
 from annotators.traces import build_trace
@@ -27,6 +27,8 @@ def card_instruction(notes: SceneNotes, evidence: Evidence) -> Finding:
     """Other wordings of the recording's instruction ask for the same."""
     if notes.instruction != evidence.task:
         return Finding("fail", f"the recording says '{evidence.task}', the notes '{notes.instruction}'.")
+    if retold := badly_retold(notes):
+        return retold
     if not notes.paraphrases:
         return Finding("pass", "the recording's own words, and no other wording.")
     for words in notes.paraphrases:

@@ -10,9 +10,11 @@ from annotators.vlm.blank_probe import SHARE, num_blank
 from annotators.vlm.costs import FREE, Prices, estimate_input_tokens
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.questions import CALLS_PER_EPISODE, questions_about
+from annotators.vlm.rewording import retelling_question
 from dataengine.episode_set import EpisodeSet
 
 _LOOKED_AT = 4
+_A_TRACE = "word " * 60  # about as long as one is, with its boxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,11 @@ def estimate_calls(
     some = pending[:: max(1, -(-len(pending) // _LOOKED_AT))]
     seen = [one for name in some if isinstance(one := observer.observe(name), Observation)]
     asked = [request for one in seen for request in questions_about(family, speaker, one).values()]
+    asked += [request for _ in seen for request in retelling_question(family, speaker, _A_TRACE).values()]
     share = len(pending) / len(seen) if seen else 0.0
     calls = math.ceil(share * len(asked))
     if "board" in family.prompts:  # where geometry finds no board it is not asked about: that is not known beforehand
-        calls = (CALLS_PER_EPISODE + ("wordings" in family.prompts)) * len(pending)
+        calls = (CALLS_PER_EPISODE + len({"wordings", "retelling"} & family.prompts.keys())) * len(pending)
     blank_calls = num_blank(calls, blank_share)
     share *= 1 + blank_calls / calls if calls else 1.0
     input_tokens = round(share * sum(map(estimate_input_tokens, asked)))

@@ -25,7 +25,7 @@ from annotators.families import Family, families, load_family
 from annotators.vlm.answers import Question, WordingsAnswer, form_of, parse, schema_of
 from annotators.vlm.mending import MendingClient
 from annotators.vlm.protocol import ImagePart, Request, RequestPart, Speaker, TextPart, Turn
-from annotators.wordings import sift
+from annotators.wordings import changed_fact, changed_in_retelling
 from dataengine.artifacts import write_atomic
 from schemas.errors import FamilyError
 from schemas.intervals import wilson_interval
@@ -40,7 +40,7 @@ _SAME_BOX = 0.5  # of two boxes' union
 class GoldenQuestion(BaseModel):
     """One line of the set. `answer` holds what must be said; keys it leaves out may be anything.
 
-    Of other wordings it holds the instruction that they are to keep to: {"keeps": "Put the red box ..."}.
+    Of other words it holds the instruction, or the trace, that they are to keep to: {"keeps": "Put the red box ..."}.
     """
 
     model_config = _FROZEN
@@ -209,11 +209,12 @@ def keep(family: Family, fresh: Sequence[GoldenScore]) -> None:
 
 
 def answers_right(question: Question, right: dict[str, JsonValue], said: dict[str, JsonValue]) -> bool:
-    """Whether an answer is right: for wordings, at least one, and none that changes a fact of what they are to keep."""
-    if question != "wordings":
+    """Whether an answer is right: of other words, at least one, and none that changes a fact of what it is to keep."""
+    if question not in ("wordings", "retelling"):
         return fits(right, said)
-    task, words = str(right.get("keeps", "")), WordingsAnswer.model_validate(said).wordings
-    return bool(sift(task, words).kept) and not sift(task, words).refused
+    told, words = str(right.get("keeps", "")), WordingsAnswer.model_validate(said).wordings
+    changed = changed_fact if question == "wordings" else changed_in_retelling
+    return any(one != told for one in words) and all(changed(told, one) is None for one in words)
 
 
 def fits(right: JsonValue, said: JsonValue) -> bool:

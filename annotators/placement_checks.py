@@ -22,7 +22,7 @@ from annotators.placements import (
     scene_questions,
 )
 from annotators.structure import Finding, box_words, counted, impossible, overlap
-from annotators.wordings import changed_fact
+from annotators.wordings import changed_fact, changed_in_retelling
 from schemas.annotations import Mark
 from schemas.scenes import Box, PictureRef, PlacementTrace, Relation, SceneNotes, SceneObject, SpatialRelation
 from schemas.spans import frame_ns
@@ -52,10 +52,20 @@ def instruction(payload: Placement, evidence: Evidence) -> Finding:
         if said != told:
             return Finding("fail", f"asked was {' '.join(told)}, the trace says {' '.join(said)}.")
         return Finding("pass", f"as asked: {' '.join(told)}.")
+    if retold := badly_retold(payload):
+        return retold
     for words in (payload.instruction, *payload.paraphrases):
         if problem := changed_fact(evidence.task, words):
             return Finding("fail", f"'{words}' does not say what was asked for: {problem}.")
     return Finding("pass", f"{counted(len(payload.paraphrases), 'other wording')}, all with the same facts.")
+
+
+def badly_retold(notes: SceneNotes) -> Finding | None:
+    """What other words for the trace change in it; None where they tell the same, or there are none."""
+    for words in notes.retold.words if notes.retold else ():
+        if problem := changed_in_retelling(notes.retold.trace if notes.retold else "", words):
+            return Finding("fail", f"'{words}' is not what the trace says: {problem}.")
+    return None
 
 
 def moved_thing(trace: PlacementTrace, evidence: Evidence) -> Finding:

@@ -18,7 +18,7 @@ from annotators.vlm.mending import Settled
 from annotators.vlm.open_scene import heard
 from annotators.vlm.questions import CROPS, understand
 from annotators.vlm.rewording import LOOK as WORDINGS
-from annotators.vlm.rewording import reworded
+from annotators.vlm.rewording import RETELLING, retold, reworded
 from annotators.vlm.steps import held, named_segments
 from annotators.voice import Voice
 from schemas.annotations import Card, FieldName, Proposal, ReasoningTrace
@@ -41,15 +41,8 @@ def proposals_about(
         reason = f"a call got no answer: {silent[0].text}"
         tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
     answers = {look: one.answer for look, one in asked.items()} if asked and not silent else {}
-    placement = seen.evidence.placement
-    if placement is not None and answers:
-        placement, num_invalid = inventoried(placement, answers)
-        tally.invalid += num_invalid
-    readings, cards = seen.evidence.readings, seen.cards
-    if any(look in CROPS for look in answers):
-        said = understand(answers, seen.cards)
-        tally.invalid += said.num_invalid
-        readings, cards = said.readings, said.cards
+    placement, readings, cards, num_invalid = _understood(seen, answers)
+    tally.invalid += num_invalid
     for name in voice.fields:
         keys: tuple[str, ...] = ()
         if voice.asks_about(name) and asked is not None:
@@ -65,16 +58,47 @@ def proposals_about(
             proposal, evidence = _open(seen, voice, answers, keys, tally)
         else:
             proposal, evidence = _read(seen, voice, name, readings, cards, keys)
-        yield _reworded(proposal, answers, tally), evidence
+        yield _reworded(proposal, trace_told(seen, answers), answers, tally), evidence
 
 
-def _reworded(proposal: Proposal, answers: Mapping[str, RawAnswer], tally: Tally) -> Proposal:
-    """Notes about a scene with a model's other wordings, where it was asked for them."""
+def _understood(
+    seen: Observation, answers: Mapping[str, RawAnswer]
+) -> tuple[PlacementSeen | None, BoardReadings | None, tuple[Card, ...], int]:
+    """A placement, readings and cards as a model answered about them, else as programs saw them; and bad answers."""
+    placement, num_invalid = seen.evidence.placement, 0
+    if placement is not None and answers:
+        placement, num_invalid = inventoried(placement, answers)
+    if not any(look in CROPS for look in answers):
+        return placement, seen.evidence.readings, seen.cards, num_invalid
+    said = understand(answers, seen.cards)
+    return placement, said.readings, said.cards, num_invalid + said.num_invalid
+
+
+def trace_told(seen: Observation, answers: Mapping[str, RawAnswer]) -> str | None:
+    """The words of the trace that follows from these answers; None where there is none that says what to do."""
+    placement, readings, cards, _ = _understood(seen, answers)
+    if placement is not None:
+        told = placement_trace(seen.evidence.task, placement)
+        return told.render() if told.relation != "unknown" else None
+    trace = _trace(readings, cards)
+    return trace.render() if trace.pick_text is not None else None
+
+
+def _trace(readings: BoardReadings | None, cards: tuple[Card, ...]) -> ReasoningTrace:
+    return build_trace((readings.first or readings.second) if readings else None, cards)
+
+
+def _reworded(proposal: Proposal, trace: str | None, answers: Mapping[str, RawAnswer], tally: Tally) -> Proposal:
+    """Notes about a scene with a model's other words for instruction and trace, where it was asked for them."""
     notes = proposal.payload
-    if not isinstance(notes, SceneNotes) or WORDINGS not in answers:
+    if not isinstance(notes, SceneNotes):
         return proposal
-    notes, is_in_form = reworded(notes, answers[WORDINGS])
-    tally.invalid += not is_in_form
+    if WORDINGS in answers:
+        notes, is_in_form = reworded(notes, answers[WORDINGS])
+        tally.invalid += not is_in_form
+    if RETELLING in answers and trace is not None:
+        notes, is_in_form = retold(notes, trace, answers[RETELLING])
+        tally.invalid += not is_in_form
     tally.refused += [
         RejectedRow(episode=proposal.episode_id, reason=f"'{one.words}': {one.reason}") for one in notes.refused
     ]
@@ -150,8 +174,7 @@ def _read(
 ) -> tuple[Proposal, Evidence]:
     """What follows from a board and cards that programs or a model read, about all of an episode."""
     seen_as = replace(seen.evidence, readings=readings, cards_read=tuple(card.text for card in cards))
-    first = readings.first if readings else None
-    payload: ReasoningTrace | SceneNotes = build_trace(first or (readings.second if readings else None), cards)
+    payload: ReasoningTrace | SceneNotes = _trace(readings, cards)
     if name == "scene":
         payload = card_scene(
             seen_as.task,

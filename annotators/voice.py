@@ -20,6 +20,7 @@ from annotators.vlm.mending import Settled
 from annotators.vlm.open_scene import QUESTIONS as OPEN_QUESTIONS
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import ReplayClient
+from annotators.vlm.rewording import LOOK, RETELLING
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import FieldName, Proposal, Provenance
@@ -27,6 +28,7 @@ from schemas.content_hashes import ContentHashes
 from schemas.errors import FamilyError
 
 _KINEMATICS = "kinematics@3"
+WORDED: tuple[Question, ...] = (LOOK, RETELLING)  # asked about words alone, for the notes about a scene
 
 type Client = EndpointClient | LocalClient | ReplayClient
 
@@ -107,7 +109,7 @@ class Voice:
     def _questions(self, name: FieldName) -> tuple[Question, ...]:
         """What is asked about a field."""
         prompts = self.family.prompts
-        worded: tuple[Question, ...] = ("wordings",) if name == "scene" and "wordings" in prompts else ()
+        worded = tuple(one for one in WORDED if name == "scene" and one in prompts)
         if self.family.file.things is not None:
             return ("things", *worded)
         if name == "segments":

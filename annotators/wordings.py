@@ -1,4 +1,4 @@
-"""Other wordings of an instruction, and whether one keeps to its facts: things, numbers, sides, and their order.
+"""Other wordings of an instruction or a trace, and whether one keeps to its facts: things, numbers, sides, their order.
 
 Where a grammar reads both (a placement, a card to pick) it decides. Any other words are compared as they stand: what
 is left without articles and courtesies must be the same words in the same order, "left of" and "to the left of"
@@ -20,6 +20,19 @@ _VERBS = {
     **dict.fromkeys(("put", "place", "set", "lay", "move"), _PUT),
 }
 _FILLERS = frozenset(("a", "an", "the", "please", "kindly", "now", "then", "and"))
+# Words that say nothing in a trace that could be otherwise; "not" and "no" are none of them.
+_FUNCTION_WORDS = (
+    "a an the i it its that this these which so then and therefore here there is are at from of with will now see seen "
+    "lie lies"
+)
+_BOARD_WORDS = (
+    "board card cards read reads say says show shows written writing equation make makes give gives equals answer sum "
+    "solution number"
+)
+_SMALL = frozenset(_FUNCTION_WORDS.split())
+_OF_A_BOARD = frozenset(_BOARD_WORDS.split())
+_CHOSEN = {**_VERBS, "choose": _TAKE}
+_COLUMN = re.compile(r"\b(?:on|at|in|from|to) the (?P<what>left|middle|right|board|cards?)\b")
 _COURTESY = re.compile(r"\A(?:please )?(?:could|can|would|will) you ")
 _VERB_PARTS = re.compile(r"\b(pick|grab) up\b|\b(put|place|set|lay)(?: (it|them))? down\b")
 _COUNTS = "zero one two three four five six seven eight nine ten eleven twelve"
@@ -65,6 +78,36 @@ def changed_fact(task: str, words: str) -> str | None:
     return "it asks for something else" if differs else None
 
 
+def changed_in_retelling(trace: str, words: str) -> str | None:
+    """What other words for a reasoning trace change; None where they tell the same.
+
+    They may use words of the trace and words that carry no fact, and no others; numbers, signs, sides, nouns, and what
+    is taken or put are those of the trace, in its order.
+    """
+    is_of_board = trace.startswith("The board ")
+    small = _SMALL | _OF_A_BOARD if is_of_board else _SMALL
+    wanted, found = (_told(one, is_of_board) for one in (trace, words))
+    if strange := next((token for token in found if token not in small and token not in wanted), None):
+        return f"it says {_word(strange)}, which the trace does not"
+    for told, said in zip_longest(*([token for token in one if token not in small] for one in (wanted, found))):
+        if told != said:
+            return f"it says {_word(said)} where the trace says {_word(told)}"
+    return None
+
+
+def _told(words: str, is_of_board: bool) -> list[str]:
+    text = " ".join(words.casefold().split())
+    if is_of_board:  # a place there is a column of the table, not a relation
+        text = _COLUMN.sub(lambda found: found["what"], text)
+    tokens = [token if token in (_TAKE, _PUT) else token.strip("()") for token in _TOKEN.findall(_with_sides(text))]
+    return [_CHOSEN.get(token, _NUMBERS.get(token, token)) for token in tokens]
+
+
+def _with_sides(text: str) -> str:
+    """Sides and places as one token each, however they are said."""
+    return _SIDES.sub(lambda found: f"({next(side for words, side in SAID if words == found[0])})", text)
+
+
 def facts(words: str) -> tuple[str, ...]:
     """What words are about, in order: `Please put the cup left of two plates` is (put), cup, (left of), 2, plates.
 
@@ -73,8 +116,7 @@ def facts(words: str) -> tuple[str, ...]:
     text = " ".join(words.casefold().split())
     text = _COURTESY.sub("", text)
     text = _VERB_PARTS.sub(lambda found: " ".join(part for part in found.groups() if part), text)
-    text = _SIDES.sub(lambda found: f"({next(side for side_words, side in SAID if side_words == found[0])})", text)
-    tokens = [token for token in _TOKEN.findall(text) if token not in _FILLERS]
+    tokens = [token for token in _TOKEN.findall(_with_sides(text)) if token not in _FILLERS]
     tokens = [_VERBS.get(token, _NUMBERS.get(token, token)) for token in tokens]
     return tuple(_joined(tokens))
 

@@ -93,6 +93,14 @@ class RefusedWording(BaseModel):
     reason: str
 
 
+class Retelling(BaseModel):
+    """A model's other words for a reasoning trace, beside the words they were made from: they hold for no others."""
+
+    model_config = _FROZEN
+    trace: str
+    words: tuple[str, ...]
+
+
 class QuestionAnswer(BaseModel):
     """A question about the scene's picture, for co-training on images and text."""
 
@@ -137,6 +145,7 @@ class SceneNotes(BaseModel):
     paraphrases: tuple[str, ...] = ()
     # Who found the other wordings. Left out where nobody says, so that notes from before this field keep their hash.
     worded_by: Annotated[Literal["templates", "model"] | None, Field(exclude_if=lambda said: said is None)] = None
+    retold: Annotated[Retelling | None, Field(exclude_if=lambda said: said is None)] = None
     refused: Annotated[tuple[RefusedWording, ...], Field(exclude_if=lambda rows: not rows)] = ()
     outcome: Outcome = "unknown"
     objects: tuple[SceneObject, ...] = ()  # one noun for each

@@ -46,9 +46,14 @@ class FamilyFile(BaseModel):
             raise ValueError("the prompt 'setting' is for scenes without things or a trace: take one of them out")
         if lone := sorted({"things_after", "ending"} & self.prompts.keys()) if not is_open else []:
             raise ValueError(f"the prompt '{lone[0]}' goes with the prompt 'setting'")
-        if self.prompts.keys() == {"wordings"} or ("wordings" in self.prompts and "scene" not in self.fields):
-            raise ValueError("the prompt 'wordings' goes with the field 'scene' and prompts about pictures: add them")
-        of_pictures = self.prompts.keys() - {"wordings"}
+        of_pictures = self.prompts.keys() - {"wordings", "retelling"}
+        if of_words := sorted(self.prompts.keys() - of_pictures):
+            if not of_pictures or "scene" not in self.fields:
+                raise ValueError(
+                    f"the prompt '{of_words[0]}' goes with the field 'scene' and prompts about pictures: add them"
+                )
+            if "retelling" in of_words and "trace" not in self.fields:
+                raise ValueError("the prompt 'retelling' goes with the field 'trace': add it")
         if self.prompts and (self.things is None) == ("things" in of_pictures):
             raise ValueError("the prompt 'things' and the field things go together, and with no other prompt")
         return self

@@ -22,7 +22,9 @@ _LONGEST_NAME = 60
 _MOST_THINGS = 60
 _MOST_STEPS = 60
 _MOST_WORDINGS, _LONGEST_WORDING = 8, 400
-Question = Literal["board", "cards", "steps", "held", "things", "setting", "things_after", "ending", "wordings"]
+Question = Literal[
+    "board", "cards", "steps", "held", "things", "setting", "things_after", "ending", "wordings", "retelling"
+]
 
 
 def _plain(words: str) -> str:
@@ -162,7 +164,7 @@ def form_of(question: str) -> Form:
             return SettingAnswer
         case "ending":
             return EndingAnswer
-        case "wordings":
+        case "wordings" | "retelling":
             return WordingsAnswer
         case _:
             raise BackendError(f"'{question}' is no question. Ask one of {', '.join(get_args(Question))}.")

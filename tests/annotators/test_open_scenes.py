@@ -23,11 +23,14 @@ from annotators.observe import Observation, Observer
 from annotators.open_checks import open_answers, open_boxes, open_nouns, open_outcome, open_relation
 from annotators.open_scenes import OpenScene, open_notes
 from annotators.placement_checks import numbers, plan_order
+from annotators.release import release
 from annotators.vlm.backends import Endpoint, Perception
 from apps.report.annotate_page import scene_words
 from dataengine.episode_set import EpisodeSet
+from dataengine.exports.chat import export_chat
 from dataengine.workspace import Workspace
 from schemas.errors import FamilyError
+from schemas.refs import Ref
 from schemas.scenes import Box, PictureRef, PlanStep, QuestionAnswer, SceneNotes, SceneObject
 
 TASK = "Pick up the yellow bottle and put it in the blue crate."
@@ -284,35 +287,60 @@ def test_without_a_model_the_scene_waits_for_one_and_then_gets_it(home: Path, sa
     assert cascade.then.fields == {"segments": NUM_EPISODES, "scene": NUM_EPISODES}
 
 
-def test_any_family_may_ask_for_other_wordings_and_keeps_its_own_where_all_are_refused(
+def test_any_family_may_ask_for_other_words_and_keeps_its_own_where_all_are_refused(
     home: Path, truth: dict[str, dict[str, Any]], ledger: Ledger, tmp_path: Path
 ) -> None:
-    mine, oracle = tmp_path / "mine", Oracle(home, truth)
+    mine, oracle, place = tmp_path / "mine", Oracle(home, truth), Workspace.at(home)
     families = Path(shipped.__file__).parent
     shutil.copytree(families / "math-matching", mine)
     shutil.copy(families / "generic" / "wordings.md", mine)
-    (mine / "family.yaml").write_text((mine / "family.yaml").read_text() + "  wordings: wordings.md\n")
-    spoken = {"wordings": list(KEPT)}
+    (mine / "retelling.md").write_text("Say it in other words.\n")
+    (mine / "family.yaml").write_text(
+        (mine / "family.yaml").read_text() + "  wordings: wordings.md\n  retelling: retelling.md\n"
+    )
+    spoken = list(KEPT)
 
     def answers(body: dict[str, Any], number: int) -> Reply:
-        if body["response_format"]["json_schema"]["name"] == "wordings":
-            return said(json.dumps(spoken))
-        return oracle(body, number)
+        asked = body["response_format"]["json_schema"]["name"]
+        if asked == "retelling":
+            [part] = body["messages"][1]["content"]
+            trace = part["text"].removeprefix("<data>\n").removesuffix("\n</data>")
+            assert trace.startswith("The board reads")
+            again = trace.replace("The board reads", "On the board I see").replace("I pick", "So I take the")
+            return said(json.dumps({"wordings": [again, trace.replace("I pick", "I do not pick")]}))
+        return said(json.dumps({"wordings": spoken})) if asked == "wordings" else oracle(body, number)
 
-    asked = {"episodes": SIM, "workspace": Workspace.at(home), "family": f"{mine}/", "ledger": ledger, "workers": 0}
+    asked = {"episodes": SIM, "workspace": place, "family": f"{mine}/", "ledger": ledger, "workers": 0}
     found: dict[str, SceneNotes] = {}
     with serving(answers) as server:
+        planned = annotate(**asked, backend=Endpoint(urls=(server.url,), model="good"), dry_run=True).planned
+        assert planned is not None
+        assert planned.calls == 5 * NUM_EPISODES + 1
         for model in ("good", "bad"):
             report = annotate(**asked, backend=Endpoint(urls=(server.url,), model=model))
             assert report.verifiers["instruction"] == {"pass": NUM_EPISODES}
             for row in ledger.proposals(field="scene"):
                 if row.proposal.provenance.model == model and isinstance(row.proposal.payload, SceneNotes):
                     found[model] = row.proposal.payload
-                    assert len(row.proposal.provenance.call_keys) == 4
-            spoken = {"wordings": list(REFUSED)}
-    assert (found["good"].worded_by, found["good"].paraphrases, found["good"].refused) == ("model", KEPT, ())
-    assert (found["bad"].worded_by, len(found["bad"].refused)) == ("templates", len(REFUSED))
+                    assert len(row.proposal.provenance.call_keys) == 5
+            spoken = list(REFUSED)
+    traces = [row.proposal for row in ledger.proposals(field="trace")]
+    assert {len(one.provenance.call_keys) for one in traces} == {3}
+    for notes, who, num_refused in ((found["good"], "model", 1), (found["bad"], "templates", 1 + len(REFUSED))):
+        assert (notes.worded_by, len(notes.refused)) == (who, num_refused)
+        assert notes.refused[-1].reason == "it says 'do', which the trace does not"
+        assert notes.retold is not None
+        assert notes.retold.trace in {one.text for one in traces}
+        assert [words.startswith("On the board I see") for words in notes.retold.words] == [True]
+    assert found["good"].paraphrases == KEPT
     assert len(found["bad"].paraphrases) == 4
+
+    released = Ref("sim-retold", "1")
+    release(episodes=SIM, to=released, workspace=place, ledger=ledger, policy="verified")
+    export_chat(annotations=released, out=tmp_path / "chat", workspace=place, fields=["trace"], cameras=["cam_high"])
+    lines = [json.loads(line) for line in (tmp_path / "chat" / "chat.jsonl").read_text().splitlines()]
+    begins = [line["messages"][1]["content"][0]["text"].partition(" 4")[0][:9] for line in lines]
+    assert sorted(begins) == ["On the bo"] * NUM_EPISODES + ["The board"] * NUM_EPISODES
 
 
 @pytest.mark.parametrize(

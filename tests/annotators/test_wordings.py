@@ -7,7 +7,7 @@ import pytest
 from annotators.annotate_report import Tally
 from annotators.cascade import CascadeReport
 from annotators.structure import counted
-from annotators.wordings import changed_fact, facts, sift
+from annotators.wordings import changed_fact, changed_in_retelling, facts, sift
 
 BOTTLE = "Pick up the yellow bottle and put it in the box."
 TOYS = "Put the red box to the left of the blue bar."
@@ -58,6 +58,39 @@ def test_a_wording_that_says_the_same_is_kept(task: str, words: str) -> None:
 )
 def test_a_wording_that_changes_a_fact_is_refused_with_the_fact(task: str, words: str, why: str) -> None:
     assert why in (changed_fact(task, words) or "")
+
+
+SUM = "The board reads 4+1. 4+1=5. Cards: 2 (left), 5 (middle), 0 (right). I pick 5 from the middle."
+PLACED = (
+    "The red box is at [120, 80, 141, 101]. The blue bar is at [40, 90, 84, 111]. "
+    "I put the red box to the left of the blue bar."
+)
+
+
+@pytest.mark.parametrize(
+    ("trace", "words", "why"),
+    [
+        (
+            SUM,
+            "On the board I see 4+1, and 4+1=5. The cards are 2 on the left, 5 in the middle and 0 on the right, "
+            "so I take the 5 from the middle.",
+            None,
+        ),
+        (SUM, SUM.replace("I pick 5", "I pick 2"), "it says '2' where the trace says '5'"),
+        (SUM, SUM.replace("2 (left), 5 (middle)", "5 (left), 2 (middle)"), "it says '5' where the trace says '2'"),
+        (SUM, SUM.replace("I pick 5 from the middle.", ""), "it says nothing more where the trace says 'take'"),
+        (SUM, SUM.replace("I pick", "I do not pick"), "it says 'do', which the trace does not"),
+        (SUM, f"{SUM} There is a green cup.", "it says 'green', which the trace does not"),
+        (PLACED, PLACED.replace("I put the red box to the left of", "So I will place the red box left of"), None),
+        (PLACED, PLACED.replace("to the left of", "behind"), "it says 'behind', which the trace does not"),
+        (PLACED, PLACED.replace("I put the red box to the left of the blue bar", "I put the blue bar to the left of "
+         "the red box"), "it says 'blue' where the trace says 'red'"),
+        (PLACED, PLACED.replace("[120", "[102"), "it says '102', which the trace does not"),
+        (PLACED, PLACED.replace("I put the red box", "I take the red box"), "it says 'take', which the trace does not"),
+    ],
+)  # fmt: skip
+def test_other_words_for_a_trace_tell_the_same_or_are_refused(trace: str, words: str, why: str | None) -> None:
+    assert changed_in_retelling(trace, words) == why
 
 
 def test_what_is_kept_is_named_once_and_what_is_refused_keeps_its_reason() -> None:
