@@ -5,9 +5,8 @@ proposes only what is missing: an episode that the same family, backend, model a
 same rig, clock and pictures, judged by the same verifiers, is skipped.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import batched
 
@@ -15,38 +14,31 @@ from annotators.ahead import ahead
 from annotators.annotate_report import AnnotateReport, CallCounts, Tally
 from annotators.blank import add_blanks
 from annotators.calls import CallStore
-from annotators.card_scenes import card_scene
 from annotators.estimate import estimate_calls
-from annotators.evidence import Evidence
 from annotators.families import Family, load_family
 from annotators.ledger import Ledger
 from annotators.observe import Failed, Observation, Observer
-from annotators.perception import BoardReadings
-from annotators.placements import PlacementSeen, placement_images, placement_trace, scene_notes
-from annotators.traces import build_trace
+from annotators.propose import Asked, proposals_about, trace_told
 from annotators.verifiers import verify
 from annotators.vlm import blank_probe
-from annotators.vlm.answers import in_form
 from annotators.vlm.backends import BackendConfig, Endpoint, Replay
 from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.costs import FREE
 from annotators.vlm.endpoint import EndpointClient
-from annotators.vlm.inventory import inventoried
 from annotators.vlm.local import LocalClient
 from annotators.vlm.mending import MendingClient, Settled
 from annotators.vlm.protocol import Request, Speaker
-from annotators.vlm.questions import questions_about, understand
-from annotators.vlm.steps import held, named_segments
+from annotators.vlm.questions import questions_about
+from annotators.vlm.rewording import RETELLING, retelling_question
 from annotators.vlm.stored import StoredClient
 from annotators.voice import Voice, asks, open_client, spoken
 from dataengine.episode_set import EpisodeSet
 from dataengine.ray_session import init_ray
 from dataengine.workspace import Workspace
-from schemas.annotations import Card, FieldName, Proposal, ReasoningTrace, VerifierResult
+from schemas.annotations import Proposal, VerifierResult
 from schemas.errors import BackendError
 from schemas.records import RejectedRow
 from schemas.refs import Ref
-from schemas.scenes import SceneNotes
 
 _BATCH = 16  # episodes per ledger transaction and per round of calls, at least: a kill loses at most so many
 
@@ -92,7 +84,7 @@ def annotate(
     if not dry_run:
         ledger.refit(now)
     there = spoken(ledger, voice, opened, wanted, now)
-    pending = [name for name in wanted if set(there.get(name, ())) < set(task.file.fields)]
+    pending = [name for name in wanted if set(there.get(name, ())) < set(voice.fields)]
     report = partial(Tally.report, dry_run=dry_run, num_episodes=len(wanted), num_pending=len(pending))
     tally = Tally()
     if dry_run and inner and pending:
@@ -112,9 +104,14 @@ def annotate(
         stored = StoredClient(inner, store) if inner and store else None
         # A recording is replayed as it is.
         client = MendingClient(stored, mends=not isinstance(backend, Replay)) if stored else None
-        sheets = voice.asks_about("segments")
         observer = partial(
-            Observer, opened, voice.camera, wants_crops=inner is not None, wants_sheets=sheets, things=task.file.things
+            Observer,
+            opened,
+            voice.camera,
+            wants_crops=inner is not None,
+            wants_sheets=voice.asks_about("segments"),
+            wants_scene=inner is not None and task.is_open,
+            things=task.file.things,
         )
         looked = _observe_all(observer, pending, workers, ray_address)
         if client:  # the next episodes are looked at while the model answers about these
@@ -136,15 +133,16 @@ def annotate(
     if isinstance(inner, EndpointClient):
         _check_end(inner, stored, tally.num_proposed, len(pending))
     if leaves_to_people and not tally.stopped:
-        tally.num_blank = _leave_to_people(opened, ledger, task, [row.episode for row in tally.failures])
+        tally.num_blank = _leave_to_people(opened, ledger, voice, [row.episode for row in tally.failures])
     counts = CallCounts.of(stored, client, probe, inner.cost if isinstance(inner, EndpointClient) else None)
     return report(tally, run_id=run_id, calls=counts)
 
 
-def _leave_to_people(opened: EpisodeSet, ledger: Ledger, task: Family, failed: Sequence[str]) -> int:
+def _leave_to_people(opened: EpisodeSet, ledger: Ledger, voice: Voice, failed: Sequence[str]) -> int:
     """Episodes that nobody could say anything about wait for people, rather than be missing; another run asks again."""
     names = sorted(set(failed))
-    return sum(add_blanks(opened, ledger, field=field, family=task, episode_ids=names) for field in task.file.fields)
+    task = voice.family
+    return sum(add_blanks(opened, ledger, field=field, family=task, episode_ids=names) for field in voice.fields)
 
 
 def _batch_size(backend: BackendConfig) -> int:
@@ -215,12 +213,12 @@ def _propose(
             tally.failures.append(RejectedRow(episode=one.episode_id, reason=one.reason))
         else:
             seen.append(one)
-    asked = _ask(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
+    asked = _asked(seen, voice.family, voice.speaker, client, tally) if client and voice.speaker else {}
     looking = probe.look({name: list(one.values()) for name, one in asked.items()}, client) if client else {}
     tally.stopped = client.stopped if client else ""
     for one in seen:
-        proposals = list(_proposals(one, voice, asked.get(one.episode_id), tally))
-        complete = len(proposals) == len(voice.family.file.fields)
+        proposals = list(proposals_about(one, voice, asked.get(one.episode_id), tally))
+        complete = len(proposals) == len(voice.fields)
         tally.num_proposed += complete
         for proposal, evidence in proposals:
             results = verify(proposal, evidence, voice.family.file.verifiers)
@@ -230,132 +228,36 @@ def _propose(
             yield proposal, results
 
 
-type _Asked = dict[str, Settled]  # by crop
-
-
-def _ask(
+def _asked(
     seen: Sequence[Observation], family: Family, speaker: Speaker, client: MendingClient, tally: Tally
-) -> dict[str, _Asked]:
-    """All questions about some episodes: episode -> crop -> answer."""
+) -> dict[str, Asked]:
+    """All questions about some episodes, and in a second round those about words that only now are there."""
+    asked = _ask({one.episode_id: questions_about(family, speaker, one) for one in seen}, client, tally)
+    if RETELLING not in family.prompts:
+        return asked
+    traces = {
+        one.episode_id: trace_told(one, {look: had.answer for look, had in asked.get(one.episode_id, {}).items()})
+        for one in seen
+        if not any(had.answer.outcome in ("error", "skipped") for had in asked.get(one.episode_id, {}).values())
+    }
+    more = _ask({name: retelling_question(family, speaker, trace) for name, trace in traces.items()}, client, tally)
+    return {name: {**had, **more.get(name, {})} for name, had in asked.items()}
+
+
+def _ask(wanted: Mapping[str, Mapping[str, Request]], client: MendingClient, tally: Tally) -> dict[str, Asked]:
+    """Questions by episode and by what they are about -> their answers by the same."""
     by_key: dict[str, list[tuple[str, str]]] = {}
     requests: list[Request] = []
-    for one in seen:
-        for crop, request in questions_about(family, speaker, one).items():
-            by_key.setdefault(request.key, []).append((one.episode_id, crop))
+    for episode_id, questions in wanted.items():
+        for look, request in questions.items():
+            by_key.setdefault(request.key, []).append((episode_id, look))
             requests.append(request)
     answers: dict[str, Settled] = {}
     for settled in client.ask(requests):
         tally.outcomes[settled.answer.outcome] += 1
         answers[settled.request.key] = settled
-    asked: dict[str, _Asked] = {}
+    asked: dict[str, Asked] = {}
     for key, places in by_key.items():
-        for episode_id, crop in places:
-            asked.setdefault(episode_id, {})[crop] = answers[key]
+        for episode_id, look in places:
+            asked.setdefault(episode_id, {})[look] = answers[key]
     return asked
-
-
-def _proposals(
-    seen: Observation, voice: Voice, asked: _Asked | None, tally: Tally
-) -> Iterator[tuple[Proposal, Evidence]]:
-    """What is proposed about one episode, each with the evidence it is judged by.
-
-    An episode with a question nobody answered gets no trace: it becomes a failure row, and the next run asks again.
-    """
-    silent = [one.answer for one in asked.values() if one.answer.outcome in ("error", "skipped")] if asked else []
-    if silent and not (tally.stopped and silent[0].outcome == "skipped"):  # nothing is wrong with those not asked
-        reason = f"a call got no answer: {silent[0].text}"
-        tally.failures.append(RejectedRow(episode=seen.episode_id, reason=reason))
-    placement = seen.evidence.placement
-    if placement is not None and asked and not silent:
-        placement, num_invalid = inventoried(placement, {look: one.answer for look, one in asked.items()})
-        tally.invalid += num_invalid
-    readings, cards = seen.evidence.readings, seen.cards
-    if asked is not None and not silent and placement is None and not voice.asks_about("segments"):
-        said = understand({crop: one.answer for crop, one in asked.items()}, seen.cards)
-        tally.invalid += said.num_invalid
-        readings, cards = said.readings, said.cards
-    for name in voice.family.file.fields:
-        keys: tuple[str, ...] = ()
-        if voice.asks_about(name) and asked is not None:
-            if silent:
-                continue
-            keys = tuple(sorted(key for one in asked.values() for key in one.call_keys))
-        if placement is not None and name != "segments":
-            yield _whole(seen, voice, name, placement, keys)
-            continue
-        if name == "segments":
-            yield _segments(seen, voice, asked, keys, tally)
-            continue
-        yield _read(seen, voice, name, readings, cards, keys)
-
-
-def _whole(
-    seen: Observation, voice: Voice, name: FieldName, placement: PlacementSeen, keys: tuple[str, ...]
-) -> tuple[Proposal, Evidence]:
-    """What follows from a placement that programs or a model saw, about all of an episode."""
-    task = seen.evidence.task
-    payload = placement_trace(task, placement) if name == "trace" else scene_notes(task, placement, seen.segments)
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field=name,
-        family=voice.family.label,
-        payload=payload,
-        provenance=voice.provenance(name, keys),
-        images=placement_images(task, placement),
-    )
-    return proposal, replace(seen.evidence, placement=placement)
-
-
-def _segments(
-    seen: Observation, voice: Voice, asked: _Asked | None, keys: tuple[str, ...], tally: Tally
-) -> tuple[Proposal, Evidence]:
-    segments, evidence = seen.segments, seen.evidence
-    if voice.asks_about("segments") and asked is not None:
-        answers = {name: one.answer for name, one in asked.items()}
-        segments, is_in_form = named_segments(segments, answers.pop("steps"))
-        evidence = replace(evidence, held=held(answers, seen.grasps))
-        tally.invalid += (not is_in_form) + sum(not in_form("held", answer) for answer in answers.values())
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field="segments",
-        family=voice.family.label,
-        payload=segments,
-        provenance=voice.provenance("segments", keys),
-        images=seen.images if voice.asks_about("segments") else {},
-    )
-    return proposal, evidence
-
-
-def _read(
-    seen: Observation,
-    voice: Voice,
-    name: FieldName,
-    readings: BoardReadings | None,
-    cards: tuple[Card, ...],
-    keys: tuple[str, ...],
-) -> tuple[Proposal, Evidence]:
-    """What follows from a board and cards that programs or a model read, about all of an episode."""
-    seen_as = replace(seen.evidence, readings=readings, cards_read=tuple(card.text for card in cards))
-    first = readings.first if readings else None
-    payload: ReasoningTrace | SceneNotes = build_trace(first or (readings.second if readings else None), cards)
-    if name == "scene":
-        payload = card_scene(
-            seen_as.task,
-            readings=readings,
-            cards=cards,
-            table=seen_as.table,
-            pick=seen_as.pick,
-            segments=seen.segments,
-        )
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field=name,
-        family=voice.family.label,
-        payload=payload,
-        provenance=voice.provenance(name, keys),
-        images=seen.images,
-    )
-    return proposal, seen_as

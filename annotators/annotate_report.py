@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from annotators.estimate import CallEstimate
+from annotators.structure import counted
 from annotators.vlm.blank_probe import BlankProbe
 from annotators.vlm.mending import MendingClient
 from annotators.vlm.stored import StoredClient
 from schemas.annotations import Proposal, Verdict, VerifierResult
 from schemas.records import RejectedRow
+
+_MOST_ROWS = 5  # of one kind that the summary names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +64,11 @@ class CallCounts:
             )
         if self.blank_same:
             lines.append(
-                f"the model is not looking: {self.blank_same} of {self.blank} calls that were repeated with blank "
+                f"the model is not looking: {self.blank_same} of {counted(self.blank, 'call')} made again with blank "
                 f"pictures got the same answer. What it said of these episodes is marked by 'looking'"
             )
         elif self.blank:
-            lines.append(f"it looks: {self.blank} calls repeated with blank pictures got other answers")
+            lines.append(f"it looks: {counted(self.blank, 'call')} repeated with blank pictures got other answers")
         return lines
 
 
@@ -88,6 +91,7 @@ class AnnotateReport:
     verdicts: dict[str, dict[str, int]]  # field -> worst verdict -> proposals
     verifiers: dict[str, dict[str, int]]  # verifier -> verdict -> proposals
     failures: tuple[RejectedRow, ...]
+    refused_wordings: tuple[RejectedRow, ...]  # a model's, that change a fact; they are in the notes too, unused
     num_blank: int  # items of failed episodes that people write from nothing
 
     @property
@@ -102,6 +106,7 @@ class AnnotateReport:
             "planned": asdict(self.planned) if self.planned else None,
             "calls": asdict(self.calls),
             "failures": [row.model_dump() for row in self.failures],
+            "refused_wordings": [row.model_dump() for row in self.refused_wordings],
         }
 
     def summary(self) -> str:
@@ -119,15 +124,20 @@ class AnnotateReport:
                 f"{self.calls.mended} asked once more, {self.answers_invalid} answers not in the asked form"
             )
         lines += self.calls.lines()
-        lines += [f"failed: {row.episode}: {row.reason}" for row in self.failures[:5]]
-        if len(self.failures) > 5:
-            lines.append(f"... and {len(self.failures) - 5} more failures")
+        lines += _rows("failed", self.failures) + _rows("wording refused", self.refused_wordings)
         if self.num_blank:
             wait = "item of a failed episode waits" if self.num_blank == 1 else "items of failed episodes wait"
             lines.append(f"{self.num_blank} {wait} for a person, who writes what is to be said from nothing")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}. {self.num_left} episodes are left; run it again to go on.")
         return "\n".join(lines)
+
+
+def _rows(what: str, rows: Sequence[RejectedRow]) -> list[str]:
+    lines = [f"{what}: {row.episode}: {row.reason}" for row in rows[:_MOST_ROWS]]
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"... and {len(rows) - _MOST_ROWS} more of '{what}'; --json names all")
+    return lines
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -148,6 +158,7 @@ class Tally:
     verdicts: dict[str, Counter[str]] = field(default_factory=dict)
     verifiers: dict[str, Counter[str]] = field(default_factory=dict)
     failures: list[RejectedRow] = field(default_factory=list)
+    refused: list[RejectedRow] = field(default_factory=list)
 
     def count(self, proposal: Proposal, results: Sequence[VerifierResult]) -> None:
         """Count one judged proposal."""
@@ -183,6 +194,7 @@ class Tally:
             verdicts={name: dict(counts) for name, counts in self.verdicts.items()},
             verifiers={name: dict(counts) for name, counts in self.verifiers.items()},
             failures=tuple(self.failures),
+            refused_wordings=tuple(self.refused),
             num_blank=self.num_blank,
         )
 

@@ -7,12 +7,13 @@ after the release.
 import re
 
 from annotators.arithmetic import answer, canonical, worked_line
-from annotators.card_scenes import agreed, card_nouns, card_questions, ended, landed_at, read_task
+from annotators.card_scenes import agreed, card_nouns, card_questions, ended, landed_at
 from annotators.evidence import Evidence
-from annotators.placement_checks import list_of
+from annotators.placement_checks import badly_retold, list_of
 from annotators.placements import middle
-from annotators.structure import Finding, box_words, impossible, overlap
+from annotators.structure import Check, Finding, box_words, counted, impossible, overlap
 from annotators.traces import build_trace
+from annotators.wordings import changed_fact
 from schemas.annotations import Card, ReasoningTrace
 from schemas.scenes import SceneNotes
 
@@ -24,17 +25,16 @@ _BOX_TEXT = re.compile(r"\[\d+, \d+, \d+, \d+\]")
 
 def card_instruction(notes: SceneNotes, evidence: Evidence) -> Finding:
     """Other wordings of the recording's instruction ask for the same."""
-    asked = read_task(evidence.task)
     if notes.instruction != evidence.task:
         return Finding("fail", f"the recording says '{evidence.task}', the notes '{notes.instruction}'.")
+    if retold := badly_retold(notes):
+        return retold
     if not notes.paraphrases:
         return Finding("pass", "the recording's own words, and no other wording.")
-    if asked is None:
-        return Finding("unknown", "the recording's instruction is none that is known.")
     for words in notes.paraphrases:
-        if read_task(words) != asked:
-            return Finding("fail", f"'{words}' does not say what was asked for.")
-    return Finding("pass", f"{len(notes.paraphrases)} other wordings, all with the same facts.")
+        if problem := changed_fact(evidence.task, words):
+            return Finding("fail", f"'{words}' does not say what was asked for: {problem}.")
+    return Finding("pass", f"{counted(len(notes.paraphrases), 'other wording')}, all with the same facts.")
 
 
 def card_boxes(notes: SceneNotes, evidence: Evidence) -> Finding:
@@ -65,7 +65,7 @@ def card_boxes(notes: SceneNotes, evidence: Evidence) -> Finding:
             return Finding("fail", f"{told}, not at {box_words(box)}.")
     if len(boxed) < len(notes.objects):
         return Finding("unknown", f"{len(notes.objects) - len(boxed)} of {len(notes.objects)} things have no box.")
-    return Finding("pass", f"{len(boxed)} boxes, each in a place of its own.")
+    return Finding("pass", f"{counted(len(boxed), 'box', 'boxes')}, each in a place of its own.")
 
 
 def card_relation(notes: SceneNotes, evidence: Evidence) -> Finding:
@@ -78,7 +78,7 @@ def card_relation(notes: SceneNotes, evidence: Evidence) -> Finding:
     for claim in notes.relations:
         if claim not in found:
             return Finding("fail", f"{claim.render()[:-1]} ({claim.frame_of_reference}): seen was {found[0].render()}")
-    return Finding("pass", f"{len(notes.relations)} relations as the boxes have them.")
+    return Finding("pass", f"{counted(len(notes.relations), 'relation')} as the boxes have them.")
 
 
 def outcome(notes: SceneNotes, evidence: Evidence) -> Finding:
@@ -102,7 +102,7 @@ def card_answers(notes: SceneNotes, evidence: Evidence) -> Finding:
             return Finding("fail", f"{told} What was read says {right[one.question]}")
     if strange := [one.question for one in notes.questions if one.question not in right]:
         return Finding("unknown", f"nothing that was read answers '{strange[0]}'")
-    return Finding("pass", f"{len(notes.questions)} questions, answered the same again.")
+    return Finding("pass", f"{counted(len(notes.questions), 'question')}, answered the same again.")
 
 
 def card_numbers(notes: SceneNotes, evidence: Evidence) -> Finding:
@@ -128,7 +128,7 @@ def card_numbers(notes: SceneNotes, evidence: Evidence) -> Finding:
             count += 1
             if number not in allowed:
                 return Finding("fail", f"'{text}' says {number}, which was read nowhere.")
-    return Finding("pass", f"{count} numbers, all accounted for.")
+    return Finding("pass", f"{counted(count, 'number')}, all accounted for.")
 
 
 def read_trace(evidence: Evidence) -> ReasoningTrace:
@@ -144,3 +144,14 @@ def read_trace(evidence: Evidence) -> ReasoningTrace:
 
 def _board(evidence: Evidence) -> tuple[int, int, int, int] | None:
     return evidence.table.board if evidence.table else None
+
+
+# What is not here says the same about every scene.
+CARD_SCENES: dict[str, Check] = {
+    "instruction": card_instruction,
+    "relation": card_relation,
+    "boxes": card_boxes,
+    "numbers": card_numbers,
+    "outcome": outcome,
+    "answers": card_answers,
+}

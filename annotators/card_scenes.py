@@ -15,7 +15,7 @@ from annotators.perception import BoardReadings
 from annotators.placements import executed, middle, relation_of
 from annotators.traces import UNREAD, build_trace
 from schemas.annotations import Card, ReasoningTrace, SegmentList
-from schemas.scenes import Box, Outcome, PlanStep, QuestionAnswer, SceneNotes, SceneObject, SpatialRelation
+from schemas.scenes import Box, Outcome, PlanStep, QuestionAnswer, Relation, SceneNotes, SceneObject, SpatialRelation
 
 BOARD = "board"
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")  # from the left, where places have no names
@@ -128,7 +128,10 @@ def landed_at(table: TableSeen | None, pick: PickEvidence | None) -> tuple[Spati
     moved = moved_card(pick)
     if moved is None or pick is None or pick.landed is None or table is None or table.board is None:
         return ()
-    relation = relation_of(pick.landed, table.board, reference_noun=BOARD, is_turned=False)
+    # At its lower edge and between its sides is in front of it, however far from its middle.
+    relation: Relation = "in front of"
+    if not is_at_board(pick.landed, table.board):
+        relation = relation_of(pick.landed, table.board, reference_noun=BOARD, is_turned=False)
     if relation == "unknown":
         return ()
     noun = card_nouns(len(pick.slots))[moved]

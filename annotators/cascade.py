@@ -112,7 +112,7 @@ def _doubted(
     ledger: Ledger,
     wanted: Sequence[str],
 ) -> list[str]:
-    """Episodes whose first proposals programs doubt, and those that the first annotator left without one."""
+    """Episodes whose first proposals programs doubt, and those that the first annotator left a field of unsaid."""
     task = load_family(family)
     voice = Voice.of(workspace, opened, task, backend, speaker_of(backend) if task.prompts else None)
     now = {name: hashes for name in wanted if (hashes := opened.row(name).hashes) is not None}

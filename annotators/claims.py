@@ -126,7 +126,7 @@ def held_object(segments: SegmentList, evidence: Evidence) -> Finding:
         return Finding("pass", "no object is named.")
     looks = dict(evidence.held or ())
     for one in named:
-        if (seen := looks.get(one.start_ns)) is not None and not _same_thing(one.about, seen):
+        if (seen := looks.get(one.start_ns)) is not None and not same_thing(one.about, seen):
             words = f"at {_s(one.start_ns)} the hand is said to hold {one.about}, a second look says {seen}."
             return Finding("fail", words, (span_mark(one, number=seen),))
     unseen = [one for one in named if looks.get(one.start_ns) is None]
@@ -136,7 +136,7 @@ def held_object(segments: SegmentList, evidence: Evidence) -> Finding:
     return Finding("pass", f"{len(named)} grasps, each looked at twice.", tuple(map(span_mark, named)))
 
 
-def _same_thing(one: str, other: str) -> bool:
+def same_thing(one: str, other: str) -> bool:
     """`the yellow bottle` and `bottle` are one thing, `yellow bottle` and `red bottle` are not."""
     few, many = sorted(
         ({*re.findall(r"\w+", words.casefold())} - {"the", "a", "an"} for words in (one, other)), key=len

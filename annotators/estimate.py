@@ -10,9 +10,11 @@ from annotators.vlm.blank_probe import SHARE, num_blank
 from annotators.vlm.costs import FREE, Prices, estimate_input_tokens
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.questions import CALLS_PER_EPISODE, questions_about
+from annotators.vlm.rewording import retelling_question
 from dataengine.episode_set import EpisodeSet
 
 _LOOKED_AT = 4
+_A_TRACE = "word " * 60  # about as long as one is, with its boxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +49,22 @@ def estimate_calls(
     blank_share: float = SHARE,
 ) -> CallEstimate:
     """Look at a few episodes of those to be annotated, spread evenly. Calls with blank pictures are counted too."""
-    of_sheets = "steps" in family.prompts
-    things = family.file.things
-    observer = Observer(opened, camera, wants_crops=True, wants_sheets=of_sheets, things=things)
+    observer = Observer(
+        opened,
+        camera,
+        wants_crops=True,
+        wants_sheets="steps" in family.prompts,
+        wants_scene=family.is_open,
+        things=family.file.things,
+    )
     some = pending[:: max(1, -(-len(pending) // _LOOKED_AT))]
     seen = [one for name in some if isinstance(one := observer.observe(name), Observation)]
     asked = [request for one in seen for request in questions_about(family, speaker, one).values()]
+    asked += [request for _ in seen for request in retelling_question(family, speaker, _A_TRACE).values()]
     share = len(pending) / len(seen) if seen else 0.0
-    calls = math.ceil(share * len(asked)) if of_sheets or things else CALLS_PER_EPISODE * len(pending)
+    calls = math.ceil(share * len(asked))
+    if "board" in family.prompts:  # where geometry finds no board it is not asked about: that is not known beforehand
+        calls = (CALLS_PER_EPISODE + len({"wordings", "retelling"} & family.prompts.keys())) * len(pending)
     blank_calls = num_blank(calls, blank_share)
     share *= 1 + blank_calls / calls if calls else 1.0
     input_tokens = round(share * sum(map(estimate_input_tokens, asked)))

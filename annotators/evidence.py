@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annotators.open_scenes import OpenScene
 from annotators.papers import POSITIONS, Box, Layout, Paper, Pixels, find_papers, lay_out
 from annotators.perception import BoardReadings
 from annotators.placements import PlacementSeen
@@ -63,6 +64,7 @@ class Evidence:
     frame_size: tuple[int, int] | None = None  # width, height of what boxes are given in
     task: str = ""  # the instruction, as recorded
     placement: PlacementSeen | None = field(default=None, compare=False)
+    scene: OpenScene | None = field(default=None, compare=False)  # None where nobody looked for just anything
     executed: tuple[str, ...] | None = None  # labels of what the joints did, in order
 
 

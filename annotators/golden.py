@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from annotators.arithmetic import canonical
 from annotators.families import Family, families, load_family
-from annotators.vlm.answers import Question, form_of, parse, schema_of
+from annotators.vlm.answers import Question, WordingsAnswer, form_of, parse, schema_of
 from annotators.vlm.mending import MendingClient
 from annotators.vlm.protocol import ImagePart, Request, RequestPart, Speaker, TextPart, Turn
+from annotators.wordings import changed_fact, changed_in_retelling
 from dataengine.artifacts import write_atomic
 from schemas.errors import FamilyError
 from schemas.intervals import wilson_interval
@@ -37,7 +38,10 @@ _SAME_BOX = 0.5  # of two boxes' union
 
 
 class GoldenQuestion(BaseModel):
-    """One line of the set. `answer` holds what must be said; keys it leaves out may be anything."""
+    """One line of the set. `answer` holds what must be said; keys it leaves out may be anything.
+
+    Of other words it holds the instruction, or the trace, that they are to keep to: {"keeps": "Put the red box ..."}.
+    """
 
     model_config = _FROZEN
     question: Question
@@ -170,7 +174,7 @@ def score(family: Family, speaker: Speaker, client: MendingClient) -> tuple[Gold
             for settled in client.ask(requests):
                 said = parse(settled.answer, form_of(question))
                 right = asked[settled.request.key].answer
-                num_right += said is not None and fits(right, said.model_dump(mode="json"))
+                num_right += said is not None and answers_right(question, right, said.model_dump(mode="json"))
         low, high = wilson_interval(num_right, len(rows))
         scores.append(
             GoldenScore(
@@ -202,6 +206,15 @@ def keep(family: Family, fresh: Sequence[GoldenScore]) -> None:
     older = [old for old in kept if (old.question, old.prompt_hash, old.set_hash, old.model) not in same]
     rows = [one.model_dump(mode="json") for one in (*older, *fresh)]
     write_atomic(family.folder / SCORES, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def answers_right(question: Question, right: dict[str, JsonValue], said: dict[str, JsonValue]) -> bool:
+    """Whether an answer is right: of other words, at least one, and none that changes a fact of what it is to keep."""
+    if question not in ("wordings", "retelling"):
+        return fits(right, said)
+    told, words = str(right.get("keeps", "")), WordingsAnswer.model_validate(said).wordings
+    changed = changed_fact if question == "wordings" else changed_in_retelling
+    return any(one != told for one in words) and all(changed(told, one) is None for one in words)
 
 
 def fits(right: JsonValue, said: JsonValue) -> bool:

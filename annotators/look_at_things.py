@@ -1,10 +1,11 @@
-"""Looking at one placement: which frames show it, what lay there before and after, and what the hand closed on."""
+"""Looking at one placement, or at any episode: which frames show it, what lay there, and what the hand closed on."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotators.open_scenes import OpenScene
 from annotators.papers import Pixels
 from annotators.placements import Asked, PlacementSeen, moved_nouns, read_instruction
 from annotators.things import Thing, ThingsView, find_things
@@ -44,6 +45,19 @@ def look_at_things(
         after_frame=first_frame + end,
         moved=moved_nouns(before, after),
         touched=None if closed is None else _changed(frame_at(start), frame_at(closed)),
+    )
+
+
+def look_around(
+    *, frame_at: Callable[[int], Pixels], camera: str, num_frames: int, closed: int | None, first_frame: int
+) -> OpenScene:
+    """The first and the last picture of any episode; `closed` is the frame in which a hand first began to close."""
+    start, end = frame_at(0), num_frames - 1
+    return OpenScene(
+        picture=PictureRef(camera=camera, frame=first_frame, width=start.shape[1], height=start.shape[0]),
+        after_frame=first_frame + end,
+        touched=None if closed is None else _changed(start, frame_at(closed)),
+        ended=_changed(start, frame_at(end)),
     )
 
 

@@ -10,12 +10,12 @@ from pydantic import JsonValue
 
 from annotators.evidence import Evidence, TableSeen, find_pick
 from annotators.kinematics import commanded_events, gripper_events, segment
-from annotators.look_at_things import look_at_things
+from annotators.look_at_things import look_around, look_at_things
 from annotators.moves import Moves
 from annotators.papers import Layout, Paper, Pixels, cards_box, enlarged, find_papers, lay_out
 from annotators.perception import BoardReadings, Reader, board_crops, same_board
 from annotators.placements import executed, placement_images
-from annotators.sheets import make_sheets
+from annotators.sheets import jpeg, make_sheets
 from annotators.things import ThingsView
 from annotators.traces import UNREAD
 from dataengine.episode_set import EpisodeRow, EpisodeSet
@@ -60,14 +60,16 @@ class Observer:
         *,
         wants_crops: bool,
         wants_sheets: bool = False,
+        wants_scene: bool = False,
         things: ThingsView | None = None,
     ) -> None:
         self._episodes = episodes
         self._camera = camera
         self._wants_crops = wants_crops
         self._wants_sheets = wants_sheets
+        self._wants_scene = wants_scene
         self._things = things
-        self._reader = Reader() if camera and things is None and not wants_sheets else None
+        self._reader = Reader() if camera and things is None and not (wants_sheets or wants_scene) else None
 
     def observe(self, episode_id: str) -> Observation | Failed:
         """Look at one episode; whatever is wrong with it becomes its own failure."""
@@ -97,26 +99,44 @@ class Observer:
         )
         if self._camera is not None and self._things is not None:
             return self._look_for_things(episode_id, self._camera, self._things, segments, evidence)
-        if self._camera is not None and self._wants_sheets:
+        if self._camera is not None and (self._wants_sheets or self._wants_scene):
             return self._leaf_through(episode_id, self._camera, segments, evidence)
         if self._camera is None or self._reader is None:
             return Observation(episode_id=episode_id, segments=segments, evidence=evidence)
         return self._look(episode_id, self._camera, self._reader, segments, evidence)
 
     def _leaf_through(self, episode_id: str, camera: str, segments: SegmentList, evidence: Evidence) -> Observation:
-        """Contact sheets of the whole episode, for a model that names what is handled."""
+        """Pictures of the whole episode: contact sheets to name segments from, and its first and its last picture."""
         frame_at = lru_cache(maxsize=8)(lambda index: self._episodes.frame(episode_id, camera, index))
         row = self._episodes.row(episode_id)
         assert evidence.stamps_ns is not None
-        sheets = make_sheets(segments, evidence.stamps_ns, frame_at)
+        crops: dict[str, bytes] = {}
+        grasps: dict[str, int] = {}
+        images: dict[str, JsonValue] = {}
+        if self._wants_sheets:
+            sheets = make_sheets(segments, evidence.stamps_ns, frame_at)
+            crops, grasps = sheets.pictures, sheets.grasps
+            images = {name: _image(camera, row.start_frame + at, None) for name, at in sheets.frames.items()}
+        if self._wants_scene:
+            closes = [event.stamp_ns for event in evidence.events or () if event.event == "close"]
+            closed = frame_of_ns(closes[0], evidence.rate_hz) - row.start_frame if closes else None
+            seen = look_around(
+                frame_at=frame_at,
+                camera=camera,
+                num_frames=row.num_frames,
+                closed=None if closed is None else min(max(closed, 0), row.num_frames - 1),
+                first_frame=row.start_frame,
+            )
+            evidence = replace(evidence, scene=seen)
+            crops = {**crops, "before": jpeg(frame_at(0)), "after": jpeg(frame_at(row.num_frames - 1))}
         return Observation(
             episode_id=episode_id,
             segments=segments,
             evidence=replace(evidence, frame_size=(frame_at(0).shape[1], frame_at(0).shape[0])),
             task=row.task,
-            crops=sheets.pictures,
-            grasps=sheets.grasps,
-            images={name: _image(camera, row.start_frame + at, None) for name, at in sheets.frames.items()},
+            crops=crops,
+            grasps=grasps,
+            images=images,
         )
 
     def _look(

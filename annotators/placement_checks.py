@@ -21,7 +21,8 @@ from annotators.placements import (
     relation_of,
     scene_questions,
 )
-from annotators.structure import Finding, box_words, impossible, overlap
+from annotators.structure import Finding, box_words, counted, impossible, overlap
+from annotators.wordings import changed_fact, changed_in_retelling
 from schemas.annotations import Mark
 from schemas.scenes import Box, PictureRef, PlacementTrace, Relation, SceneNotes, SceneObject, SpatialRelation
 from schemas.spans import frame_ns
@@ -51,10 +52,20 @@ def instruction(payload: Placement, evidence: Evidence) -> Finding:
         if said != told:
             return Finding("fail", f"asked was {' '.join(told)}, the trace says {' '.join(said)}.")
         return Finding("pass", f"as asked: {' '.join(told)}.")
+    if retold := badly_retold(payload):
+        return retold
     for words in (payload.instruction, *payload.paraphrases):
-        if read_instruction(words) != asked:
-            return Finding("fail", f"'{words}' does not say what was asked for.")
-    return Finding("pass", f"{len(payload.paraphrases)} other wordings, all with the same facts.")
+        if problem := changed_fact(evidence.task, words):
+            return Finding("fail", f"'{words}' does not say what was asked for: {problem}.")
+    return Finding("pass", f"{counted(len(payload.paraphrases), 'other wording')}, all with the same facts.")
+
+
+def badly_retold(notes: SceneNotes) -> Finding | None:
+    """What other words for the trace change in it; None where they tell the same, or there are none."""
+    for words in notes.retold.words if notes.retold else ():
+        if problem := changed_in_retelling(notes.retold.trace if notes.retold else "", words):
+            return Finding("fail", f"'{words}' is not what the trace says: {problem}.")
+    return None
 
 
 def moved_thing(trace: PlacementTrace, evidence: Evidence) -> Finding:
@@ -99,7 +110,9 @@ def relation(payload: Placement, evidence: Evidence) -> Finding:
             doubt = doubt or f"{words}: the boxes do not tell."
         elif found != claim.relation:
             return Finding("fail", f"{words}: the boxes say {found}.")
-    return Finding("unknown", doubt) if doubt else Finding("pass", f"{len(claims)} relations as the boxes have them.")
+    if doubt:
+        return Finding("unknown", doubt)
+    return Finding("pass", f"{counted(len(claims), 'relation')} as the boxes have them.")
 
 
 def _claims(payload: Placement) -> Iterator[SpatialRelation]:
@@ -165,7 +178,7 @@ def boxes(payload: Placement, evidence: Evidence) -> Finding:
         return doubt
     if len(boxed) < len(things):
         return Finding("unknown", f"{len(things) - len(boxed)} of {len(things)} things have no box.")
-    return Finding("pass", f"{len(boxed)} boxes, each in a place of its own.")
+    return Finding("pass", f"{counted(len(boxed), 'box', 'boxes')}, each in a place of its own.")
 
 
 def _things(payload: Placement) -> list[SceneObject]:
@@ -227,7 +240,7 @@ def plan_order(notes: SceneNotes, evidence: Evidence) -> Finding:
         if not any(step.label == label for step in steps):
             done = ", ".join(evidence.executed)
             return Finding("fail", f"step {number} of what was done ({done}) has no place in the plan, in this order.")
-    return Finding("pass", f"{len(evidence.executed)} steps done, all planned in this order.")
+    return Finding("pass", f"{counted(len(evidence.executed), 'step')} done, all planned in this order.")
 
 
 def nouns(payload: Placement, evidence: Evidence) -> Finding:
@@ -242,7 +255,7 @@ def nouns(payload: Placement, evidence: Evidence) -> Finding:
         spoken += [noun for step in payload.plan for noun in (step.noun, step.reference) if noun is not None]
         if strange := next((noun for noun in spoken if noun not in things), None):
             return Finding("fail", f"{strange} is spoken of, and the inventory has {', '.join(things)}.")
-        return Finding("pass", f"{len(things)} things, one noun each.")
+        return Finding("pass", f"{counted(len(things), 'thing')}, one noun each.")
     seen = evidence.placement
     if seen is None:
         return Finding("unknown", _NOT_SEEN)
@@ -268,7 +281,7 @@ def numbers(notes: SceneNotes, evidence: Evidence) -> Finding:
             count += 1
             if number not in allowed:
                 return Finding("fail", f"'{text}' says {number}, and nothing is {number}.")
-    return Finding("pass", f"{count} numbers, all accounted for.")
+    return Finding("pass", f"{counted(count, 'number')}, all accounted for.")
 
 
 def answers(notes: SceneNotes, evidence: Evidence) -> Finding:
@@ -285,7 +298,7 @@ def answers(notes: SceneNotes, evidence: Evidence) -> Finding:
             return Finding("fail", f"{told} The boxes say {right[one.question]}")
     if strange := [one.question for one in notes.questions if one.question not in right]:
         return Finding("unknown", f"no box answers '{strange[0]}'")
-    return Finding("pass", f"{len(notes.questions)} questions, answered the same again.")
+    return Finding("pass", f"{counted(len(notes.questions), 'question')}, answered the same again.")
 
 
 def placement_outcome(notes: SceneNotes, evidence: Evidence) -> Finding:

@@ -32,7 +32,7 @@ from schemas.scenes import (
 MODEL = "things@1+placements@2"  # what provenance calls these programs
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "in front of", "behind", "on top of", "inside")
 # What a relation is called in instructions, longest first: "on" is looked for when "on top of" was not found.
-_SAID: tuple[tuple[str, Relation], ...] = (
+SAID: tuple[tuple[str, Relation], ...] = (
     ("to the left of", "left of"),
     ("on the left of", "left of"),
     ("to the right of", "right of"),
@@ -51,7 +51,7 @@ _SAID: tuple[tuple[str, Relation], ...] = (
 _INSTRUCTION = re.compile(
     r"(?:please )?(?:put|place|move|set|pick up|pick|take|grab) the (?P<target>[a-z]+(?: [a-z]+)?)"
     r"(?:,? and (?:then )?(?:put|place|move|set) it)?(?: down)? (?P<where>"
-    + "|".join(words for words, _ in _SAID)
+    + "|".join(words for words, _ in SAID)
     + r") the (?P<reference>[a-z]+(?: [a-z]+)?)\.?"
 )
 _PARAPHRASES = (
@@ -98,7 +98,7 @@ def read_instruction(words: str) -> Asked | None:
     found = _INSTRUCTION.fullmatch(" ".join(words.lower().split()))
     if found is None or found["target"] == found["reference"]:
         return None
-    relation = next(relation for said, relation in _SAID if said == found["where"])
+    relation = next(relation for said, relation in SAID if said == found["where"])
     return Asked(target=found["target"], relation=relation, reference=found["reference"])
 
 
@@ -267,24 +267,42 @@ def scene_questions(asked: Asked | None, seen: PlacementSeen) -> tuple[QuestionA
     if not things:
         return ()
     found = [QuestionAnswer(question="How many things are on the table?", answer=f"{len(things)}.")]
-    found += [
-        QuestionAnswer(question=f"Where is the {one.noun}?", answer=f"At {list(one.box_xyxy or ())}.") for one in things
-    ]
+    found += where_questions(things)
     sign = -1 if seen.view.is_turned else 1
     across = sorted(things, key=lambda one: sign * middle(one.box_xyxy or (0, 0, 0, 0))[0])
     if len(across) > 1:
         first, second = (middle(one.box_xyxy or (0, 0, 0, 0))[0] for one in across[:2])
         if abs(second - first) > _CLEAR_OF_NEXT * seen.picture.width:
             found.append(QuestionAnswer(question="What is furthest to the left?", answer=f"The {across[0].noun}."))
+    found += colour_questions(things)
+    found += relation_questions(_relations(asked, seen))
+    return tuple(found)
+
+
+def where_questions(things: Sequence[SceneObject]) -> list[QuestionAnswer]:
+    """Where each thing is, in pixels."""
+    return [
+        QuestionAnswer(question=f"Where is the {one.noun}?", answer=f"At {list(one.box_xyxy or ())}.") for one in things
+    ]
+
+
+def colour_questions(things: Sequence[SceneObject]) -> list[QuestionAnswer]:
+    """What colour a thing has whose noun says it, where no other thing is of its kind."""
     kinds = [one.noun.rpartition(" ")[2] for one in things]
-    for one, kind in zip(things, kinds, strict=True):
-        colour = one.noun.rpartition(" ")[0]
-        if colour in COLOURS and kinds.count(kind) == 1:
-            found.append(QuestionAnswer(question=f"What colour is the {kind}?", answer=f"{colour.capitalize()}."))
-    for claim in _relations(asked, seen):
+    return [
+        QuestionAnswer(question=f"What colour is the {kind}?", answer=f"{colour.capitalize()}.")
+        for one, kind in zip(things, kinds, strict=True)
+        if (colour := one.noun.rpartition(" ")[0]) in COLOURS and kinds.count(kind) == 1
+    ]
+
+
+def relation_questions(claims: Sequence[SpatialRelation]) -> list[QuestionAnswer]:
+    """How things lie to each other in the picture, which is from before the robot acts."""
+    found = []
+    for claim in claims:
         if claim.when == "before":
             sees = "the robot sees it" if claim.frame_of_reference == "robot" else "it is seen in the picture"
             question = f"How does the {claim.subject} lie to the {claim.reference}, as {sees}?"
             answer = f"It is {RELATION_WORDS[claim.relation]} the {claim.reference}."
             found.append(QuestionAnswer(question=question, answer=answer))
-    return tuple(found)
+    return found

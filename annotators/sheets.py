@@ -49,7 +49,7 @@ def make_sheets(segments: SegmentList, stamps_ns: NDArray[np.int64], frame_at: C
     tiles, frames = _tiles(segments, stamps_ns)
     size = _COLUMNS * _ROWS
     pictures = {
-        f"sheet_{number}": _jpeg(_sheet(tiles[start : start + size], frame_at, width=_TILE_WIDTH, columns=_COLUMNS))
+        f"sheet_{number}": jpeg(_sheet(tiles[start : start + size], frame_at, width=_TILE_WIDTH, columns=_COLUMNS))
         for number, start in enumerate(range(0, len(tiles), size), 1)
     }
     grasps: dict[str, int] = {}
@@ -58,7 +58,7 @@ def make_sheets(segments: SegmentList, stamps_ns: NDArray[np.int64], frame_at: C
             name = f"grasp_{len(grasps) + 1}"
             grasps[name] = one.start_ns
             around = _around(one.start_ns, one.end_ns, stamps_ns)
-            pictures[name] = _jpeg(_sheet(around, frame_at, width=None, columns=len(around)))
+            pictures[name] = jpeg(_sheet(around, frame_at, width=None, columns=len(around)))
     return Sheets(pictures=pictures, frames=frames, grasps=grasps)
 
 
@@ -109,9 +109,10 @@ def _labelled(frame: Pixels, words: str, width: int | None) -> Pixels:
     return np.concatenate([bar, frame])
 
 
-def _jpeg(picture: Pixels) -> bytes:
+def jpeg(picture: Pixels) -> bytes:
+    """A picture as it is sent to a model where sharp edges do not matter."""
     bgr = np.ascontiguousarray(picture[:, :, ::-1])
     written, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
     if not written:
-        raise EpisodeError(f"a sheet of {picture.shape[1]}x{picture.shape[0]} can not be encoded.")
+        raise EpisodeError(f"a picture of {picture.shape[1]}x{picture.shape[0]} can not be encoded.")
     return data.tobytes()

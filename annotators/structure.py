@@ -4,6 +4,7 @@ Pure functions like those of `annotators.verifiers`, which runs them.
 """
 
 import re
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from annotators.evidence import Evidence
 from annotators.papers import POSITIONS, Box
 from schemas.annotations import Card, Mark, ReasoningTrace, Segment, SegmentList, Verdict
+from schemas.scenes import SceneNotes
 from schemas.spans import NS_PER_S
 
 LABELS = ("hold", "reach", "grasp", "carry", "release", "retreat", "move", "unknown")
@@ -25,6 +27,14 @@ class Finding(NamedTuple):
     verdict: Verdict
     evidence: str
     marks: tuple[Mark, ...] = ()
+
+
+type Check = Callable[[SceneNotes, Evidence], Finding]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 box`, `2 boxes`: a number with its noun; `plural` where it does not end in s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def span_mark(segment: Segment, title: str | None = None, number: str | None = None) -> Mark:

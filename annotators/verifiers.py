@@ -5,21 +5,15 @@ them says is a new version of it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
 
 from annotators.arithmetic import answer, canonical, canonical_number, worked_line
-from annotators.card_checks import (
-    card_answers,
-    card_boxes,
-    card_instruction,
-    card_numbers,
-    card_relation,
-    outcome,
-)
+from annotators.card_checks import CARD_SCENES
 from annotators.claims import held_object, metadata, no_future, read_numbers, stamps
 from annotators.evidence import Evidence
+from annotators.open_checks import OPEN_SCENES
 from annotators.placement_checks import (
     answers,
     boxes,
@@ -31,7 +25,7 @@ from annotators.placement_checks import (
     plan_order,
     relation,
 )
-from annotators.structure import Finding, card_mark, card_places, coverage, moves, span_mark, vocabulary
+from annotators.structure import card_mark, card_places, coverage, moves, span_mark, vocabulary
 from annotators.traces import UNREAD
 from schemas.annotations import (
     FieldName,
@@ -84,16 +78,16 @@ VERSIONS: dict[VerifierName, int] = {
     "coverage": 2,
     "vocabulary": 3,
     "moves": 2,
-    "instruction": 1,
+    "instruction": 2,
     "moved_thing": 2,
-    "relation": 1,
-    "boxes": 2,
-    "plan_order": 1,
-    "nouns": 1,
-    "numbers": 1,
+    "relation": 2,
+    "boxes": 3,
+    "plan_order": 2,
+    "nouns": 2,
+    "numbers": 2,
     "held_object": 2,
     "outcome": 1,
-    "answers": 1,
+    "answers": 2,
 }
 _ABOUT: dict[str, frozenset[VerifierName]] = {
     "segments": frozenset({"gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object"}),
@@ -113,15 +107,6 @@ _ABOUT: dict[str, frozenset[VerifierName]] = {
     "scene": frozenset(
         {"instruction", "relation", "boxes", "plan_order", "nouns", "numbers", "stamps", "outcome", "answers"}
     ),
-}
-# Of the scene of a board and cards; what is not here says the same about every scene.
-_CARD_SCENES: dict[VerifierName, Callable[[SceneNotes, Evidence], Finding]] = {
-    "instruction": card_instruction,
-    "relation": card_relation,
-    "boxes": card_boxes,
-    "numbers": card_numbers,
-    "outcome": outcome,
-    "answers": card_answers,
 }
 TOLERANCE_S = 0.10  # how far a segment may begin from the gripper event it names
 # How far behind its command a gripper may begin to move, and how far ahead of it it may seem to. 219 events of 100
@@ -162,7 +147,9 @@ def verify(proposal: Proposal, evidence: Evidence, names: Sequence[VerifierName]
                 results.append(_result(name, *vocabulary(payload, evidence)))
             case "moves", SegmentList():
                 results.append(_result(name, *moves(payload, evidence)))
-            case _, SceneNotes() if evidence.table is not None and (check := _CARD_SCENES.get(name)):
+            case _, SceneNotes() if evidence.table is not None and (check := CARD_SCENES.get(name)):
+                results.append(_result(name, *check(payload, evidence)))
+            case _, SceneNotes() if evidence.scene is not None and (check := OPEN_SCENES.get(name)):
                 results.append(_result(name, *check(payload, evidence)))
             case "outcome", SceneNotes():
                 results.append(_result(name, *placement_outcome(payload, evidence)))

@@ -16,8 +16,11 @@ from annotators.vlm.answers import Question, schema_hash
 from annotators.vlm.backends import BackendConfig, Endpoint, Local, Perception, Replay
 from annotators.vlm.endpoint import EndpointClient
 from annotators.vlm.local import LocalClient
+from annotators.vlm.mending import Settled
+from annotators.vlm.open_scene import QUESTIONS as OPEN_QUESTIONS
 from annotators.vlm.protocol import Speaker
 from annotators.vlm.replay import ReplayClient
+from annotators.vlm.rewording import LOOK, RETELLING
 from dataengine.episode_set import EpisodeSet
 from dataengine.workspace import Workspace
 from schemas.annotations import FieldName, Proposal, Provenance
@@ -25,6 +28,7 @@ from schemas.content_hashes import ContentHashes
 from schemas.errors import FamilyError
 
 _KINEMATICS = "kinematics@3"
+WORDED: tuple[Question, ...] = (LOOK, RETELLING)  # asked about words alone, for the notes about a scene
 
 type Client = EndpointClient | LocalClient | ReplayClient
 
@@ -59,6 +63,12 @@ class Voice:
             pictures=pictures_hash(workspace, opened, camera),
         )
 
+    @property
+    def fields(self) -> tuple[FieldName, ...]:
+        """What of the family's fields this voice speaks about: a scene that only a model can see waits for one."""
+        names = self.family.file.fields
+        return tuple(one for one in names if one != "scene" or self.speaker is not None or not self.family.is_open)
+
     def asks_about(self, name: FieldName) -> bool:
         """Whether a model is asked about a field."""
         if self.speaker is None:
@@ -91,18 +101,26 @@ class Voice:
             inputs_hash=self.pictures,
         )
 
+    def calls(self, name: FieldName, asked: Mapping[str, Settled]) -> tuple[str, ...]:
+        """The keys of those calls that a field follows from."""
+        about = self._questions(name)
+        return tuple(sorted(key for one in asked.values() if one.request.schema_name in about for key in one.call_keys))
+
     def _questions(self, name: FieldName) -> tuple[Question, ...]:
         """What is asked about a field."""
+        prompts = self.family.prompts
+        worded = tuple(one for one in WORDED if name == "scene" and one in prompts)
         if self.family.file.things is not None:
-            return ("things",)
-        return ("board", "cards") if name in ("trace", "scene") else ("steps", "held")
+            return ("things", *worded)
+        if name == "segments":
+            return ("steps", "held")
+        if self.family.is_open:
+            return (*(one for one in OPEN_QUESTIONS if one in prompts), *worded)
+        return ("board", "cards", *worded)
 
     def recipe(self, opened: EpisodeSet) -> dict[str, Any]:
         """Every argument that changes what is said."""
-        speakers = {
-            name: self.provenance(name).model_dump(mode="json", exclude={"call_keys"})
-            for name in self.family.file.fields
-        }
+        speakers = {name: self.provenance(name).model_dump(mode="json", exclude={"call_keys"}) for name in self.fields}
         return {
             "episodes": str(opened.ref),
             "episodes_fingerprint": opened.fingerprint,
@@ -116,7 +134,7 @@ def spoken(
     ledger: Ledger, voice: Voice, opened: EpisodeSet, wanted: Sequence[str], now: Mapping[str, ContentHashes]
 ) -> dict[str, dict[str, StoredProposal]]:
     """What a voice has said of these episodes, field by field, judged by today's verifiers and not stale."""
-    names, of_things = voice.family.file.fields, voice.family.file.things is not None
+    names, of_things = voice.fields, voice.family.file.things is not None
     found: dict[str, dict[str, StoredProposal]] = {}
     for some in batched(wanted, 500):  # databases limit how many values one query may name
         for stored in ledger.proposals(episode_ids=some):

@@ -145,13 +145,23 @@ def score_placement(scored: Scored, trace: PlacementTrace, truth: dict[str, Any]
 
 
 def score_scene(scored: Scored, notes: SceneNotes, truth: dict[str, Any]) -> None:
-    """The relation that came true as boxes have it, and the box of every thing."""
+    """The relation that came true as boxes have it, the inventory, and the box of every thing whose box is known.
+
+    Of a board and cards the simulator knows no boxes; the card that it picks ends on the ledge in front of the board.
+    """
+    is_of_cards = "equation" in truth
+    came_true = (truth.get("target"), truth.get("relation"), truth.get("reference"))
+    if is_of_cards:
+        came_true = (f"{truth['chosen_position']} card", "in front of", "board")
     after = [one for one in notes.relations if one.when == "after"]
-    scored.right["relation"] = [(one.subject, one.relation, one.reference) for one in after] == [
-        (truth["target"], truth["relation"], truth["reference"])
-    ]
+    scored.right["relation"] = [(one.subject, one.relation, one.reference) for one in after] == [came_true]
     scored.right["outcome"] = notes.outcome == "success"  # only successful demonstrations are recorded
     said = {one.noun: one.box_xyxy for one in notes.objects}
+    if is_of_cards:
+        scored.right["inventory"] = sorted(said) == sorted(
+            ["board", *(f"{row['position']} card" for row in truth["cards"])]
+        )
+        return
     for row, box in zip(truth["objects"], truth["boxes_before"], strict=True):
         if box is not None:
             scored.ious.append(box_iou(said.get(row["noun"]), tuple(box)))

@@ -80,7 +80,25 @@ class PlanStep(BaseModel):
             words.append(f"{'for ' if self.label == 'reach' else ''}the {self.noun}")
         if self.relation in RELATION_WORDS and self.reference is not None:
             words.append(f"{RELATION_WORDS[self.relation]} the {self.reference}")
+        elif self.reference is not None:  # a place that is named, and nothing about how it lies
+            words.append(f"{'at' if self.label == 'release' else 'to'} the {self.reference}")
         return " ".join(words)
+
+
+class RefusedWording(BaseModel):
+    """Another wording of the instruction that a model gave and that changes a fact: kept, with the reason, not used."""
+
+    model_config = _FROZEN
+    words: str
+    reason: str
+
+
+class Retelling(BaseModel):
+    """A model's other words for a reasoning trace, beside the words they were made from: they hold for no others."""
+
+    model_config = _FROZEN
+    trace: str
+    words: tuple[str, ...]
 
 
 class QuestionAnswer(BaseModel):
@@ -127,6 +145,8 @@ class SceneNotes(BaseModel):
     paraphrases: tuple[str, ...] = ()
     # Who found the other wordings. Left out where nobody says, so that notes from before this field keep their hash.
     worded_by: Annotated[Literal["templates", "model"] | None, Field(exclude_if=lambda said: said is None)] = None
+    retold: Annotated[Retelling | None, Field(exclude_if=lambda said: said is None)] = None
+    refused: Annotated[tuple[RefusedWording, ...], Field(exclude_if=lambda rows: not rows)] = ()
     outcome: Outcome = "unknown"
     objects: tuple[SceneObject, ...] = ()  # one noun for each
     picture: PictureRef | None = None  # of all boxes, and what the questions are about

@@ -35,11 +35,26 @@ class FamilyFile(BaseModel):
 
     @model_validator(mode="after")
     def _scenes_have_things(self) -> "FamilyFile":
-        if "scene" in self.fields and self.things is None and "trace" not in self.fields:
-            raise ValueError("the field 'scene' needs a trace of board and cards, or things: say how to look for them")
+        is_open = "setting" in self.prompts  # a model lists what is there, whatever it is
+        if "scene" in self.fields and not (self.things or is_open or "trace" in self.fields):
+            raise ValueError(
+                "the field 'scene' needs a trace of board and cards, things, or the prompt 'setting': say how to look"
+            )
         if self.things is not None and not self.cameras:
             raise ValueError("things are looked for in pictures: name cameras")
-        if self.prompts and (self.things is None) == ("things" in self.prompts):
+        if is_open and (self.things is not None or "trace" in self.fields):
+            raise ValueError("the prompt 'setting' is for scenes without things or a trace: take one of them out")
+        if lone := sorted({"things_after", "ending"} & self.prompts.keys()) if not is_open else []:
+            raise ValueError(f"the prompt '{lone[0]}' goes with the prompt 'setting'")
+        of_pictures = self.prompts.keys() - {"wordings", "retelling"}
+        if of_words := sorted(self.prompts.keys() - of_pictures):
+            if not of_pictures or "scene" not in self.fields:
+                raise ValueError(
+                    f"the prompt '{of_words[0]}' goes with the field 'scene' and prompts about pictures: add them"
+                )
+            if "retelling" in of_words and "trace" not in self.fields:
+                raise ValueError("the prompt 'retelling' goes with the field 'trace': add it")
+        if self.prompts and (self.things is None) == ("things" in of_pictures):
             raise ValueError("the prompt 'things' and the field things go together, and with no other prompt")
         return self
 
@@ -56,6 +71,11 @@ class Family:
     def label(self) -> str:
         """`math-matching@1`, as proposals carry it."""
         return f"{self.file.name}@{self.file.version}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a model lists what is in a scene of which nothing is known beforehand."""
+        return "setting" in self.prompts
 
     @property
     def prompt_hash(self) -> str:

@@ -14,12 +14,17 @@ from schemas.annotations import Position
 from schemas.chat import chat_marker
 from schemas.errors import BackendError
 from schemas.records import sha256_of
+from schemas.scenes import Outcome
 
 _FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
 _MOST_SEGMENTS = 200
 _LONGEST_NAME = 60
 _MOST_THINGS = 60
-Question = Literal["board", "cards", "steps", "held", "things"]
+_MOST_STEPS = 60
+_MOST_WORDINGS, _LONGEST_WORDING = 8, 400
+Question = Literal[
+    "board", "cards", "steps", "held", "things", "setting", "things_after", "ending", "wordings", "retelling"
+]
 
 
 def _plain(words: str) -> str:
@@ -92,7 +97,49 @@ class ThingsAnswer(BaseModel):
     things: tuple[ThingAnswer, ...] = Field(max_length=_MOST_THINGS)
 
 
-type Form = type[BoardAnswer] | type[CardsAnswer] | type[StepsAnswer] | type[HeldAnswer] | type[ThingsAnswer]
+class PlanStepAnswer(BaseModel):
+    """One step of a plan: what the hand does, with what, and where to; null where the step has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    label: Literal["reach", "grasp", "carry", "release", "retreat", "move"]
+    object: Noun | None
+    place: Noun | None
+
+
+class SettingAnswer(BaseModel):
+    """What is there before a robot begins, and what it has to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    things: tuple[ThingAnswer, ...] = Field(max_length=_MOST_THINGS)
+    plan: tuple[PlanStepAnswer, ...] = Field(max_length=_MOST_STEPS)
+
+
+class EndingAnswer(BaseModel):
+    """How an episode ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    outcome: Outcome
+
+
+class WordingsAnswer(BaseModel):
+    """Other wordings of one instruction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    wordings: tuple[Annotated[str, Field(max_length=_LONGEST_WORDING), AfterValidator(_plain)], ...] = Field(
+        max_length=_MOST_WORDINGS
+    )
+
+
+type Form = (
+    type[BoardAnswer]
+    | type[CardsAnswer]
+    | type[StepsAnswer]
+    | type[HeldAnswer]
+    | type[ThingsAnswer]
+    | type[SettingAnswer]
+    | type[EndingAnswer]
+    | type[WordingsAnswer]
+)
 
 
 def schema_of(question: Question) -> dict[str, Any]:
@@ -111,8 +158,14 @@ def form_of(question: str) -> Form:
             return StepsAnswer
         case "held":
             return HeldAnswer
-        case "things":
+        case "things" | "things_after":
             return ThingsAnswer
+        case "setting":
+            return SettingAnswer
+        case "ending":
+            return EndingAnswer
+        case "wordings" | "retelling":
+            return WordingsAnswer
         case _:
             raise BackendError(f"'{question}' is no question. Ask one of {', '.join(get_args(Question))}.")
 

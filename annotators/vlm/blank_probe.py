@@ -42,7 +42,7 @@ class BlankProbe:
             one.request.key: one
             for calls in asked.values()
             for one in calls
-            if one.answer.outcome == "success" and _says(one)
+            if one.answer.outcome == "success" and has_pictures(one.request) and _says(one)
         }
         chosen = [key for key in sorted(says) if _draw(key) < self._share]
         if not chosen and not self.num_asked:
@@ -85,6 +85,11 @@ def blank(request: Request) -> Request:
         for turn in request.turns
     )
     return replace(request, turns=turns)
+
+
+def has_pictures(request: Request) -> bool:
+    """Whether a question is about pictures at all: other wordings are asked for by words alone."""
+    return any(isinstance(part, ImagePart) for turn in request.turns for part in turn.parts)
 
 
 def num_blank(num_calls: int, share: float = SHARE) -> int:

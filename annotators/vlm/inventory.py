@@ -5,13 +5,13 @@ to be moved, or of where to. Both nouns of the instruction are told, in the orde
 one noun in both answers. What lies where to what, what moved and how it ended is computed from the boxes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from annotators.calls import RawAnswer
 from annotators.families import Family
 from annotators.placements import PlacementSeen, moved_nouns, read_instruction
-from annotators.vlm.answers import ThingsAnswer, parse, schema_of
+from annotators.vlm.answers import ThingAnswer, ThingsAnswer, parse, schema_of
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
 from annotators.vlm.steps import fenced
 from schemas.scenes import SceneObject
@@ -52,18 +52,17 @@ def inventoried(seen: PlacementSeen, answers: Mapping[str, RawAnswer]) -> tuple[
     opinion about the model's.
     """
     said = {look: parse(answers[look], ThingsAnswer) for look in LOOKS if look in answers}
-    before, after = (_objects(said.get(look)) for look in LOOKS)
+    before, after = (objects_of(one.things) if (one := said.get(look)) else () for look in LOOKS)
     heard = replace(seen, before=before, after=after, moved=moved_nouns(before, after), recognised=seen.before)
     return heard, sum(answer is None for answer in said.values())
 
 
-def _objects(said: ThingsAnswer | None) -> tuple[SceneObject, ...]:
-    if said is None:
-        return ()
-    return tuple(SceneObject(noun=_noun(one.noun), box_xyxy=_box(one.box)) for one in said.things if _noun(one.noun))
+def objects_of(things: Sequence[ThingAnswer]) -> tuple[SceneObject, ...]:
+    """An inventory as a model gives it, its nouns as instructions write them."""
+    return tuple(SceneObject(noun=noun_of(one.noun), box_xyxy=_box(one.box)) for one in things if noun_of(one.noun))
 
 
-def _noun(words: str) -> str:
+def noun_of(words: str) -> str:
     """As instructions write nouns: `The Red box` and `red box` are one."""
     first, *rest = words.lower().split() or [""]
     return " ".join(rest if first in ("the", "a", "an") and rest else [first, *rest])

@@ -14,7 +14,9 @@ from annotators.perception import BoardReadings
 from annotators.traces import UNREAD
 from annotators.vlm.answers import BoardAnswer, CardsAnswer, Question, parse, schema_of
 from annotators.vlm.inventory import inventory_questions
+from annotators.vlm.open_scene import open_questions_about
 from annotators.vlm.protocol import ImagePart, Request, Speaker, TextPart, Turn
+from annotators.vlm.rewording import wordings_question
 from annotators.vlm.steps import step_questions
 from schemas.annotations import Card
 
@@ -33,11 +35,15 @@ class Said:
 
 def questions_about(family: Family, speaker: Speaker, seen: Observation) -> dict[str, Request]:
     """All that is asked about one episode, by what it is asked about."""
+    task, placement, scene = seen.evidence.task, seen.evidence.placement, seen.evidence.scene
+    asked = wordings_question(family, speaker, task)
     if "steps" in family.prompts:
-        return step_questions(family, speaker, seen.crops, seen.segments, seen.task)
-    if "things" in family.prompts and seen.evidence.placement is not None:
-        return inventory_questions(family, speaker, seen.crops, seen.evidence.task, seen.evidence.placement)
-    return questions(family, speaker, seen.crops)
+        asked |= step_questions(family, speaker, seen.crops, seen.segments, seen.task)
+    if scene is not None:
+        asked |= open_questions_about(family, speaker, seen.crops, task, scene)
+    if "things" in family.prompts and placement is not None:
+        asked |= inventory_questions(family, speaker, seen.crops, task, placement)
+    return asked | questions(family, speaker, seen.crops)
 
 
 def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> dict[str, Request]:
@@ -53,12 +59,12 @@ def questions(family: Family, speaker: Speaker, crops: Mapping[str, bytes]) -> d
             schema=schema_of(question),
         )
         for crop, question in CROPS.items()
-        if crop in crops
+        if crop in crops and question in family.prompts
     }
 
 
 def understand(answers: Mapping[str, RawAnswer], seen: tuple[Card, ...]) -> Said:
-    """Join the answers. Where geometry saw as many cards as the model, places and boxes are geometry's."""
+    """Join the answers about crops. Where geometry saw as many cards as the model, places and boxes are geometry's."""
     first = parse(answers["board_first"], BoardAnswer) if "board_first" in answers else None
     second = parse(answers["board_second"], BoardAnswer) if "board_second" in answers else None
     cards = parse(answers["cards"], CardsAnswer)
@@ -72,5 +78,6 @@ def understand(answers: Mapping[str, RawAnswer], seen: tuple[Card, ...]) -> Said
     return Said(
         readings=BoardReadings(first=first.writing if first else None, second=second.writing if second else None),
         cards=joined,
-        num_invalid=len(answers) - sum(parsed is not None for parsed in (first, second, cards)),
+        num_invalid=sum(crop in CROPS for crop in answers)
+        - sum(parsed is not None for parsed in (first, second, cards)),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from annotators.calls import CallStore
 from annotators.ledger import Ledger, StoredProposal
+from annotators.structure import counted
 from annotators.vlm.answers import keeps_to_schema
 from apps.report.annotated import STYLE, annotated_strip
 from apps.report.page import Html, note, page, section, table, trace
@@ -113,10 +114,13 @@ def scene_words(notes: SceneNotes) -> str:
     if notes.paraphrases:
         who = {"templates": ", from templates", "model": ", a model's", None: ""}[notes.worded_by]
         listed = "".join(f"<li>{escape(words)}</li>" for words in notes.paraphrases)
-        parts.append(_folded(f"{len(notes.paraphrases)} other wordings{who}", listed))
+        parts.append(_folded(f"{counted(len(notes.paraphrases), 'other wording')}{who}", listed))
+    if notes.refused:
+        listed = "".join(f"<li>{escape(one.words)} ({escape(one.reason)})</li>" for one in notes.refused)
+        parts.append(_folded(f"{counted(len(notes.refused), 'wording')} refused", listed))
     if notes.questions:
         listed = "".join(f"<li>{escape(one.question)} {escape(one.answer)}</li>" for one in notes.questions)
-        parts.append(_folded(f"{len(notes.questions)} questions, answered", listed))
+        parts.append(_folded(f"{counted(len(notes.questions), 'question')}, answered", listed))
     return "".join(parts)
 
 

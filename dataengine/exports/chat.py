@@ -101,8 +101,9 @@ def _write_episode(
     samples = 0
     for frame, said in sorted(_placed(spoken, fields), key=lambda each: (each[0], each[1].row.index)):
         paths = [_picture(root, spoken, camera, frame, counts) for camera in pictures]
-        file.write(json.dumps(_sample(spoken, said, frame, paths), ensure_ascii=False) + "\n")
-        samples += 1
+        for text in (said.row.text, *spoken.retellings(said)):
+            file.write(json.dumps(_sample(spoken, said, frame, paths, text), ensure_ascii=False) + "\n")
+            samples += 1
     for asked in spoken.questions() if "question" in fields else ():
         shown = next((camera for camera in pictures if camera.camera == asked.camera), None)
         if shown is None:
@@ -146,9 +147,9 @@ def _placed(spoken: Spoken, fields: Sequence[str]) -> Iterator[tuple[int, Said]]
             yield (said.first if field == "trace" else (said.first + said.stop) // 2), said
 
 
-def _sample(spoken: Spoken, said: Said, frame: int, paths: Sequence[str]) -> dict[str, Any]:
+def _sample(spoken: Spoken, said: Said, frame: int, paths: Sequence[str], text: str) -> dict[str, Any]:
     asked = spoken.episode.task + _ASKED[said.row.field]
-    return _line(spoken, said.row, said.row.field, frame, paths, asked, said.row.text)
+    return _line(spoken, said.row, said.row.field, frame, paths, asked, text)
 
 
 def _answered(spoken: Spoken, asked: Questions, pair: QuestionAnswer, path: str) -> dict[str, Any]:

@@ -63,6 +63,13 @@ class Spoken:
         """The rows of `trace`, `segment` or `scene`."""
         return {"trace": self.traces, "segment": self.segments, "scene": self.scenes}[field]
 
+    def retellings(self, said: Said) -> tuple[str, ...]:
+        """Other words for a trace that were released with it; none for one that was corrected since they were found."""
+        if said.row.field != "trace":
+            return ()
+        found = [one.notes.retold for one in self.scenes]
+        return tuple(words for one in found if one and one.trace == said.row.text for words in one.words)
+
     def plans(self) -> list[str | None]:
         """The plan at each frame; None where there is none."""
         found: list[str | None] = [None] * self.episode.num_frames

@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks.annotation_scenes import frozen, source_hash
-from benchmarks.annotation_scores import Matches, Part, box_iou, f1, match_boundaries, match_parts
+from benchmarks.annotation_scores import Matches, Part, Scored, box_iou, f1, match_boundaries, match_parts, score_scene
+from schemas.scenes import SceneNotes, SceneObject, SpatialRelation
 
 
 def parts(*cuts: tuple[str, float], end_s: float = 6.0, who: str = "left gripper") -> list[Part]:
@@ -36,6 +37,27 @@ def test_f1_and_iou_are_what_they_are() -> None:
     assert f1([Matches(hits=3, said=4, true=5), Matches(hits=0, said=0, true=1)]) == pytest.approx(0.6)
     assert box_iou((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
     assert box_iou(None, (5, 0, 15, 10)) == 0.0
+
+
+def test_the_scene_of_a_board_and_cards_is_right_where_the_picked_card_came_to_the_board() -> None:
+    truth = {
+        "equation": "3+5",
+        "chosen_position": "right",
+        "cards": [{"position": place} for place in ("left", "middle", "right")],
+    }
+    landed = SpatialRelation(
+        subject="right card", relation="in front of", reference="board", frame_of_reference="robot", when="after"
+    )
+    nouns = ("board", "left card", "middle card", "right card")
+    notes = SceneNotes(
+        instruction="", outcome="success", objects=tuple(SceneObject(noun=noun) for noun in nouns), relations=(landed,)
+    )
+    fewer = notes.model_copy(update={"relations": (), "objects": notes.objects[1:], "outcome": "unknown"})
+    for said, is_right in ((notes, True), (fewer, False)):
+        scored = Scored()
+        score_scene(scored, said, truth)
+        assert scored.right == dict.fromkeys(("relation", "outcome", "inventory"), is_right)
+        assert scored.ious == []  # the simulator knows no boxes of cards
 
 
 def test_scenes_are_those_that_were_frozen() -> None:

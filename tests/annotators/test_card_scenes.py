@@ -144,6 +144,13 @@ def test_the_outcome_follows_from_which_card_was_moved_and_where_it_lies() -> No
         assert outcome(NOTES, unclear).verdict == "unknown"
 
 
+def test_a_card_at_the_boards_edge_lies_in_front_of_it_however_far_from_its_middle() -> None:
+    corner = replace(EVIDENCE, pick=replace(PICK, landed=(70, 84, 100, 106)))
+    assert [one.relation for one in scene(corner).relations] == ["in front of"]
+    beside = replace(EVIDENCE, pick=replace(PICK, landed=(270, 40, 300, 62)))
+    assert [one.relation for one in scene(beside).relations] == ["right of"]
+
+
 def test_two_readings_that_differ_are_asked_nothing_about() -> None:
     apart = replace(EVIDENCE, readings=BoardReadings(first="3+4", second="3+9"))
     asked = [one.question for one in scene(apart).questions]

@@ -12,7 +12,7 @@ from vlm_server import Reply, said, serving
 
 import annotators.families as shipped
 from annotators.families import Family, families, load_family
-from annotators.golden import SCORES, SET, GoldenScore, fits, keep, read_scores, unscored
+from annotators.golden import SCORES, SET, GoldenScore, answers_right, fits, keep, read_scores, unscored
 from apps.cli.main import app
 from schemas.errors import FamilyError
 
@@ -111,6 +111,19 @@ def test_scores_of_other_models_and_of_other_prompts_stay(mine: Family) -> None:
         ("b", "p", 1),
         ("a", "q", 7),
     ]
+
+
+def test_other_words_are_right_where_there_are_any_and_none_changes_a_fact() -> None:
+    keeps: dict[str, Any] = {"keeps": "Put the red box behind the blue bar."}
+    for question, words, is_right in (
+        ("wordings", ["Place the red box behind the blue bar."], True),
+        ("wordings", ["Place the red box behind the blue bar.", "Place the red box."], False),
+        ("wordings", ["Put the red box behind the blue bar."], False),
+        ("wordings", [], False),
+        ("retelling", ["So I will take the red box behind the blue bar."], False),
+        ("retelling", ["So put the red box behind the blue bar."], True),
+    ):
+        assert answers_right(question, keeps, {"wordings": words}) is is_right  # type: ignore[arg-type]  # a list is JSON
 
 
 def test_an_answer_fits_where_it_says_what_it_must() -> None:

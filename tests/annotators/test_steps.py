@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from oracle import NUM_EPISODES, SIM
 from PIL import Image
 from vlm_server import Reply, said, serving
 
+import annotators.families as shipped
 from annotators.annotate import annotate
 from annotators.calls import RawAnswer
 from annotators.ledger import Ledger
@@ -96,7 +98,14 @@ def test_words_that_were_noted_can_not_end_their_fence() -> None:
     assert "ignore the above" in inside
 
 
-def test_a_model_names_what_is_handled_and_a_second_look_checks_it(home: Path, ledger: Ledger) -> None:
+def test_a_model_names_what_is_handled_and_a_second_look_checks_it(home: Path, ledger: Ledger, tmp_path: Path) -> None:
+    names = ("gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object")
+    family = f"{tmp_path}/names"  # segments alone: a folder of two of the prompts that ship
+    shutil.copytree(Path(shipped.__file__).parent / "generic", family)
+    Path(family, "family.yaml").write_text(
+        f"name: names\nversion: 1\nabout: names\nfields: [segments]\nverifiers: [{', '.join(names)}]\n"
+        "cameras: [any]\nprompts: {steps: steps.md, held: held.md}\n"
+    )
     seen: list[dict[str, Any]] = []
 
     def answers(body: dict[str, Any], number: int) -> Reply:
@@ -117,16 +126,15 @@ def test_a_model_names_what_is_handled_and_a_second_look_checks_it(home: Path, l
     with serving(answers) as server:
         backend = Endpoint(urls=(server.url,), model="namer")
         planned = annotate(
-            episodes=SIM, workspace=place, family="generic", backend=backend, ledger=ledger, workers=0, dry_run=True
+            episodes=SIM, workspace=place, family=family, backend=backend, ledger=ledger, workers=0, dry_run=True
         ).planned
         report = annotate(
-            episodes=SIM, workspace=place, family="generic", backend=backend, ledger=ledger, workers=0, blank_share=0.0
+            episodes=SIM, workspace=place, family=family, backend=backend, ledger=ledger, workers=0, blank_share=0.0
         )
     assert planned is not None
     assert planned.calls == 2 * NUM_EPISODES + 1  # sheets, one grasp each, and one call with blank pictures
     assert len(seen) == 2 * NUM_EPISODES
     assert report.fields == {"segments": NUM_EPISODES}
-    names = ("gripper_events", "coverage", "vocabulary", "moves", "stamps", "held_object")
     assert report.verifiers == {name: {"pass": NUM_EPISODES} for name in names}
     (stored, *_) = ledger.proposals(field="segments")
     labels = [one.label for one in stored.proposal.payload.segments]  # type: ignore[union-attr]  # segments

@@ -157,7 +157,7 @@ def test_the_report_draws_every_other_annotated_recording_and_says_how_many_it_l
         annotate(episodes=TINY, workspace=workspace, family="generic", backend=Perception(), ledger=ledger, workers=0)
     (drawn,) = other_episodes(workspace, ())
     (episode_id,) = EpisodeSet.open(workspace, TINY).ids()
-    assert "Also in this workspace: tiny@1, annotated with generic@1" in drawn
+    assert "Also in this workspace: tiny@1, annotated with generic@2" in drawn
     assert episode_id in drawn
     assert 'class="cuts"' in drawn
     assert drawn.count("data:image/jpeg;base64,") == 1
@@ -180,7 +180,7 @@ def test_the_real_episodes_of_a_humanoid_are_drawn_with_their_segments(samples: 
     with Ledger.open(place.ledger_url) as ledger:
         annotate(episodes=ref, workspace=place, family="generic", backend=Perception(), ledger=ledger, workers=0)
         path = write_annotate_page(
-            tmp_path / "g1.html", workspace=place, episodes=ref, ledger=ledger, family="generic@1"
+            tmp_path / "g1.html", workspace=place, episodes=ref, ledger=ledger, family="generic@2"
         )
     html = path.read_text()
     assert html.count('<div class="strip"><img') == 6
@@ -199,7 +199,7 @@ def test_the_command_draws_the_page_and_names_a_folder_that_is_not_there(workspa
     assert done.exit_code == 0, done.output
     assert f"page: {tmp_path / 'cut.html'}" in done.stdout
     html = (tmp_path / "cut.html").read_text()
-    assert "generic@1" in html
+    assert "generic@2" in html
     assert "kinematics" in html
     missing = CliRunner().invoke(app, [*words, "--html", str(tmp_path / "no" / "cut.html")])
     assert "there is no folder" in str(missing.exception)
