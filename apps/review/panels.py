@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from annotators.edits import changes, recheck
 from annotators.ledger import Progress, QueueRow
 from annotators.ledger.rows import RANK_WORDS
-from annotators.review import Reading, changes, recheck
+from annotators.review import Reading
 from apps.review.desk import Shown
 from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge, when
-from schemas.annotations import Mark, SegmentList, VerifierResult, render_payload
-from schemas.scenes import SceneNotes
+from schemas.annotations import NOBODY, Mark, VerifierResult, render_payload
 
 
 def progress_panel(progress: Progress, name: str) -> str:
@@ -69,15 +69,16 @@ def words_panel(shown: Shown, reading: Reading, *, sequence: int = 0, draft: str
     item, proposal = shown.item, shown.item.head.proposal
     if reading.payload is None:
         problems = "".join(f"<li>{say(problem)}</li>" for problem in reading.problems)
-        body = f'<ul class="problems" role="alert">{problems}</ul>'
+        body = f'<ul class="problems" role="alert" tabindex="0">{problems}</ul>'
     else:
-        small = " long" if isinstance(reading.payload, SegmentList | SceneNotes) else ""
-        body = f'<p class="words{small}" id="trace-words">{say(reading.text)}</p>'
+        small = {"segments": " long", "scene": " long scene"}.get(reading.payload.kind, "")
+        body = f'<p class="words{small}" id="trace-words" tabindex="0">{say(reading.text)}</p>'
     who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
+    badge = rank_badge(item.rank, conflict=item.conflict, is_blank=proposal.provenance == NOBODY)
     saved = f'<small class="saved">draft saved {_clock(shown.draft.saved)}</small>' if sequence and shown.draft else ""
     return (
         f'<section class="words-panel" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
-        f'<div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
+        f'<div class="why">{badge}'
         f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span>{saved}</div>{body}'
         f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
     )
@@ -159,7 +160,8 @@ def _changes(shown: Shown, reading: Reading) -> str:
     proposal_id = shown.item.head.proposal_id
     checks = "".join(_verdict(row, proposal_id) for row in recheck(reading.payload) if row.verdict != "pass")
     listing = f'<ul class="verdicts">{checks}</ul>' if checks else ""
-    return f'<div class="changes"><h3>Your edit</h3><ul class="diff">{rows}</ul>{listing}</div>'
+    diff = f'<ul class="diff" tabindex="0" aria-label="what you changed">{rows}</ul>'
+    return f'<div class="changes"><h3>Your edit</h3>{diff}{listing}</div>'
 
 
 def verdicts_panel(shown: Shown) -> str:

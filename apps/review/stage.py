@@ -112,8 +112,8 @@ def _crops(desk: Desk, shown: Shown) -> str:
 
 
 def _ordered(images: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The board first, then the cards from left to right, then the rest."""
-    order = ("board", "board_again", "card_left", "card_middle", "card_right")
+    """The board first, then the cards from left to right, or what is moved and where to; then the rest."""
+    order = ("board", "board_again", "card_left", "card_middle", "card_right", "target", "reference", "before", "after")
     return sorted(images.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else 99, pair[0]))
 
 

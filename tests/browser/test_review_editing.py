@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
-from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, WATCH_HEIGHTS, Desk, at_frame, press, shown
+from review_desk import AT_REST, EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, WATCH_HEIGHTS, Desk, at_frame, press, shown
 
 from annotators.ledger import Ledger, ReviewItem
 from annotators.release import release
@@ -31,9 +31,6 @@ FRAME_ON_SCREEN = """index => new Promise(resolve => {
   setTimeout(() => resolve(last), 20000);
   window.reviewPage.stop(index);
 })"""
-AT_REST = """() => document.getAnimations().every(
-  one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity
-)"""
 
 
 def open_item(page: Page, desk: Desk, number: int, field: str) -> None:
