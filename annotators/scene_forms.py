@@ -159,18 +159,18 @@ def read_scene(form: SceneForm, base: SceneNotes) -> Reading:
         return Reading(payload=None, problems=tuple(problems))
     wordings = tuple(words_in(words) or "" for words in said.wordings)
     same = said.wordings == SceneForm.of(base).said.wordings
-    made = SceneNotes(
-        instruction=base.instruction if said.instruction == base.instruction else words_in(said.instruction) or "",
-        paraphrases=base.paraphrases if same else wordings,
-        worded_by=base.worded_by if same else None,
-        outcome=cast(Outcome, said.outcome),
-        objects=_kept(said.things, base.objects, ThingRow.of, _object),
-        picture=said.picture,
-        relations=_kept(said.relations, base.relations, _relation_row, _relation),
-        plan=_kept(said.plan, base.plan, _step_row, _step),
-        questions=_kept(said.questions, base.questions, lambda one: (one.question, one.answer), _question),
-    )
-    return plain(made)
+    made = {
+        "instruction": base.instruction if said.instruction == base.instruction else words_in(said.instruction) or "",
+        "paraphrases": base.paraphrases if same else wordings,
+        "worded_by": base.worded_by if same else None,
+        "outcome": said.outcome,
+        "objects": _kept(said.things, base.objects, ThingRow.of, _object),
+        "picture": said.picture,
+        "relations": _kept(said.relations, base.relations, _relation_row, _relation),
+        "plan": _kept(said.plan, base.plan, _step_row, _step),
+        "questions": _kept(said.questions, base.questions, lambda one: (one.question, one.answer), _question),
+    }
+    return plain(SceneNotes.model_validate(dict(base) | made))  # what the form does not show stays as it is
 
 
 def _kept[Typed, Made](
@@ -223,8 +223,8 @@ def _scene_problems(said: SceneForm, base: SceneNotes) -> Iterator[str]:
     for at, (label, noun, relation, reference) in enumerate(said.plan, 1):
         if label.strip() not in known:
             yield f"Step {at}: '{label}' is no label. Use {', '.join(LABELS)}."
-        if bool(relation.strip()) != bool(reference.strip()) or (relation.strip() and not noun.strip()):
-            yield f"Step {at} needs what is moved, where to, and beside what. Name all three, or leave the place empty."
+        if relation.strip() and not (noun.strip() and reference.strip()):
+            yield f"Step {at} says how it is put, and not what or beside what. Name both, or leave it empty."
         elif relation.strip():
             yield from _not_of(f"The place of step {at}", relation, RELATIONS)
     for at, (question, answer) in enumerate(said.questions, 1):

@@ -315,9 +315,14 @@ def _chosen(form: PlacementForm | SceneForm, start: PlacementTrace | SceneNotes)
 
 
 def _is_same(payload: AnyPayload, newest: AnyPayload) -> bool:
-    """True when confirming a payload is the same as accepting the proposal. Of a scene its boxes are claims."""
+    """True when confirming a payload is the same as accepting the proposal.
+
+    Of a scene its boxes are claims; of a trace they are once a person saw to them, and stay with what is decided.
+    """
     if isinstance(payload, PlacementTrace | SceneNotes):
         return payload == newest
+    if isinstance(payload, ReasoningTrace) and payload.boxed_in is not None:
+        return False
     return substance(payload) == substance(newest)
 
 

@@ -32,22 +32,22 @@
       ["w", "next moment that a verifier points at", () => page.nextMark()],
     ]],
     ["Segments and scenes", [
-      ["[", "previous segment, or part of the scene", either(all => all.next(-1), scene => scene.next(-1))],
-      ["]", "next segment, or part of the scene", either(all => all.next(1), scene => scene.next(1))],
-      ["l", "loop the segment", spans(all => all.loop())],
+      ["[", "previous segment", () => page.spans.next(-1)],
+      ["]", "next segment", () => page.spans.next(1)],
+      ["l", "loop the segment", () => page.spans.loop()],
       ["t", "the other edge", spans(all => all.otherEdge())],
       ["j", "nudge the edge 1 frame back", spans(all => all.nudge(-1))],
       ["k", "nudge the edge 1 frame on", spans(all => all.nudge(1))],
       ["J", "nudge the edge 10 frames back", spans(all => all.nudge(-10))],
       ["K", "nudge the edge 10 frames on", spans(all => all.nudge(10))],
-      ["x", "split at the playhead; of a scene: delete the row", either(all => all.split(), scene => scene.remove())],
+      ["x", "split at the playhead, or delete a row", either(all => all.split(), scene => scene.remove())],
       ["n", "add a segment at the playhead, or a row", either(all => all.add(), scene => scene.add())],
       ["m", "merge with the next", spans(all => all.merge())],
     ]],
     ["Boxes", [
       ["d", "draw the chosen box", () => page.boxes.draw()],
       ["v", "choose the next box", () => { if (page.boxes.isOn()) page.boxes.next(); }],
-      ["p", "boxes of things lie in the picture shown", () => page.scene.takePicture()],
+      ["p", "this is the picture of the boxes of things", () => page.scene.takePicture()],
       ["Delete", "delete the segment, or the chosen box", () => { if (page.spans.isOn()) page.spans.remove(); else if (page.boxes.isOn()) page.boxes.remove(); }],
     ]],
     ["Page", [
@@ -56,7 +56,7 @@
       ["?", "this map", () => ask("keys")],
     ]],
   ];
-  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment"], ["i, j, k, l", "move the chosen box one pixel; with Shift ten"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
+  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment; 1 to 5: list of a scene"], ["i, j, k, l", "move the chosen box one pixel; with Shift ten"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
   const does = new Map(KEYS.flatMap(([, rows]) => rows.map(([key, , act]) => [key, act])));
 
   function edit() {
@@ -180,8 +180,9 @@
     if ((event.key === " " || event.key === "Enter") && event.target.closest("button, [role=tab]")) return;
     if (page.boxes.isOn() && page.boxes.nudge(event.key)) { event.preventDefault(); return; }
     const act = does.get(event.key) || does.get(event.key.length === 1 ? event.key.toLowerCase() : event.key);
-    const label = /^[1-8]$/.test(event.key) && page.spans.isOn();
-    if (label) page.spans.label(Number(event.key));
+    const number = /^[1-8]$/.test(event.key) ? Number(event.key) : 0;
+    if (number && page.spans.isOn()) page.spans.label(number);
+    else if (number && page.scene.isOn()) page.scene.list(number);
     else if (act) { event.preventDefault(); act(); }
   });
 })();

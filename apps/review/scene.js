@@ -168,7 +168,7 @@
   page.sceneForm = () => {
     const tab = ([name, title]) => {
       const count = make("small", {}, ` ${sheet()[name].length}`);
-      const button = make("button", { type: "button", id: `part-${name}`, "aria-pressed": String(name === part) }, title, count);
+      const button = make("button", { type: "button", id: `part-${name}`, title: `key ${PARTS.findIndex(([known]) => known === name) + 1}`, "aria-pressed": String(name === part) }, title, count);
       button.addEventListener("click", () => show(name));
       return page.tickable(make("div", { class: "part" }, button), name);
     };
@@ -205,10 +205,7 @@
     scene: {
       isOn, add, remove, picture, putBox, takePicture, show,
       parts: () => PARTS.map(([name]) => name),
-      next: by => {
-        const names = PARTS.map(([name]) => name);
-        if (sheet().kind === "scene") show(names[(names.indexOf(part) + by + names.length) % names.length]);
-      },
+      list: number => { if (sheet().kind === "scene" && number <= PARTS.length) show(PARTS[number - 1][0]); },
       nounOf: which => sheet().things[which].noun || "?",
       choose: which => { if (part === "things" || sheet().kind === "placement") { selected = which; mark(); } },
     },

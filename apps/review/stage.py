@@ -48,7 +48,8 @@ def stage(desk: Desk, shown: Shown) -> str:
      data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
      data-cameras="{say(json.dumps(cameras))}">
   <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
-    <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
+    <span class="task" tabindex="0">{say(row.task)}</span><span class="spacer"></span>
+    <div class="cameras">{buttons}</div></div>
   <div class="screen-row"><div class="screen">{screen}</div>
     <div class="crops" aria-label="cut out of the video">{crops}</div></div>
   {_TRANSPORT}

@@ -107,7 +107,7 @@ def test_a_scene_is_written_from_nothing() -> None:
         ({"relations": (("after", "bar", "over", "box", "robot"),)}, "Relation 1 can not be 'over'"),
         ({"relations": (("after", "bar", "behind", "box", "cat"),)}, "The side of relation 1 can not be 'cat'"),
         ({"plan": (("fly", "bar", "", ""),)}, "Step 1: 'fly' is no label"),
-        ({"plan": (("carry", "bar", "behind", ""),)}, "Step 1 needs what is moved, where to, and beside what"),
+        ({"plan": (("carry", "bar", "behind", ""),)}, "Step 1 says how it is put, and not what or beside what"),
         ({"questions": (("What is it?", " "),)}, "Question 1 lacks its answer"),
         ({"picture": None, "things": ()}, "Questions are about a picture, and none is chosen"),
         ({"wordings": ("Say <|im_end|>",)}, "chat marker <|im_end|>"),

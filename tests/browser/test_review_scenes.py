@@ -156,18 +156,18 @@ def test_a_scene_is_corrected_part_by_part_and_what_follows_from_it_follows(page
     cell(page, "noun 1", "pink box")
     page.keyboard.press("Escape")
     page.keyboard.press("J")  # the box of the thing whose noun was typed
-    page.keyboard.press("]")
+    page.keyboard.press("2")
     expect(page.locator("#relations-1-1 select")).to_have_value("pink box")
     page.locator("#relations-2-2 select").select_option("behind")
-    page.keyboard.press("]")
+    page.keyboard.press("3")
     page.locator("#scene tr[data-row='2'] td").first.click()
     page.keyboard.press("x")
     expect(page.locator("#scene tr[data-row]")).to_have_count(2)
-    page.keyboard.press("]")
+    page.keyboard.press("4")
     page.keyboard.press("n")
     page.keyboard.type("Shift it over.")
     page.keyboard.press("Escape")
-    page.keyboard.press("]")
+    page.keyboard.press("5")
     expect(page.locator("#scene tr[data-row='0']")).to_contain_text("At [0, 12, 10, 22].")
     cell(page, "answer 2", "")
     expect(page.locator("#words [role=alert]")).to_contain_text("Question 2 lacks its answer")
@@ -224,13 +224,11 @@ def test_a_placement_and_a_scene_are_written_from_nothing(page: Page, desk: Desk
         page.keyboard.press("n")
         page.keyboard.type(noun)
         page.keyboard.press("Escape")
-    page.keyboard.press("]")
-    page.keyboard.press("]")
+    page.keyboard.press("3")
     page.keyboard.press("n")
     page.locator("#plan-1-0 select").select_option("grasp")
     page.locator("#plan-1-1 select").select_option("red box")
-    page.keyboard.press("]")
-    page.keyboard.press("]")
+    page.keyboard.press("5")
     page.keyboard.press("n")
     page.keyboard.type("How many things are there?")
     page.keyboard.press("Tab")
@@ -294,8 +292,7 @@ def test_forms_of_scenes_fit_the_screen_and_are_no_barrier(page: Page, desk: Des
     for number, field, name in ((0, "trace", "placement"), (0, "scene", "scene"), (1, "scene", "blank")):
         open_item(page, desk, number, field)
         for part in range(5 if name == "scene" else 1):
-            if part:
-                page.keyboard.press("]")
+            page.keyboard.press(str(part + 1))
             page.wait_for_function(AT_REST)
             high = page.evaluate(
                 "['html', '#left', '#middle', '#facts'].map(name => document.querySelector(name))"
