@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from annotators.edits import changes, recheck
+from annotators.edits import FieldChange, changes, recheck
 from annotators.ledger import Progress, QueueRow
 from annotators.ledger.rows import RANK_WORDS
 from annotators.review import Reading
 from apps.review.desk import Shown
 from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge, when
-from schemas.annotations import NOBODY, Mark, VerifierResult, render_payload
+from schemas.annotations import NOBODY, AnyPayload, Mark, VerifierResult, render_payload
+from schemas.scenes import SceneNotes
 
 
 def progress_panel(progress: Progress, name: str) -> str:
@@ -76,11 +77,13 @@ def words_panel(shown: Shown, reading: Reading, *, sequence: int = 0, draft: str
     who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
     badge = rank_badge(item.rank, conflict=item.conflict, is_blank=proposal.provenance == NOBODY)
     saved = f'<small class="saved">draft saved {_clock(shown.draft.saved)}</small>' if sequence and shown.draft else ""
+    told = f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}"
+    crowded = " crowded" if told else ""  # then what is long takes less room
     return (
-        f'<section class="words-panel" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
+        f'<section class="words-panel{crowded}" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
         f'<div class="why">{badge}'
         f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span>{saved}</div>{body}'
-        f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+        f"{told}{_changes(shown, reading)}</section>"
     )
 
 
@@ -122,10 +125,18 @@ def _votes(shown: Shown) -> str:
     proposals = {row.proposal_id: row.proposal.payload for row in shown.item.proposals}
     columns = ""
     for vote in shown.item.votes:
-        words = "" if vote.action == "reject" else render_payload(vote.payload or proposals[vote.base_proposal_id])
+        words = "" if vote.action == "reject" else _said(shown, vote.payload or proposals[vote.base_proposal_id])
         note = f" <small>\u201c{say(vote.note)}\u201d</small>" if vote.note else ""
-        columns += f"<li><b>{say(vote.reviewer)}</b> ({say(vote.action)}){note}<br>{say(words)}</li>"
+        columns += f'<li tabindex="0"><b>{say(vote.reviewer)}</b> ({say(vote.action)}){note}<br>{words}</li>'
     return f'<ul class="votes" aria-label="what reviewers decided">{columns}</ul>'
+
+
+def _said(shown: Shown, payload: AnyPayload) -> str:
+    """What somebody said; about a scene, which is long, only where that differs from the newest proposal."""
+    if not isinstance(payload, SceneNotes):
+        return say(render_payload(payload))
+    found = changes(shown.newest, payload)
+    return f'<ul class="diff">{_rows(found)}</ul>' if found else "as it is proposed"
 
 
 def _standing(shown: Shown) -> str:
@@ -139,9 +150,10 @@ def _standing(shown: Shown) -> str:
     said = f"<b>{say(what)}</b> by {say(last.reviewer)}, {say(last.created[:16].replace('T', ' '))}{note}."
     if not item.conflict:
         return f'<p class="standing">{said} A new decision replaces it.</p>'
-    fresh = render_payload(item.head.proposal.payload)
+    fresh = shown.newest
+    differs = " as listed below." if isinstance(fresh, SceneNotes) else f": <q>{say(render_payload(fresh))}</q>"
     return (
-        f'<p class="standing conflict">{said} A newer proposal differs: <q>{say(fresh)}</q> '
+        f'<p class="standing conflict">{said} A newer proposal differs{differs} '
         "Accept keeps what stands in the fields; Newest proposal puts the new one into them.</p>"
     )
 
@@ -153,15 +165,19 @@ def _changes(shown: Shown, reading: Reading) -> str:
     found = changes(shown.item.head.proposal.payload, reading.payload)
     if not found:
         return ""
-    rows = "".join(
-        f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
-        for row in found
-    )
     proposal_id = shown.item.head.proposal_id
     checks = "".join(_verdict(row, proposal_id) for row in recheck(reading.payload) if row.verdict != "pass")
     listing = f'<ul class="verdicts">{checks}</ul>' if checks else ""
-    diff = f'<ul class="diff" tabindex="0" aria-label="what you changed">{rows}</ul>'
-    return f'<div class="changes"><h3>Your edit</h3>{diff}{listing}</div>'
+    title = "Your edit" if reading.payload != shown.start else "Against the newest proposal"
+    diff = f'<ul class="diff" tabindex="0" aria-label="what differs from the proposal">{_rows(found)}</ul>'
+    return f'<div class="changes"><h3>{title}</h3>{diff}{listing}</div>'
+
+
+def _rows(found: Sequence[FieldChange]) -> str:
+    return "".join(
+        f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
+        for row in found
+    )
 
 
 def verdicts_panel(shown: Shown) -> str:

@@ -56,6 +56,10 @@ NOTES = SceneNotes(
     ),
 )
 
+TOO_LARGE = """() => ['html', '#left', '#middle', '#facts'].map(name => document.querySelector(name))
+  .filter(box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1)
+  .map(box => box.id || 'page')"""
+
 
 @pytest.fixture
 def desk(workspace: Workspace, tmp_path: Path) -> Iterator[Desk]:
@@ -281,6 +285,42 @@ def test_a_late_save_of_a_scene_shows_the_other_decision_and_keeps_what_was_type
         assert [row.reviewer for row in ledger.decisions()] == ["bob"]
 
 
+def test_people_who_disagree_about_a_scene_are_shown_by_what_differs(page: Page, desk: Desk) -> None:
+    with Ledger.open(desk.ledger_url) as ledger:
+        item = item_of(ledger, desk.ids[0], "scene")
+        ledger.assign([item.item_id], overlap=2)
+        for reviewer, payload in (("bob", None), ("dan", NOTES.model_copy(update={"outcome": "failure"}))):
+            ledger.decide(
+                item_id=item.item_id,
+                base_proposal_id=item.head.proposal_id,
+                action="edit" if payload else "accept",
+                reviewer=reviewer,
+                payload=payload,
+                idem_key=reviewer,
+                lead_time_ms=1,
+            )
+    expect(page.locator(".stage")).to_be_visible()
+    page.locator("#work input").click()
+    page.get_by_role("option", name="settle disagreements").click()
+    votes = page.locator(".votes > li")
+    expect(votes).to_have_count(2)
+    bob, dan = votes.nth(0), votes.nth(1)
+    expect(bob).to_contain_text("as it is proposed")
+    expect(dan.locator("del")).to_have_text("success")
+    expect(dan.locator("ins")).to_have_text("failure")
+    page.locator("#outcome select").select_option("unknown")
+    expect(page.locator("#words .changes")).to_contain_text("unknown")
+    assert page.evaluate(TOO_LARGE) == []
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#stage .idle")).to_be_visible()
+    with Ledger.open(desk.ledger_url) as ledger:
+        last = ledger.decisions()[-1]
+        assert (last.track, ledger.item(item.item_id).confirmed) == (
+            "adjudication",
+            NOTES.model_copy(update={"outcome": "unknown"}),
+        )
+
+
 def test_forms_of_scenes_fit_the_screen_and_are_no_barrier(page: Page, desk: Desk) -> None:
     try:
         from axe_playwright_python.sync_playwright import Axe
@@ -294,11 +334,7 @@ def test_forms_of_scenes_fit_the_screen_and_are_no_barrier(page: Page, desk: Des
         for part in range(5 if name == "scene" else 1):
             page.keyboard.press(str(part + 1))
             page.wait_for_function(AT_REST)
-            high = page.evaluate(
-                "['html', '#left', '#middle', '#facts'].map(name => document.querySelector(name))"
-                ".filter(box => box.scrollHeight > box.clientHeight + 1 || box.scrollWidth > box.clientWidth + 1)"
-                ".map(box => box.id || 'page')"
-            )
+            high = page.evaluate(TOO_LARGE)
             rows = Axe().run(page).response["violations"]
             found += [(name, part, "too large", box) for box in high]
             found += [
