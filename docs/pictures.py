@@ -135,8 +135,6 @@ def _pictures(browser: Browser, address: str) -> None:
     page.locator("#scene").wait_for()
     _ready(page)
     page.keyboard.press("v")
-    page.keyboard.press("]")
-    page.keyboard.press("]")
     _save(page, "review-scene")
     page.locator("#work input").click()
     page.get_by_role("option", name="my own decisions").click()
