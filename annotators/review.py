@@ -1,15 +1,14 @@
-"""The rules of review: what a reviewer may change, how their words become a payload, and what is odd about the result.
+"""The rules of review: what a reviewer may change in traces and segments, and how their words become a payload.
 
 A form holds what was typed, as it was typed. Reading it gives either a payload or sentences about what to mend; nothing
-that was typed is ever dropped or corrected in silence. Oddities (the sum is wrong) are shown and may be saved: the
-person is the authority, and the board may hold a mistake.
+that was typed is ever dropped or corrected in silence. Forms of scenes are in `annotators.scene_forms`, what is odd
+about an edit in `annotators.edits`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from annotators.arithmetic import answer, canonical, canonical_number, worked_line
 from annotators.ledger.proposal_facts import payload_marker
 from annotators.ledger.rows import AnyPayload
 from annotators.traces import MOST_CARDS
@@ -20,11 +19,9 @@ from schemas.annotations import (
     ReasoningTrace,
     Segment,
     SegmentList,
-    VerifierResult,
     render_payload,
 )
 from schemas.records import sha256_of
-from schemas.scenes import PlacementTrace, SceneNotes
 from schemas.spans import NS_PER_S, frame_ns
 
 POSITIONS: tuple[Position, ...] = get_args(Position)
@@ -74,15 +71,6 @@ class Reading:
         return "" if self.payload is None else render_payload(self.payload)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldChange:
-    """One field that a person changed."""
-
-    name: str
-    before: str
-    after: str
-
-
 def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
     """The trace a form stands for. A card has the box that was drawn; else it keeps the one it had with this text and
     place."""
@@ -90,7 +78,7 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         same = form == TraceForm.of(base)
         return Reading(payload=base) if same else Reading(payload=None, problems=(_too_many(base),))
     problems: list[str] = []
-    board, solution, pick = (_words(text) for text in (form.board, form.solution, form.pick_text))
+    board, solution, pick = (words_in(text) for text in (form.board, form.solution, form.pick_text))
     places = [*((f"The card {text!r}", where) for text, where in form.cards), ("The pick", form.pick_position)]
     problems += [
         f"{name} can not be at '{where}'. Choose {', '.join(POSITIONS)}."
@@ -100,12 +88,12 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
     cards: list[tuple[str, str]] = []
     boxes: list[tuple[int, int, int, int] | Literal["kept"] | None] = []
     drawn = dict(form.drawn)
-    if _is_no_box(form.board_box):
+    if is_no_box(form.board_box):
         problems.append("The box of the board is empty or leaves the picture. Draw it again.")
     for row, (text, where) in enumerate(form.cards):
-        words = _words(text)
+        words = words_in(text)
         box = drawn.get(row)
-        if _is_no_box(box):
+        if is_no_box(box):
             problems.append(f"The box of card {row + 1} is empty or leaves the picture. Draw it again.")
         if box is not None and words is None:
             problems.append(f"Card {row + 1} has a box and no number. Type what is on it, or delete the box.")
@@ -137,10 +125,11 @@ def read_trace(form: TraceForm, base: ReasoningTrace) -> Reading:
         board_box_xyxy=form.board_box,
         boxed_in=form.boxed_in,
     )
-    return _plain(payload)
+    return plain(payload)
 
 
-def _is_no_box(box: tuple[int, int, int, int] | None) -> bool:
+def is_no_box(box: tuple[int, int, int, int] | None) -> bool:
+    """True for a box that holds no pixel, or begins before the picture does."""
     return box is not None and not (0 <= box[0] < box[2] and 0 <= box[1] < box[3])
 
 
@@ -151,7 +140,7 @@ def _too_many(base: ReasoningTrace) -> str:
     )
 
 
-def _plain(payload: AnyPayload) -> Reading:
+def plain(payload: AnyPayload) -> Reading:
     """The payload, unless a tokenizer would take some of its words for a command."""
     if marker := payload_marker(payload):
         return Reading(payload=None, problems=(f"The words hold the chat marker {marker}. Take it out.",))
@@ -209,7 +198,7 @@ def read_segments(
         problems.append("There is no segment. Keep at least one row, or reject the item.")
     if problems:
         return Reading(payload=None, problems=tuple(problems))
-    return _plain(SegmentList(segments=tuple(segments), events=base.events))
+    return plain(SegmentList(segments=tuple(segments), events=base.events))
 
 
 def segment_rows(payload: SegmentList) -> list[list[str]]:
@@ -233,90 +222,11 @@ def _time_ns(text: str, exact: dict[str, int], rate_hz: int | None) -> int | Non
     return frame_at_ns if abs(frame_at_ns - stamp_ns) <= _HALF_MS else stamp_ns
 
 
-def _words(text: str) -> str | None:
+def words_in(text: str) -> str | None:
+    """What was typed, with single spaces; None where there are no words."""
     return " ".join(text.split()) or None
 
 
 def chosen_share(item_ids: Sequence[str], share: float) -> list[str]:
     """A share of items that looks random and is the same each time: more of them hold all of fewer."""
     return [item_id for item_id in item_ids if int(sha256_of(item_id)[:13], 16) / 16**13 < share]
-
-
-def changes(before: AnyPayload, after: AnyPayload) -> tuple[FieldChange, ...]:
-    """What differs between a proposal and an edit, field by field, in the words of the form."""
-    old, new = _flat(before), _flat(after)
-    names = dict.fromkeys([*old, *new])
-    return tuple(
-        FieldChange(name=name, before=old.get(name, "nothing"), after=new.get(name, "nothing"))
-        for name in names
-        if old.get(name) != new.get(name)
-    )
-
-
-def _flat(payload: AnyPayload) -> dict[str, str]:
-    match payload:
-        case PlacementTrace() | SceneNotes():
-            return {"words": render_payload(payload)}
-        case ReasoningTrace():
-            fields = {
-                "board": payload.board or "nothing",
-                "solution": payload.solution or "nothing",
-                "pick": payload.pick_text or "nothing",
-                "pick from": str(payload.pick_position),
-            }
-            if payload.boxed_in is not None:
-                fields["boxes"] = f"seen to in frame {payload.boxed_in.frame} of {payload.boxed_in.camera}"
-            if payload.board_box_xyxy is not None:
-                fields["board box"] = f"{payload.board_box_xyxy[:2]} to {payload.board_box_xyxy[2:]}"
-            cards = {f"card {number}": _card_words(card) for number, card in enumerate(payload.cards, 1)}
-            return fields | cards
-        case SegmentList():
-            return {
-                f"segment {number}": f"{label} {start_s}-{end_s} s, {end_effector}"
-                for number, (start_s, end_s, label, end_effector) in enumerate(segment_rows(payload), 1)
-            }
-
-
-def _card_words(card: Card) -> str:
-    box = f", box {card.box_xyxy[:2]} to {card.box_xyxy[2:]}" if card.box_xyxy else ""
-    return f"{card.text} ({card.position}{box})"
-
-
-def recheck(payload: AnyPayload) -> tuple[VerifierResult, ...]:
-    """What programs say about edited words at once, without pixels: the sum, and the number that should be picked."""
-    if not isinstance(payload, ReasoningTrace):
-        return ()
-    return (_sum_check(payload), _pick_check(payload))
-
-
-def _sum_check(trace: ReasoningTrace) -> VerifierResult:
-    if trace.board is None or trace.solution is None:
-        missing = "board" if trace.board is None else "solution"
-        return _found("arithmetic", "unknown", f"there is no {missing} to check")
-    line = worked_line(trace.board)
-    if line is None:
-        return _found("arithmetic", "unknown", f"'{trace.board}' is no sum that can be worked out")
-    if _spelled(trace.solution) == _spelled(line):
-        return _found("arithmetic", "pass", f"{line} follows from the board")
-    return _found("arithmetic", "fail", f"the board gives {line}, the solution says {trace.solution}")
-
-
-def _spelled(line: str) -> tuple[str | None, ...]:
-    """Both sides of a worked line, each in its one spelling."""
-    return tuple(canonical_number(side) or canonical(side) for side in line.split("="))
-
-
-def _pick_check(trace: ReasoningTrace) -> VerifierResult:
-    line = worked_line(trace.board) if trace.board else None
-    if trace.pick_text is None or trace.board is None or line is None:
-        return _found("pick_answers_board", "unknown", "there is no pick, or no answer to compare it with")
-    asked_for = answer(trace.board)
-    if canonical_number(trace.pick_text) == asked_for:
-        return _found("pick_answers_board", "pass", f"{trace.pick_text} is the answer to {trace.board}")
-    return _found("pick_answers_board", "fail", f"the answer is {asked_for}, the pick is {trace.pick_text}")
-
-
-def _found(verifier: str, verdict: str, evidence: str) -> VerifierResult:
-    return VerifierResult.model_validate(
-        {"verifier": verifier, "version": 1, "verdict": verdict, "hard": True, "evidence": evidence}
-    )

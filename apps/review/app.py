@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from annotators.ledger.batch import BATCH_BOUND
 from annotators.ledger.decisions import REASONS
 from annotators.review import LABELS, POSITIONS
+from annotators.scene_forms import OUTCOMES, RELATIONS, SIDES, WHENS
 from annotators.traces import MOST_CARDS
 from apps.review.access import Gate, Guard, check_host
 from apps.review.dashboard import STYLE as DASHBOARD_STYLE
@@ -30,7 +31,7 @@ from schemas.errors import UsageError
 from schemas.refs import Ref
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("player.js", "sheet.js", "spans.js", "boxes.js", "keys.js")
+_SCRIPTS = ("player.js", "sheet.js", "spans.js", "scene.js", "boxes.js", "keys.js")
 _IDLE_S = 75  # people think for longer than the 5 s after which the server would close their connection
 _SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
 
@@ -159,6 +160,10 @@ def _head(desk: Desk) -> str:
     """The page's scripts, and the words they offer."""
     choices = {
         "positions": POSITIONS,
+        "relations": RELATIONS,
+        "sides": SIDES,
+        "outcomes": OUTCOMES,
+        "whens": WHENS,
         "labels": LABELS,
         "reasons": [reason for reason in REASONS if reason != UNUSABLE],
         "unusable": UNUSABLE,

@@ -1,13 +1,16 @@
-// Boxes of the board and the cards on the picture they were read from: drawn, dragged, resized, nudged, deleted. In the
-// video's own pixels. Those that the proposal cut out are shown until somebody changes one: then all become the reviewer's.
+// Boxes on the picture they were read from (of the board and the cards, or of things): drawn, dragged, resized, nudged,
+// deleted. In the video's own pixels. Those that a trace's proposal cut out are shown until somebody changes one: then all
+// become the reviewer's. Those of things are fields like others.
 (() => {
   "use strict";
   const page = window.reviewPage, { one, make, clamp } = page;
   const MOVES = { i: [0, -1], j: [-1, 0], k: [0, 1], l: [1, 0] };
-  let layer = null, active = null, drawing = null, hold = null; // a box goes by "board" or by its card's index
+  let layer = null, active = null, drawing = null, hold = null; // a box goes by "board" or by its card's or thing's index
 
-  const spec = () => { const stage = page.stage(); return stage ? JSON.parse(stage.dataset.boxes) : null; };
-  const isOn = () => page.sheet().kind === "trace" && page.playing() !== null && spec() !== null;
+  const ofThings = () => page.scene.isOn();
+  const isReady = () => page.stage() && page.playing() !== null && JSON.parse(page.stage().dataset.boxes) !== null;
+  const spec = () => (ofThings() ? page.scene.picture() : JSON.parse(page.stage().dataset.boxes));
+  const isOn = () => (page.sheet().kind === "trace" || ofThings()) && isReady() && spec().camera >= 0;
   const size = () => ({ wide: page.video().videoWidth, high: page.video().videoHeight });
 
   // Where the picture lies inside the video element, which keeps its shape.
@@ -22,9 +25,10 @@
     return [clamp(Math.round((event.clientX - place.left) / place.scale), 0, wide), clamp(Math.round((event.clientY - place.top) / place.scale), 0, high)];
   };
 
-  const all = () => ["board", ...page.sheet().cards.keys()];
+  const all = () => (ofThings() ? [...page.sheet().things.keys()] : ["board", ...page.sheet().cards.keys()]);
 
   function boxOf(which) {
+    if (ofThings()) return page.sheet().things[which]?.box || null;
     const { boxed_in: seenTo, board_box: board, cards } = page.sheet(), { cut } = spec();
     if (which === "board") return seenTo ? board : board || cut.board || null;
     const { box, drawn, place } = cards[which];
@@ -32,6 +36,7 @@
   }
 
   function put(which, box) {
+    if (ofThings()) { page.scene.putBox(which, box); draw(); return; }
     const cards = page.sheet().cards.map((card, index) => {
       const own = index === which ? box : boxOf(index);
       return { ...card, box: own, drawn: card.drawn || index === which || own !== null };
@@ -59,7 +64,7 @@
     const parts = all().map(which => {
       const box = boxOf(which), card = page.sheet().cards[which];
       if (!box) return null;
-      const words = card ? `${which + 1}: ${card.text || "?"}` : "board";
+      const words = ofThings() ? page.scene.nounOf(which) : card ? `${which + 1}: ${card.text || "?"}` : "board";
       const grips = ["nw", "ne", "sw", "se"].map(corner => make("i", { class: `grip ${corner}`, "data-corner": corner }));
       const element = make("div", { class: "box", "data-box": which }, make("b", {}, words), ...grips);
       element.toggleAttribute("data-selected", which === active);
@@ -97,7 +102,13 @@
   function start(which) {
     if (!isOn() || !all().includes(which)) return;
     page.camera(spec().camera, spec().frame);
-    active = drawing = which;
+    drawing = which;
+    choose(which);
+  }
+
+  function choose(which) {
+    active = which;
+    if (ofThings()) page.scene.choose(which);
     draw();
   }
 
@@ -111,7 +122,7 @@
     const element = event.target.closest(".box[data-box]"), grip = event.target.closest(".grip"), from = at(event);
     if (drawing !== null) hold = { index: drawing, kind: "draw", from, box: [...from, ...from] };
     else if (element) {
-      active = named(element.dataset.box);
+      choose(named(element.dataset.box));
       hold = { index: active, kind: grip ? grip.dataset.corner : "move", from, box: boxOf(active) };
     } else return;
     event.preventDefault();
@@ -137,12 +148,12 @@
 
   Object.assign(page, {
     boxes: {
-      isOn, nudge,
+      isOn, nudge, choose,
+      isChosen: () => active !== null && isOn() && boxOf(active) !== null,
       draw: () => start(active === null ? 0 : active),
       next: () => {
         page.camera(spec().camera, spec().frame);
-        active = all()[(all().indexOf(active) + 1) % all().length];
-        draw();
+        if (all().length > 0) choose(all()[(all().indexOf(active) + 1) % all().length]);
       },
       remove: () => { if (active !== null && boxOf(active)) put(active, null); },
       cancel: () => { drawing = null; draw(); },

@@ -29,14 +29,16 @@ from annotators.ledger.proposal_facts import substance
 from annotators.ledger.rows import AnyPayload
 from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
+from annotators.scene_forms import PlacementForm, SceneForm, read_placement, read_scene
 from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells
 from dataengine.episode_set import EpisodeSet
+from dataengine.sinks.lerobot_v3 import IMAGES
 from dataengine.workspace import Workspace
-from schemas.annotations import Action, BoxedIn, ReasoningTrace, SegmentList
+from schemas.annotations import NOBODY, Action, BoxedIn, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
 from schemas.refs import Ref
-from schemas.scenes import PlacementTrace, SceneNotes
+from schemas.scenes import PictureRef, PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 __all__ = ["UNSAVED", "Choice", "Desk", "Shown", "Token", "Typed", "shown", "typed_cells"]
@@ -191,21 +193,29 @@ class Desk:
             return Reading(payload=shown.newest)
         match start:
             case ReasoningTrace():
-                reading = read_trace(typed.trace, start)
-                where = typed.trace.boxed_in
-                if where is None or self._has_frame(shown.item.episode_id, where):
-                    return reading
-                words = f"There is no frame {where.frame} of '{where.camera}' for the boxes to be in. Draw them again."
-                return Reading(payload=None, problems=(*reading.problems, words))
+                return self._about(shown, read_trace(typed.trace, start), typed.trace.boxed_in)
             case SegmentList():
                 end_ns = self.end_ns(shown.item.episode_id)
                 return read_segments(typed.segments, start, end_ns=end_ns, rate_hz=self.episodes.rate_hz)
-            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
-                return Reading(payload=start)
+            case PlacementTrace():
+                return self._about(shown, read_placement(typed.placement, start), _chosen(typed.placement, start))
+            case SceneNotes():
+                return self._about(shown, read_scene(typed.scene, start), _chosen(typed.scene, start))
 
-    def _has_frame(self, episode_id: str, where: BoxedIn) -> bool:
+    def _about(self, shown: Shown, reading: Reading, where: BoxedIn | PictureRef | None) -> Reading:
+        """The same, unless boxes lie in a picture that the episode does not have."""
+        if where is None or self._has_frame(shown.item.episode_id, where):
+            return reading
+        words = f"There is no frame {where.frame} of '{where.camera}' for the boxes to be in. Draw them again."
+        return Reading(payload=None, problems=(*reading.problems, words))
+
+    def _has_frame(self, episode_id: str, where: BoxedIn | PictureRef) -> bool:
         """A page draws only on what it shows, but anybody can send anything."""
-        return where.camera in self.episodes.cameras and where.frame < self.episodes.row(episode_id).source_frames
+        episodes = self.episodes
+        if where.camera not in episodes.cameras or where.frame >= episodes.row(episode_id).source_frames:
+            return False
+        height, width = episodes.info["features"][IMAGES + where.camera]["shape"][:2]
+        return isinstance(where, BoxedIn) or (where.width, where.height) == (width, height)
 
     def is_changed(self, shown: Shown, typed: Typed) -> bool:
         """True when the fields no longer say what they started with."""
@@ -242,10 +252,10 @@ class Desk:
         elif choice == "accept":
             payload = before.start
         if payload is not None:
-            same = substance(payload) == substance(before.newest) and not typed.trace.drawn and not _is_boxed(payload)
+            same = _is_same(payload, before.newest) and not typed.trace.drawn
             action, payload = ("accept", None) if same else ("edit", payload)
-        if action == "accept" and isinstance(before.newest, SegmentList) and not before.newest.segments:
-            raise LedgerError("Nothing is proposed here, so there is nothing to accept. Add a segment, or reject.")
+        if action == "accept" and _is_blank(before):
+            raise LedgerError("Nothing is proposed here, so there is nothing to accept. Fill it in, or reject.")
         lies_beside = before.guideline
         return self.ledger.decide(
             item_id=token.item_id,
@@ -299,19 +309,42 @@ def shown(item: ReviewItem, reviewer: str, track: Track = "review") -> Shown:
     return Shown(item=item, token=token, reviewer=reviewer)
 
 
+def _chosen(form: PlacementForm | SceneForm, start: PlacementTrace | SceneNotes) -> PictureRef | None:
+    """The picture that a person chose for the boxes; None where it is still the proposed one."""
+    return None if form.picture == start.picture else form.picture
+
+
+def _is_same(payload: AnyPayload, newest: AnyPayload) -> bool:
+    """True when confirming a payload is the same as accepting the proposal.
+
+    Of a scene its boxes are claims; of a trace they are once a person saw to them, and stay with what is decided.
+    """
+    if isinstance(payload, PlacementTrace | SceneNotes):
+        return payload == newest
+    if isinstance(payload, ReasoningTrace) and payload.boxed_in is not None:
+        return False
+    return substance(payload) == substance(newest)
+
+
+def _is_blank(shown: Shown) -> bool:
+    """True when the newest proposal says nothing that somebody could agree to."""
+    if isinstance(shown.newest, SegmentList) and not shown.newest.segments:
+        return True
+    return shown.item.head.proposal.provenance == NOBODY
+
+
 def _differs(payload: AnyPayload, typed: Typed) -> bool:
     """True when the fields do not say what a payload says."""
-    if isinstance(payload, PlacementTrace | SceneNotes):
-        return False
-    if isinstance(payload, ReasoningTrace):
-        return typed.trace != TraceForm.of(payload)
-    rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
-    return rows != segment_rows(payload)
-
-
-def _is_boxed(payload: AnyPayload) -> bool:
-    """True when a person saw to the boxes, now or before: they are released with what is decided."""
-    return isinstance(payload, ReasoningTrace) and payload.boxed_in is not None
+    match payload:
+        case PlacementTrace():
+            return typed.placement != PlacementForm.of(payload)
+        case SceneNotes():
+            return typed.scene.said != SceneForm.of(payload).said
+        case ReasoningTrace():
+            return typed.trace != TraceForm.of(payload)
+        case SegmentList():
+            rows = [list(row) for row in typed.segments if any(cell.strip() for cell in row)]
+            return rows != segment_rows(payload)
 
 
 def _now_ms() -> int:

@@ -6,6 +6,7 @@
     (target.closest("input, textarea, select, [role=listbox], [role=combobox], [role=textbox]") || target.isContentEditable);
   const press = selector => { const button = one(selector); if (button && !button.disabled) button.click(); };
   const spans = does => () => { if (page.spans.isOn()) does(page.spans); };
+  const either = (ofSpans, ofScene) => () => { if (page.spans.isOn()) ofSpans(page.spans); else if (page.scene.isOn()) ofScene(page.scene); };
   const open = name => { document.body.dataset.tab = document.body.dataset.tab === name ? "verifiers" : name; tabs(); };
 
   // Every key once: what it does, and in which words the map says it. Shift is in the key's own letter.
@@ -30,22 +31,23 @@
       ["c", "next camera", () => page.nextCamera()],
       ["w", "next moment that a verifier points at", () => page.nextMark()],
     ]],
-    ["Segments", [
-      ["[", "previous segment", spans(all => all.next(-1))],
-      ["]", "next segment", spans(all => all.next(1))],
-      ["l", "loop the segment", spans(all => all.loop())],
+    ["Segments and scenes", [
+      ["[", "previous segment", () => page.spans.next(-1)],
+      ["]", "next segment", () => page.spans.next(1)],
+      ["l", "loop the segment", () => page.spans.loop()],
       ["t", "the other edge", spans(all => all.otherEdge())],
       ["j", "nudge the edge 1 frame back", spans(all => all.nudge(-1))],
       ["k", "nudge the edge 1 frame on", spans(all => all.nudge(1))],
       ["J", "nudge the edge 10 frames back", spans(all => all.nudge(-10))],
       ["K", "nudge the edge 10 frames on", spans(all => all.nudge(10))],
-      ["x", "split at the playhead", spans(all => all.split())],
-      ["n", "add a segment at the playhead", spans(all => all.add())],
+      ["x", "split at the playhead, or delete a row", either(all => all.split(), scene => scene.remove())],
+      ["n", "add a segment at the playhead, or a row", either(all => all.add(), scene => scene.add())],
       ["m", "merge with the next", spans(all => all.merge())],
     ]],
     ["Boxes", [
       ["d", "draw the chosen box", () => page.boxes.draw()],
-      ["v", "choose the next box: board, cards", () => { if (page.boxes.isOn()) page.boxes.next(); }],
+      ["v", "choose the next box", () => { if (page.boxes.isOn()) page.boxes.next(); }],
+      ["p", "this is the picture of the boxes of things", () => page.scene.takePicture()],
       ["Delete", "delete the segment, or the chosen box", () => { if (page.spans.isOn()) page.spans.remove(); else if (page.boxes.isOn()) page.boxes.remove(); }],
     ]],
     ["Page", [
@@ -54,11 +56,11 @@
       ["?", "this map", () => ask("keys")],
     ]],
   ];
-  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment"], ["i, j, k, l", "move the chosen box one pixel; with Shift ten"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
+  const ELSEWHERE = [["left, right", "one frame; with Shift ten"], ["1 to 8", "label the segment; 1 to 5: list of a scene"], ["i, j, k, l", "move the chosen box one pixel; with Shift ten"], ["Ctrl+Enter", "save the edit"], ["Esc", "leave a field, so that keys work again"]];
   const does = new Map(KEYS.flatMap(([, rows]) => rows.map(([key, , act]) => [key, act])));
 
   function edit() {
-    const field = one("#sheet #board input") || one("#sheet [contenteditable]");
+    const field = one("#sheet .field input, #sheet .field textarea, #sheet [contenteditable]");
     if (!field) return;
     field.focus();
     if (field.select) field.select();
@@ -178,8 +180,9 @@
     if ((event.key === " " || event.key === "Enter") && event.target.closest("button, [role=tab]")) return;
     if (page.boxes.isOn() && page.boxes.nudge(event.key)) { event.preventDefault(); return; }
     const act = does.get(event.key) || does.get(event.key.length === 1 ? event.key.toLowerCase() : event.key);
-    const label = /^[1-8]$/.test(event.key) && page.spans.isOn();
-    if (label) page.spans.label(Number(event.key));
+    const number = /^[1-8]$/.test(event.key) ? Number(event.key) : 0;
+    if (number && page.spans.isOn()) page.spans.label(number);
+    else if (number && page.scene.isOn()) page.scene.list(number);
     else if (act) { event.preventDefault(); act(); }
   });
 })();

@@ -44,8 +44,10 @@ def when(mark: Mark) -> str:
     return ", ".join(part for part in (f"{words} s" if words else "", mark.number or "") if part)
 
 
-def rank_badge(rank: int, *, conflict: bool) -> str:
+def rank_badge(rank: int, *, conflict: bool, is_blank: bool = False) -> str:
     """Why an item stands where it stands in the queue."""
+    if is_blank and not conflict:
+        return '<span class="badge unknown"><b aria-hidden="true">?</b> nothing is proposed</span>'
     if conflict:
         return '<span class="badge disagree"><b aria-hidden="true">!</b> differs from what a person said</span>'
     quiet = "a rare kind of scene" if rank == RANK_RARE else "audit: nothing suspicious"

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from annotators.edits import FieldChange, changes, recheck
 from annotators.ledger import Progress, QueueRow
 from annotators.ledger.rows import RANK_WORDS
-from annotators.review import Reading, changes, recheck
+from annotators.review import Reading
 from apps.review.desk import Shown
 from apps.review.markup import RANKS, STATUSES, rank_badge, say, verdict_badge, when
-from schemas.annotations import Mark, SegmentList, VerifierResult, render_payload
+from schemas.annotations import NOBODY, AnyPayload, Mark, VerifierResult, render_payload
 from schemas.scenes import SceneNotes
 
 
@@ -69,17 +70,20 @@ def words_panel(shown: Shown, reading: Reading, *, sequence: int = 0, draft: str
     item, proposal = shown.item, shown.item.head.proposal
     if reading.payload is None:
         problems = "".join(f"<li>{say(problem)}</li>" for problem in reading.problems)
-        body = f'<ul class="problems" role="alert">{problems}</ul>'
+        body = f'<ul class="problems" role="alert" tabindex="0">{problems}</ul>'
     else:
-        small = " long" if isinstance(reading.payload, SegmentList | SceneNotes) else ""
-        body = f'<p class="words{small}" id="trace-words">{say(reading.text)}</p>'
+        small = {"segments": " long", "scene": " long scene"}.get(reading.payload.kind, "")
+        body = f'<p class="words{small}" id="trace-words" tabindex="0">{say(reading.text)}</p>'
     who = f"{proposal.provenance.backend} \u00b7 {proposal.provenance.model}"
+    badge = rank_badge(item.rank, conflict=item.conflict, is_blank=proposal.provenance == NOBODY)
     saved = f'<small class="saved">draft saved {_clock(shown.draft.saved)}</small>' if sequence and shown.draft else ""
+    told = f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}"
+    crowded = " crowded" if told else ""  # then what is long takes less room
     return (
-        f'<section class="words-panel" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
-        f'<div class="why">{rank_badge(item.rank, conflict=item.conflict)}'
+        f'<section class="words-panel{crowded}" data-key="{say(shown.token.key)}" data-sequence="{sequence}">'
+        f'<div class="why">{badge}'
         f'<span class="speaker" title="{say(proposal.family)}">{say(who)}</span>{saved}</div>{body}'
-        f"{_draft(shown, draft)}{_stale(shown)}{_votes(shown)}{_standing(shown)}{_changes(shown, reading)}</section>"
+        f"{told}{_changes(shown, reading)}</section>"
     )
 
 
@@ -121,10 +125,18 @@ def _votes(shown: Shown) -> str:
     proposals = {row.proposal_id: row.proposal.payload for row in shown.item.proposals}
     columns = ""
     for vote in shown.item.votes:
-        words = "" if vote.action == "reject" else render_payload(vote.payload or proposals[vote.base_proposal_id])
+        words = "" if vote.action == "reject" else _said(shown, vote.payload or proposals[vote.base_proposal_id])
         note = f" <small>\u201c{say(vote.note)}\u201d</small>" if vote.note else ""
-        columns += f"<li><b>{say(vote.reviewer)}</b> ({say(vote.action)}){note}<br>{say(words)}</li>"
+        columns += f'<li tabindex="0"><b>{say(vote.reviewer)}</b> ({say(vote.action)}){note}<br>{words}</li>'
     return f'<ul class="votes" aria-label="what reviewers decided">{columns}</ul>'
+
+
+def _said(shown: Shown, payload: AnyPayload) -> str:
+    """What somebody said; about a scene, which is long, only where that differs from the newest proposal."""
+    if not isinstance(payload, SceneNotes):
+        return say(render_payload(payload))
+    found = changes(shown.newest, payload)
+    return f'<ul class="diff">{_rows(found)}</ul>' if found else "as it is proposed"
 
 
 def _standing(shown: Shown) -> str:
@@ -138,9 +150,10 @@ def _standing(shown: Shown) -> str:
     said = f"<b>{say(what)}</b> by {say(last.reviewer)}, {say(last.created[:16].replace('T', ' '))}{note}."
     if not item.conflict:
         return f'<p class="standing">{said} A new decision replaces it.</p>'
-    fresh = render_payload(item.head.proposal.payload)
+    fresh = shown.newest
+    differs = " as listed below." if isinstance(fresh, SceneNotes) else f": <q>{say(render_payload(fresh))}</q>"
     return (
-        f'<p class="standing conflict">{said} A newer proposal differs: <q>{say(fresh)}</q> '
+        f'<p class="standing conflict">{said} A newer proposal differs{differs} '
         "Accept keeps what stands in the fields; Newest proposal puts the new one into them.</p>"
     )
 
@@ -152,14 +165,19 @@ def _changes(shown: Shown, reading: Reading) -> str:
     found = changes(shown.item.head.proposal.payload, reading.payload)
     if not found:
         return ""
-    rows = "".join(
-        f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
-        for row in found
-    )
     proposal_id = shown.item.head.proposal_id
     checks = "".join(_verdict(row, proposal_id) for row in recheck(reading.payload) if row.verdict != "pass")
     listing = f'<ul class="verdicts">{checks}</ul>' if checks else ""
-    return f'<div class="changes"><h3>Your edit</h3><ul class="diff">{rows}</ul>{listing}</div>'
+    title = "Your edit" if reading.payload != shown.start else "Against the newest proposal"
+    diff = f'<ul class="diff" tabindex="0" aria-label="what differs from the proposal">{_rows(found)}</ul>'
+    return f'<div class="changes"><h3>{title}</h3>{diff}{listing}</div>'
+
+
+def _rows(found: Sequence[FieldChange]) -> str:
+    return "".join(
+        f"<li><span>{say(row.name)}</span> <del>{say(row.before)}</del> <ins>{say(row.after)}</ins></li>"
+        for row in found
+    )
 
 
 def verdicts_panel(shown: Shown) -> str:

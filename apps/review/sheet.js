@@ -56,18 +56,18 @@
 
   // Drawing
 
-  function field(id, label, value, change, width = "") {
-    const input = make("input", { type: "text", autocomplete: "off", spellcheck: "false" });
+  function field(id, label, value, change, { isLong = false } = {}) {
+    const input = make(isLong ? "textarea" : "input", { ...(isLong ? { rows: 2 } : { type: "text" }), autocomplete: "off", spellcheck: "false" });
     input.value = value;
     input.addEventListener("input", () => change(input.value));
-    const box = make("div", { id, class: `field ${width}` }, make("label", {}, make("span", {}, label), input));
+    const box = make("div", { id, class: "field" }, make("label", {}, make("span", {}, label), input));
     return { box, input };
   }
 
   function select(id, label, value, options, change) {
     const list = make("select", { "aria-label": label });
     const all = options.includes(value) ? options : [value, ...options];
-    list.append(...all.map(option => { const item = make("option", {}, option); item.value = option; return item; }));
+    list.append(...all.map(option => { const item = make("option", {}, option || "\u2013"); item.value = option; return item; }));
     list.value = value;
     list.addEventListener("change", () => { change(list.value); list.blur(); });
     return make("div", { id, class: "choice" }, list);
@@ -112,7 +112,8 @@
 
   function draw() {
     if (!root) return;
-    const parts = sheet.kind === "trace" ? trace() : sheet.kind === "segments" ? [page.spanTable()] : [];
+    const forms = { trace, segments: () => [page.spanTable()], placement: () => [page.placementForm()], scene: () => [page.sceneForm()] };
+    const parts = sheet.kind in forms ? forms[sheet.kind]() : [];
     if (sheet.token) {
       const { box, input } = field("note", "Note", sheet.note, value => put({ note: value }));
       input.placeholder = "why, for others (optional)";
@@ -144,11 +145,15 @@
   }
 
   Object.assign(page, {
-    make, put, draw, tickable, changeCard, select,
+    make, put, draw, tickable, changeCard, select, field,
     sheet: () => sheet,
     // Beside the fields: travels with the next event, and is no change of them.
     tell: changes => { sheet = { ...sheet, ...changes }; wire.props.value = JSON.stringify(sheet); },
     send: name => wire.trigger(name),
-    tickNext: () => { const open = names().find(name => !sheet.ticked.includes(name)); if (open) tick(open); },
+    tickNext: () => {
+      const open = () => names().find(name => !sheet.ticked.includes(name));
+      if (open()) tick(open());
+      if (page.scene.parts().includes(open())) page.scene.show(open());
+    },
   });
 })();

@@ -6,7 +6,7 @@ about, and counts its changes, so that half of it or an old one is never taken f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,13 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from annotators.ledger import Track
 from annotators.ledger.rows import AnyPayload
 from annotators.review import TraceForm, segment_rows
+from annotators.scene_forms import PlacementForm, SceneForm, ThingRow
 from annotators.traces import MOST_CARDS
 from schemas.annotations import BoxedIn, ReasoningTrace, SegmentList
-from schemas.scenes import PlacementTrace, SceneNotes
+from schemas.scenes import PictureRef, PlacementTrace, SceneNotes
 
 Box = tuple[int, int, int, int]
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _Short = Annotated[str, Field(max_length=500)]
+_Words = Annotated[str, Field(max_length=20_000)]  # of notes about a scene; a model may be wordy
+_MOST_ROWS = 5_000
 _FEWEST_CARDS = 3  # rows that a form shows at least
 
 
@@ -51,6 +54,8 @@ class Typed:
     trace: TraceForm
     segments: tuple[tuple[str, ...], ...]
     note: str
+    placement: PlacementForm = field(default_factory=PlacementForm)
+    scene: SceneForm = field(default_factory=SceneForm)
     ticked: tuple[str, ...] = ()  # names of the fields that were accepted one by one
     reason: str = ""  # of a reject; empty where none was named
 
@@ -70,6 +75,23 @@ class CardField(BaseModel):
     drawn: bool = False  # a person moved, drew or deleted the box
 
 
+class ThingField(BaseModel):
+    """One thing of a placement or a scene: the noun it goes by, and its box."""
+
+    model_config = _FROZEN
+    noun: _Words = ""
+    box: Box | None = None  # in the pixels of the sheet's picture
+
+    @classmethod
+    def of(cls, row: ThingRow) -> "ThingField":
+        """The field that shows a row."""
+        return cls(noun=row.noun, box=row.box)
+
+    def row(self) -> ThingRow:
+        """What it says, as the forms take it."""
+        return ThingRow(noun=self.noun, box=self.box)
+
+
 class Remarked(BaseModel):
     """What is said about the item without deciding."""
 
@@ -83,7 +105,7 @@ class Sheet(BaseModel):
 
     model_config = _FROZEN
     token: Token | None = None  # None: nothing is shown
-    kind: Literal["none", "trace", "segments", "words"] = "none"  # words: a payload that has no form, to read only
+    kind: Literal["none", "trace", "segments", "placement", "scene"] = "none"
     sequence: int = Field(default=0, ge=0)  # how often it was changed since it was shown
     board: _Short = ""
     solution: _Short = ""
@@ -92,9 +114,19 @@ class Sheet(BaseModel):
     boxed_in: BoxedIn | None = None  # the picture of all boxes; None until somebody saw to one of them
     pick: _Short = ""
     pick_from: Annotated[str, Field(max_length=20)] = "unknown"
-    rows: tuple[tuple[_Short, _Short, _Short, _Short], ...] = Field(default=(), max_length=5_000)
+    rows: tuple[tuple[_Short, _Short, _Short, _Short], ...] = Field(default=(), max_length=_MOST_ROWS)
+    things: tuple[ThingField, ...] = Field(default=(), max_length=_MOST_ROWS)  # of a placement: target and reference
+    picture: PictureRef | None = None  # of the things' boxes
+    relation: _Short = "unknown"  # of a placement
+    side: _Short = "robot"
+    instruction: _Words = ""  # of a scene, as all below
+    outcome: _Short = "unknown"
+    relations: tuple[tuple[_Words, _Words, _Words, _Words, _Words], ...] = Field(default=(), max_length=_MOST_ROWS)
+    plan: tuple[tuple[_Words, _Words, _Words, _Words], ...] = Field(default=(), max_length=_MOST_ROWS)
+    wordings: tuple[_Words, ...] = Field(default=(), max_length=_MOST_ROWS)
+    questions: tuple[tuple[_Words, _Words], ...] = Field(default=(), max_length=_MOST_ROWS)
     note: Annotated[str, Field(max_length=2_000)] = ""
-    ticked: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=5_000)
+    ticked: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=_MOST_ROWS)
     reason: Annotated[str, Field(max_length=64)] = ""
     remark: Remarked | None = None
     saved: str = ""  # when the draft that fills it was saved; empty where the item's own words do
@@ -133,8 +165,32 @@ class Sheet(BaseModel):
             case SegmentList():
                 rows = cast(tuple[tuple[str, str, str, str], ...], typed_cells(segment_rows(payload)))
                 return cls(token=token, kind="segments", sequence=sequence, rows=rows)
-            case PlacementTrace() | SceneNotes():  # no form holds them: they are accepted or rejected as they are
-                return cls(token=token, kind="words", sequence=sequence)
+            case PlacementTrace():
+                placed = PlacementForm.of(payload)
+                return cls(
+                    token=token,
+                    kind="placement",
+                    sequence=sequence,
+                    things=(ThingField.of(placed.target), ThingField.of(placed.reference)),
+                    picture=placed.picture,
+                    relation=placed.relation,
+                    side=placed.side,
+                )
+            case SceneNotes():
+                scene = SceneForm.of(payload)
+                return cls(
+                    token=token,
+                    kind="scene",
+                    sequence=sequence,
+                    things=tuple(ThingField.of(one) for one in scene.things),
+                    picture=scene.picture,
+                    instruction=scene.instruction,
+                    outcome=scene.outcome,
+                    relations=cast(tuple[tuple[str, str, str, str, str], ...], scene.relations),
+                    plan=cast(tuple[tuple[str, str, str, str], ...], scene.plan),
+                    wordings=scene.wordings,
+                    questions=cast(tuple[tuple[str, str], ...], scene.questions),
+                )
 
     def typed(self) -> Typed:
         """What it says, as the rules of review take it."""
@@ -154,9 +210,26 @@ class Sheet(BaseModel):
                 boxed_in=self.boxed_in,
             ),
             segments=typed_cells(self.rows),
+            placement=self._placement(),
+            scene=SceneForm(
+                instruction=self.instruction,
+                outcome=self.outcome,
+                things=tuple(one.row() for one in self.things),
+                picture=self.picture,
+                relations=self.relations,
+                plan=self.plan,
+                wordings=self.wordings,
+                questions=self.questions,
+            ),
             note=self.note,
             ticked=self.ticked,
             reason=self.reason,
+        )
+
+    def _placement(self) -> PlacementForm:
+        target, reference = ([one.row() for one in self.things] + [ThingRow(), ThingRow()])[:2]
+        return PlacementForm(
+            target=target, relation=self.relation, reference=reference, side=self.side, picture=self.picture
         )
 
     def body(self) -> str:

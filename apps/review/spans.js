@@ -86,6 +86,20 @@
   const remove = () => put(rows().filter((_, index) => index !== selected));
   const relabel = label => { if (label) put(rows().map((row, index) => (index === selected ? [row[0], row[1], label, row[3]] : row))); };
 
+  // Beside another kind of item the segments are there to look at: the one before or after the playhead, the one under it.
+  const others = () => [...document.querySelectorAll("#stage .lane.segments .band[data-from]")]
+    .map(band => ({ from: Number(band.dataset.from), to: Number(band.dataset.to) })).filter(span => span.to > span.from);
+
+  function visit(by) {
+    const frame = page.frame(), all = others();
+    const span = by > 0 ? all.find(one => one.from > frame) || all.pop() : all.filter(one => one.to <= frame).pop() || all[0];
+    if (!span) return;
+    page.stop(span.from);
+    if (page.looped()) page.loop(span);
+  }
+
+  const toLoop = () => (isOn() ? spans()[selected] : others().find(span => span.from <= page.frame() && page.frame() < span.to)) || null;
+
   // Drawing
 
   function mark() {
@@ -180,9 +194,9 @@
     spans: {
       isOn, split, add, merge, remove, nudge,
       label: number => relabel(window.reviewChoices.labels[number - 1]),
-      next: by => select(clamp(selected + by, 0, rows().length - 1)),
+      next: by => (isOn() ? select(clamp(selected + by, 0, rows().length - 1)) : visit(by)),
       otherEdge: () => { side = 1 - side; mark(); },
-      loop: () => page.loop(page.looped() ? null : spans()[selected] || null),
+      loop: () => page.loop(page.looped() ? null : toLoop()),
     },
   });
 })();

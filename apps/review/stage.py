@@ -48,7 +48,8 @@ def stage(desk: Desk, shown: Shown) -> str:
      data-boxes="{say(json.dumps(_boxes(desk, shown)))}"
      data-cameras="{say(json.dumps(cameras))}">
   <div class="stage-head"><h2 title="{say(item.episode_id)}">{say(item.episode_id)}</h2>
-    <span class="task">{say(row.task)}</span><span class="spacer"></span><div class="cameras">{buttons}</div></div>
+    <span class="task" tabindex="0">{say(row.task)}</span><span class="spacer"></span>
+    <div class="cameras">{buttons}</div></div>
   <div class="screen-row"><div class="screen">{screen}</div>
     <div class="crops" aria-label="cut out of the video">{crops}</div></div>
   {_TRANSPORT}
@@ -112,8 +113,8 @@ def _crops(desk: Desk, shown: Shown) -> str:
 
 
 def _ordered(images: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The board first, then the cards from left to right, then the rest."""
-    order = ("board", "board_again", "card_left", "card_middle", "card_right")
+    """The board first, then the cards from left to right, or what is moved and where to; then the rest."""
+    order = ("board", "board_again", "card_left", "card_middle", "card_right", "target", "reference", "before", "after")
     return sorted(images.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else 99, pair[0]))
 
 

@@ -27,7 +27,7 @@ def timeline(
     """
     start_ns, end_ns = episodes.row(episode_id).start_ns, episodes.end_ns(episode_id)
     columns = episodes.columns(episode_id)
-    rows = [_bands(segments, start_ns, end_ns)] if segments is not None else []
+    rows = [_bands(segments, start_ns, end_ns, episodes.rate_hz)] if segments is not None else []
     if marks := _marks(results, start_ns, end_ns, episodes.rate_hz):
         rows.append(marks)
     taken: dict[str, set[int]] = {}
@@ -57,7 +57,7 @@ def _row(label: str, body: str, kind: str) -> str:
     )
 
 
-def _bands(segments: SegmentList, first_ns: int, last_ns: int) -> str:
+def _bands(segments: SegmentList, first_ns: int, last_ns: int, rate_hz: int) -> str:
     """Segments and events between two times; what a trim cut off is not drawn."""
     bands = []
     whole_ns = last_ns - first_ns
@@ -68,8 +68,10 @@ def _bands(segments: SegmentList, first_ns: int, last_ns: int) -> str:
         left, width = 100 * (start_ns - first_ns) / whole_ns, 100 * (end_ns - start_ns) / whole_ns
         colour = part.phase if part.phase in _LABELS else "other"
         title = f"{part.render()}, {part.start_ns / NS_PER_S:.2f} to {part.end_ns / NS_PER_S:.2f} s"
+        first, stop = (frame_of_ns(at_ns - first_ns, rate_hz) for at_ns in (start_ns, end_ns))
         bands.append(
-            f'<span class="band {colour}" style="left:{left:.3f}%;width:{width:.3f}%" title="{say(title)}">'
+            f'<span class="band {colour}" style="left:{left:.3f}%;width:{width:.3f}%" title="{say(title)}" '
+            f'data-from="{first}" data-to="{stop}">'
             f"{say(part.label)}</span>"
         )
     for event in segments.events:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+import pyarrow.parquet as pq
 import pytest
 from vlm_server import Reply, said, serving
 
@@ -17,9 +19,8 @@ from annotators.families import load_family
 from annotators.ledger import Ledger
 from annotators.observe import Observation, Observer
 from annotators.release import release
-from annotators.review import TraceForm
 from annotators.vlm.backends import Endpoint, Perception
-from apps.review.desk import Desk, Typed
+from apps.review.desk import Desk, Shown
 from apps.review.markup import say
 from apps.review.panels import words_panel
 from apps.sim.simulate import simulate
@@ -28,6 +29,8 @@ from dataengine.convert import convert
 from dataengine.edit import Changes, Relabel, edit
 from dataengine.episode_set import EpisodeSet
 from dataengine.exports.chat import export_chat
+from dataengine.exports.dexvla import export_dexvla
+from dataengine.exports.ecot import export_ecot
 from dataengine.exports.lerobot import export_lerobot
 from dataengine.mix.image_text import open_image_text, read_image_text
 from dataengine.workspace import Workspace
@@ -128,16 +131,78 @@ def test_questions_about_a_scene_come_back_into_a_mix_and_are_held_out_with_thei
     assert (len(refused.rows), len(refused.rejected)) == (1, 3)
 
 
-def test_a_reviewer_sees_a_placement_read_only_and_accepts_it(desk: Desk) -> None:
-    waiting = {row.field: row.item_id for row in desk.queue(desk.wanted())}
+def taken(desk: Desk, field: str, reviewer: str = "ada") -> Shown:
+    """The item of a field, leased."""
+    [row] = [row for row in desk.queue(desk.wanted()) if row.field == field]
+    shown = desk.take(reviewer=reviewer, wanted=desk.wanted(), item_id=row.item_id)
+    assert shown is not None
+    return shown
+
+
+def test_a_reviewer_sees_a_placement_and_its_scene_and_accepts_them(desk: Desk) -> None:
     for name in ("trace", "scene"):
-        shown = desk.take(reviewer="ada", wanted=desk.wanted(), item_id=waiting[name])
-        assert shown is not None
-        typed = Typed(trace=TraceForm(), segments=(), note="")
+        shown = taken(desk, name)
+        typed = desk.sheet(shown).typed()
         assert not desk.is_changed(shown, typed)
         assert say(render_payload(shown.newest)) in words_panel(shown, desk.read(shown, typed))
         decision = desk.decide("accept", token=shown.token, reviewer="ada", typed=typed)
         assert decision.action == "accept"
+
+
+def test_a_corrected_box_and_corrected_notes_are_released_and_reach_every_export(desk: Desk, home: Workspace) -> None:
+    shown = taken(desk, "trace")
+    sheet = desk.sheet(shown)
+    target, reference = sheet.things
+    box = (3, 4, 33, 44)
+    sheet = sheet.model_copy(update={"things": (target.model_copy(update={"box": box}), reference)})
+    made = desk.decide("edit", token=shown.token, reviewer="ada", typed=sheet.typed())
+    assert made.action == "edit"  # a box is what a placement says, not where it was found
+    words = f"The {target.noun} is at [3, 4, 33, 44]."
+    shown = taken(desk, "scene")
+    sheet = desk.sheet(shown)
+    said = {
+        "outcome": "failure",
+        "plan": (("grasp", target.noun, "", ""), *sheet.plan[-1:]),
+        "wordings": ("Shift it over.",),
+        "questions": ((sheet.questions[0][0], "Two."), *sheet.questions[1:]),
+    }
+    desk.decide("edit", token=shown.token, reviewer="ada", typed=sheet.model_copy(update=said).typed())
+    desk.decide("accept", token=(cut := taken(desk, "segments")).token, reviewer="ada", typed=desk.sheet(cut).typed())
+
+    corrected = Ref("toys-corrected", "1")
+    release(episodes=TOYS, to=corrected, workspace=home, ledger=desk.ledger, policy="human")
+    [episode_id] = desk.episodes.ids()
+    rows = {row.field: row for row in AnnotationSet.open(home, corrected).rows(episode_id)}
+    trace, notes = (payload_from_json(json.loads(rows[name].payload_json)) for name in ("trace", "scene"))
+    assert isinstance(trace, PlacementTrace)
+    assert isinstance(notes, SceneNotes)
+    assert trace.target is not None
+    assert (trace.target.box_xyxy, rows["trace"].reviewer) == (box, "ada")
+    assert (notes.outcome, notes.worded_by, len(notes.plan)) == ("failure", None, 2)
+
+    out = home.root / "corrected"
+    export_chat(annotations=corrected, out=out / "chat", workspace=home, cameras=["cam_high"])
+    lines = [json.loads(line)["messages"] for line in (out / "chat" / "chat.jsonl").read_text().splitlines()]
+    answers = [messages[-1]["content"][0]["text"] for messages in lines]
+    assert any(answer.startswith(words) for answer in answers)
+    assert "Two." in answers
+    export_ecot(annotations=corrected, out=out / "ecot", workspace=home)
+    [file] = json.loads((out / "ecot" / "reasonings.json").read_text()).values()
+    step = file[episode_id]["reasoning"]["0"]
+    assert step["subtask_reason"].startswith(words)
+    assert step["plan"] == f"1. Grasp the {target.noun}. 2. Retreat."
+    export_dexvla(annotations=corrected, out=out / "dexvla", workspace=home)
+    [recording] = (out / "dexvla").glob("**/*.hdf5")
+    with h5py.File(recording) as recorded:
+        assert {row.decode()[: len(words)] for row in recorded["substep_reasonings"]} == {words}
+    export_lerobot(annotations=corrected, to=Ref("toys-corrected-lang", "1"), workspace=home)
+    [data] = (home.path("episodes", Ref("toys-corrected-lang", "1")) / "data").glob("**/*.parquet")
+    columns = pq.read_table(data, columns=["language_persistent", "language_events"]).to_pylist()
+    told = [row for each in columns for rows in each.values() for row in rows or ()]
+    found = {(row["style"], row["content"]) for row in told}
+    assert {("task_aug", "Shift it over."), ("plan", step["plan"])} <= found
+    assert any(style is None and content.startswith(words) for style, content in found if content)
+    assert any(style == "vqa" and content.startswith("Two. ") for style, content in found if content)
 
 
 @dataclass(slots=True, kw_only=True)

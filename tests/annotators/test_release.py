@@ -14,7 +14,7 @@ from annotators.release import ReleaseFilter, release
 from dataengine.annotation_set import AnnotationSet
 from dataengine.convert import convert
 from dataengine.workspace import Workspace
-from schemas.annotations import UNUSABLE, Action, Proposal, ReasoningTrace, release_schema
+from schemas.annotations import UNUSABLE, Action, BoxedIn, Proposal, ReasoningTrace, release_schema
 from schemas.errors import ArtifactError, LedgerError, RefError, UsageError
 from schemas.records import Record
 from schemas.refs import Ref
@@ -193,6 +193,23 @@ def test_verified_does_not_release_what_a_person_corrected(
     record = freeze(ledger, tiny, "corrected@1", "verified")
     assert ids[0] not in {row["episode_id"] for row in rows_of(tiny, record)}
     assert reasons(record)[ids[0]].startswith("trace: edited by alice")
+
+
+def test_boxes_that_a_person_drew_or_deleted_are_released_as_they_left_them(
+    ledger: Ledger, tiny: Workspace, ids: tuple[str, ...]
+) -> None:
+    fill(ledger, ids)
+    left, middle, right = trace().cards
+    boxes = {
+        "cards": (left.model_copy(update={"box_xyxy": (1, 2, 9, 8)}), middle, right),
+        "board_box_xyxy": (0, 0, 20, 10),
+        "boxed_in": BoxedIn(camera="cam_high", frame=3),
+    }
+    decide(ledger, ids[0], "edit", trace().model_copy(update=boxes))
+    [row] = rows_of(tiny, freeze(ledger, tiny, "boxed@1", "human"))
+    released = ReasoningTrace.model_validate_json(str(row["payload_json"]))
+    assert released == trace().model_copy(update=boxes)
+    assert (row["text"], row["reviewer"]) == (trace().render(), "alice")  # boxes of cards are beside the words
 
 
 def test_a_new_run_after_a_decision_changes_nothing_that_is_released(

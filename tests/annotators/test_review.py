@@ -7,13 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_rows import segments, trace
 
+from annotators.edits import changes, recheck
 from annotators.review import (
     POSITIONS,
     TraceForm,
-    changes,
     read_segments,
     read_trace,
-    recheck,
     segment_rows,
 )
 from schemas.annotations import Card, ReasoningTrace, Segment, SegmentList

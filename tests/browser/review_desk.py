@@ -22,6 +22,10 @@ MARKS = (
     Mark(title="grasped", start_ns=200_000_000, end_ns=400_000_000, number="0.12 s off"),
 )
 
+AT_REST = """() => document.getAnimations().every(
+  one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity
+)"""
+
 WATCH_HEIGHTS = """() => {
   window.looks = 0;
   window.tooHigh = [];

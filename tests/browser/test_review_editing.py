@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from free_ports import serve_somewhere
 from playwright.sync_api import Browser, Page, expect
-from review_desk import EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, WATCH_HEIGHTS, Desk, at_frame, press, shown
+from review_desk import AT_REST, EPISODES, NUM_FRAMES, RATE_HZ, SLOW_MS, WATCH_HEIGHTS, Desk, at_frame, press, shown
 
 from annotators.ledger import Ledger, ReviewItem
 from annotators.release import release
@@ -31,9 +31,6 @@ FRAME_ON_SCREEN = """index => new Promise(resolve => {
   setTimeout(() => resolve(last), 20000);
   window.reviewPage.stop(index);
 })"""
-AT_REST = """() => document.getAnimations().every(
-  one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity
-)"""
 
 
 def open_item(page: Page, desk: Desk, number: int, field: str) -> None:
@@ -96,6 +93,20 @@ def test_segments_are_split_nudged_dragged_and_relabelled_and_saved_to_the_frame
         assert isinstance(made.payload, SegmentList)
         ends = [part.end_ns for part in made.payload.segments]
         assert ends == [150_000_000, 9 * FRAME_NS, NUM_FRAMES * FRAME_NS]
+
+
+def test_segments_are_walked_and_looped_beside_a_trace_too(page: Page, desk: Desk) -> None:
+    open_item(page, desk, 1, "trace")
+    page.keyboard.press("]")  # cut at 0.15 s, between two frames, and at 0.3 s
+    at_frame(page, 8)
+    page.keyboard.press("]")
+    at_frame(page, 15)
+    page.keyboard.press("[")
+    at_frame(page, 8)
+    page.keyboard.press("l")
+    expect(page.locator(".speed")).to_have_text("1\u00d7 loop")
+    page.keyboard.press("l")
+    expect(page.locator(".speed")).to_have_text("1\u00d7")
 
 
 def test_the_box_of_a_card_is_drawn_moved_and_resized_in_pixels_of_the_picture(page: Page, desk: Desk) -> None:
@@ -238,7 +249,7 @@ def test_a_reject_has_a_reason_and_an_unusable_episode_is_released_nowhere(page:
         assert (reject.reason, reject.note) == ("not visible", "")
         assert (unusable.reason, unusable.note) == (UNUSABLE, "the camera was off")
         assert reject.guideline is not None
-        assert reject.guideline.startswith("math-matching guideline 1 (")
+        assert reject.guideline.startswith("math-matching guideline 2 (")
         to = Ref(f"unusable-{os.getpid()}", "1")
         record = release(episodes=EPISODES, to=to, workspace=desk.workspace, ledger=ledger, policy="either")
     said = [row.reason for row in record.rejected if row.episode == desk.ids[1]]

@@ -1,7 +1,7 @@
 """The small VLM while it learns: Hugging Face's Qwen2-VL, and beside it a head that only training needs.
 
-Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them; of patches, P patches, C colours,
-L frames, X pixels.
+Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them; of patches, P patches,
+C colours, L frames, X pixels.
 """
 
 from dataclasses import dataclass
