@@ -18,7 +18,9 @@ from schemas.refs import Ref
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="nano, nano_dense, chatvla2_2b, nano_vlm, nano_vlm_places or nano_vlm_things."),
+        typer.Argument(
+            help="nano, nano_dense, chatvla2_2b, or nano_vlm, nano_vlm_places, nano_vlm_things, nano_vlm_more."
+        ),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
     mix: Annotated[

@@ -125,7 +125,14 @@ def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> Non
         train_small_vlm(config=nano_vlm_places(), to=to, workspace=place, start=tmp_path / "other")
 
 
-@pytest.mark.parametrize(("name", "base"), [("nano_vlm_places", "nano_vlm"), ("nano_vlm_things", "nano_vlm_places")])
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("nano_vlm_places", "nano_vlm"),
+        ("nano_vlm_things", "nano_vlm_places"),
+        ("nano_vlm_more", "nano_vlm_things"),
+    ],
+)
 def test_a_recipe_survives_json_and_goes_on_from_the_one_before(name: str, base: str) -> None:
     recipe = vlm_recipe(name)
     assert VlmConfig.from_json(recipe.to_json()) == recipe

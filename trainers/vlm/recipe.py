@@ -274,7 +274,7 @@ def nano_vlm_more() -> VlmConfig:
         base,
         name="nano_vlm_more",
         goes_on_from=base.name,
-        phases=(replace(last, steps=4000, skills=skills, frames_share=0.35),),
+        phases=(replace(last, steps=1000, skills=skills, frames_share=0.35),),
         pictures_per_step=48,
         sums_per_picture=4,
         final_learning_rate=3e-5,
