@@ -1,4 +1,4 @@
-"""What the small VLM practises on besides questions: sheets full of characters, and sums."""
+"""What the small VLM practises on besides questions: sheets full of characters, sums, and pairs of things."""
 
 import re
 
@@ -8,6 +8,7 @@ import pytest
 from dataengine.rendered import EASY, SPLITS, Split
 from dataengine.rendered.equations import Equation, equations, split_of
 from dataengine.rendered.keyed import keyed_rng
+from dataengine.rendered.related import render_exercise
 from dataengine.rendered.sheets import random_text, render_sheet
 from dataengine.rendered.sums import draw_sum
 
@@ -66,3 +67,22 @@ def test_larger_sums_practise_every_pair_of_digits_that_boards_hold_out() -> Non
     assert held <= practised
     assert not held & {(one.left, one.right) for one in equations("train", "plus")}
     assert split_of(Equation(left=3, operator="+", right=5)) == split_of(Equation(left=5, operator="+", right=3))
+
+
+def test_each_pair_of_things_is_asked_about_both_ways_where_one_word_says_it() -> None:
+    """The relations of one picture agree with each other, and with where the things are seen to lie."""
+    opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    asked = 0
+    for row in range(12):
+        made = render_exercise(split="train", seed=3, row=row, skill="relation", most=20)
+        seen = {thing.kind: (thing.x_px, thing.y_px) for thing in made.things}
+        said = {}
+        for question in made.questions:
+            if question.skill == "relation":
+                thing, relation, other = re.fullmatch(r"The (\w+) is (.+) the (\w+)\.", question.answer).groups()  # type: ignore[union-attr]
+                said[thing, other] = relation
+                dx, dy = (a - b for a, b in zip(seen[thing], seen[other], strict=True))
+                assert {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation] > 0
+        assert {(b, a): opposite[relation] for (a, b), relation in said.items()} == said
+        asked += len(said)
+    assert asked == 24

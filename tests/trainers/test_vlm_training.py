@@ -12,8 +12,10 @@ from schemas.chat import render_chat
 from schemas.errors import TrainError
 from trainers.models.action_expert import ActionShape
 from trainers.models.vla import build_vla
+from trainers.pixels import patchify
 from trainers.recipes import VlmSize, recipe
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer, tokenizer_of
+from trainers.vlm.drawing import LessonSteps, drawn_by_a_thread, drawn_by_processes
 from trainers.vlm.lessons import Lesson, LessonCollator, messages_of
 from trainers.vlm.model import LearningVlm, PackedVlm
 from trainers.vlm.recipe import Phase, VlmConfig, nano_vlm, shortened, vlm_recipe
@@ -21,6 +23,7 @@ from trainers.vlm.rendered_lessons import RenderedLessons, rendered_exams
 from trainers.vlm.retention import retention
 from trainers.vlm.run import train_vlm
 from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
+from trainers.vlm.sight import look
 from trainers.vlm_directory import save_vlm_directory
 
 SIZE = VlmSize(
@@ -87,6 +90,48 @@ def test_a_question_in_company_is_scored_as_it_is_alone(lessons: list[Lesson], t
             branch = shared[together.branch_BT[0] == number]
             assert torch.allclose(branch, plain[alone.num_prefix :], atol=2e-4)
             assert torch.allclose(model.scores(alone)[0], plain, atol=2e-4)
+
+
+def test_pictures_looked_at_together_are_seen_as_hugging_face_sees_them_one_by_one(
+    lessons: list[Lesson], tokenizer: LocalTokenizer
+) -> None:
+    model = LearningVlm(SIZE, tokenizer, seed=0).eval()
+    batch = LessonCollator(SIZE, tokenizer)(lessons)
+    tower = model.vlm.model.visual
+    with torch.no_grad():
+        theirs = tower(model.normalised(batch), grid_thw=batch.grids)
+        last, given = look(tower, model.normalised(batch), batch.grids)
+    assert len(lessons) > 1
+    assert torch.allclose(last, theirs.last_hidden_state, atol=1e-5)
+    assert torch.allclose(given, theirs.pooler_output, atol=1e-5)
+
+
+def test_patches_are_normalised_as_they_are_for_everybody_else(
+    lessons: list[Lesson], tokenizer: LocalTokenizer
+) -> None:
+    batch = LessonCollator(SIZE, tokenizer)(lessons)
+    pictures = [lesson.picture for lesson in lessons]
+    want, grids = patchify(pictures, patch_size=20, merge_size=2, frames_per_patch=1)
+    assert torch.equal(LearningVlm(SIZE, tokenizer, seed=0).normalised(batch), torch.from_numpy(want))
+    assert torch.equal(batch.grids, torch.from_numpy(grids))
+
+
+@pytest.mark.slow
+def test_other_processes_draw_the_lessons_that_a_thread_draws(tokenizer: LocalTokenizer) -> None:
+    """What happens beside a GPU: in order, and the same to the byte."""
+    run = config()
+    steps = LessonSteps(
+        config=run,
+        lessons=RenderedLessons(config=run),
+        collate=LessonCollator(SIZE, tokenizer),
+        start=1,
+        end=5,
+    )
+    drawn = list(drawn_by_processes(steps, num_workers=2))
+    assert [step for step, _ in drawn] == [1, 2, 3, 4]
+    for (_, one), (_, other) in zip(drawn, drawn_by_a_thread(steps), strict=True):
+        for name in ("ids_BT", "labels_BT", "patches_PCX", "glyphs_BG", "things_B2N"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_every_glyph_is_a_class_in_the_patch_where_it_stands(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:

@@ -8,35 +8,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from dataengine.artifacts import write_atomic
 from schemas.errors import TrainError
 from trainers.tokenizer import LocalTokenizer
-from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
+from trainers.vlm.drawing import Lessons, LessonSteps, batches
+from trainers.vlm.lessons import LessonBatch, LessonCollator
 from trainers.vlm.model import LearningVlm
-from trainers.vlm.recipe import Phase, VlmConfig
+from trainers.vlm.recipe import VlmConfig
 
 METRICS_FILE = "metrics.jsonl"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
-
-
-class Lessons(Protocol):
-    """Where pictures with questions come from; a pure function of the step."""
-
-    @property
-    def fingerprint(self) -> str: ...
-    def step(self, phase: Phase, phase_step: int, step: int) -> list[Lesson]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +80,10 @@ def train_vlm(
     _trim(staging / METRICS_FILE, done)
     end = config.last_step if stop_after is None else min(stop_after, config.last_step)
     with (staging / METRICS_FILE).open("a", encoding="utf-8") as metrics:
-        steps = _Steps(
+        steps = LessonSteps(
             config=config, lessons=lessons, collate=LessonCollator(config.vlm, tokenizer), start=done, end=end
         )
-        for step, batch in _batches(steps, device):
+        for step, batch in batches(steps, device):
             row = _learn(config, model, optimizer, step, batch, device)
             metrics.write(json.dumps(asdict(row)) + "\n")
             if on_step is not None:
@@ -111,65 +100,6 @@ def _optimizer(model: LearningVlm, config: VlmConfig) -> torch.optim.AdamW:
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
-
-
-def _batches(steps: "_Steps", device: torch.device) -> Iterator[tuple[int, LessonBatch]]:
-    """Beside a GPU, which learns faster than one core draws, every other core draws lessons."""
-    if device.type == "cuda":
-        return _drawn_by_processes(steps, num_workers=max(1, len(os.sched_getaffinity(0)) - 1))
-    return _drawn_by_a_thread(steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Steps(Dataset[LessonBatch]):
-    """The batches of steps `start` to `end`, of which each can be drawn alone."""
-
-    config: VlmConfig
-    lessons: Lessons
-    collate: LessonCollator
-    start: int
-    end: int
-
-    def __len__(self) -> int:
-        return max(0, self.end - self.start)
-
-    def __getitem__(self, number: int) -> LessonBatch:
-        step = self.start + number
-        phase, phase_step = self.config.phase_at(step)
-        return self.collate(self.lessons.step(phase, phase_step, step))
-
-
-def _drawn_by_a_thread(steps: _Steps) -> Iterator[tuple[int, LessonBatch]]:
-    """One ahead: two cores have no third to draw on."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="lessons") as pool:
-        ahead = pool.submit(steps.__getitem__, 0) if len(steps) else None
-        for number in range(len(steps)):
-            assert ahead is not None
-            batch = ahead.result()
-            ahead = pool.submit(steps.__getitem__, number + 1) if number + 1 < len(steps) else None
-            yield steps.start + number, batch
-
-
-def _drawn_by_processes(steps: _Steps, *, num_workers: int) -> Iterator[tuple[int, LessonBatch]]:
-    server = get_context("forkserver")
-    server.set_forkserver_preload([__name__, "trainers.vlm.rendered_lessons"])  # once, not in each worker
-    loader = DataLoader(
-        steps,
-        batch_size=None,  # an element is a batch
-        num_workers=num_workers,
-        prefetch_factor=4,
-        worker_init_fn=_alone,
-        # A fork of a process whose OpenMP threads have run waits for them for ever; this server has run none.
-        multiprocessing_context=server,
-    )
-    yield from enumerate(loader, steps.start)
-
-
-def _alone(worker: int) -> None:
-    """OpenCV starts as many threads as there are cores, in each worker."""
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 def _learn(
