@@ -49,7 +49,7 @@ def patchify(
     x_NCLP = np.empty((len(bytes_NCP), 3, frames_per_patch, patch_size**2), np.float32)
     for channel in range(3):  # a still image is the same frame L times
         x_NCLP[:, channel] = np.take(_LEVELS_C256[channel], bytes_NCP[:, channel])[:, None]
-    return x_NCLP.reshape(len(bytes_NCP), -1), grids
+    return x_NCLP.reshape(len(bytes_NCP), 3 * frames_per_patch * patch_size**2), grids  # there may be none
 
 
 def cut_patches(
