@@ -3,7 +3,7 @@
 from dataengine.rendered.equations import SPLITS, Split
 from dataengine.rendered.items import EASY, FULL, SKILLS, Difficulty, Glyph, Item, Skill
 from dataengine.rendered.llava import write_llava
-from dataengine.rendered.render import content_hash, held_out, render_item
+from dataengine.rendered.render import held_out, plans_hash, render_item
 
 __all__ = [
     "EASY",
@@ -15,8 +15,8 @@ __all__ = [
     "Item",
     "Skill",
     "Split",
-    "content_hash",
     "held_out",
+    "plans_hash",
     "render_item",
     "write_llava",
 ]

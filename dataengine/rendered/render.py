@@ -1,8 +1,12 @@
 """Rendering one item, the held-out set, and the hash that freezes it."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from dataengine.rendered import questions
 from dataengine.rendered.arms import SIDES, home
@@ -39,9 +43,7 @@ def draw_item(
     *, split: Split, seed: int, row: int, skill: Skill, difficulty: Difficulty, most_cards: int | None = None
 ) -> Drawn:
     """What `render_item` gives, with all that is known about the picture; `most_cards` as in `Painter`."""
-    _check(split=split, seed=seed, row=row, skill=skill)
-    rng = keyed_rng("rendered", split, seed, row, skill)
-    plan = Painter(split=split, difficulty=difficulty, rng=rng, most_cards=most_cards).plan(skill)
+    plan, rng = _planned(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty, most_cards=most_cards)
     answer, point_px, table = plan.answer, None, None
     glyphs: tuple[Glyph, ...]
     match plan.view:
@@ -78,14 +80,40 @@ def held_out(skill: Skill, num: int, seed: int = 0) -> Iterator[Item]:
         yield render_item(split="held-out", seed=seed, row=row, skill=skill)
 
 
-def content_hash(skills: Sequence[Skill], num_per_skill: int, seed: int = 0) -> str:
-    """sha256 over the pictures, questions and answers of a held-out set: record it before training."""
+def plans_hash(skills: Sequence[Skill], num_per_skill: int, seed: int = 0) -> str:
+    """sha256 over what a held-out set asks, shows and where: record it before training.
+
+    Not over pixels: the same libraries round them otherwise on another processor.
+    """
     digest = hashlib.sha256()
     for skill in skills:
-        for item in held_out(skill, num_per_skill, seed):
-            for part in (item.row_id.encode(), item.picture.tobytes(), item.question.encode(), item.answer.encode()):
-                digest.update(len(part).to_bytes(8, "little") + part)
+        for row in range(num_per_skill):
+            plan, _ = _planned(split="held-out", seed=seed, row=row, skill=skill, difficulty=FULL)
+            part = json.dumps([skill, seed, row, _rounded(asdict(plan))], sort_keys=True).encode()
+            digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
+    """The same with six digits of each number, which every processor agrees on."""
+    match value:
+        case dict():
+            return {key: _rounded(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_rounded(part) for part in value]
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return value
+
+
+def _planned(
+    *, split: Split, seed: int, row: int, skill: Skill, difficulty: Difficulty, most_cards: int | None = None
+) -> tuple[Plan, np.random.Generator]:
+    """The plan of an item, and the randomness that is left for drawing it."""
+    _check(split=split, seed=seed, row=row, skill=skill)
+    rng = keyed_rng("rendered", split, seed, row, skill)
+    return Painter(split=split, difficulty=difficulty, rng=rng, most_cards=most_cards).plan(skill), rng
 
 
 def _in_plain_sight(

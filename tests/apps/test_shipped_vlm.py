@@ -8,7 +8,7 @@ import torch
 
 from annotators.vlm.local import NANO_DIR
 from apps.vlm_shipping import TRAINING_FILE, ship, skill_table
-from dataengine.rendered import SKILLS, content_hash
+from dataengine.rendered import SKILLS, plans_hash
 from dataengine.workspace import Workspace
 from schemas.errors import RefError
 from schemas.refs import Ref
@@ -37,7 +37,7 @@ def test_ten_steps_of_the_shipped_recipe_give_the_recorded_losses(tmp_path: Path
 
 def test_the_questions_it_was_scored_on_are_the_frozen_ones() -> None:
     told = json.loads((NANO_DIR / TRAINING_FILE).read_bytes())
-    assert content_hash(SKILLS, told["exams"]["per_skill"]) == told["exams"]["rendered"]
+    assert plans_hash(SKILLS, told["exams"]["per_skill"]) == told["exams"]["plans"]
 
 
 def test_its_page_shows_the_scores_it_got() -> None:

@@ -19,8 +19,8 @@ from dataengine.rendered import (
     Difficulty,
     Item,
     Skill,
-    content_hash,
     held_out,
+    plans_hash,
     render_item,
     write_llava,
 )
@@ -257,13 +257,13 @@ def test_a_written_set_reads_back_through_the_mix(tmp_path: Path) -> None:
         assert np.array_equal(pixels, item.picture)
 
 
-def test_the_hash_of_the_held_out_set_covers_its_pictures_its_words_and_its_size() -> None:
-    assert content_hash(("solve", "point"), 2, 0) == content_hash(("solve", "point"), 2, 0)
+def test_the_hash_of_the_held_out_set_covers_its_seed_its_skills_and_its_size() -> None:
+    assert plans_hash(("solve", "point"), 2, 0) == plans_hash(("solve", "point"), 2, 0)
     others = {
-        content_hash(("solve", "point"), 2, 0),
-        content_hash(("solve", "point"), 2, 1),
-        content_hash(("solve", "point"), 3, 0),
-        content_hash(("solve",), 2, 0),
+        plans_hash(("solve", "point"), 2, 0),
+        plans_hash(("solve", "point"), 2, 1),
+        plans_hash(("solve", "point"), 3, 0),
+        plans_hash(("solve",), 2, 0),
     }
     assert len(others) == 4
     assert all(item.row_id.startswith("held-out-solve-") for item in held_out("solve", 3))

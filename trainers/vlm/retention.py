@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dataengine.artifacts import begin, write_atomic
-from dataengine.rendered import SKILLS, content_hash
+from dataengine.rendered import SKILLS, plans_hash
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.workspace import Workspace
 from schemas.errors import TrainError
@@ -72,7 +72,7 @@ def compare(
         InputRef(kind="checkpoints", ref=str(ref), fingerprint=workspace.record("checkpoints", ref).fingerprint)
         for ref in checkpoints
     ]
-    questions = {"per_skill": exams_per_skill, "content": content_hash(SKILLS, exams_per_skill)}
+    questions = {"per_skill": exams_per_skill, "plans": plans_hash(SKILLS, exams_per_skill)}
     draft = begin(workspace, "evaluations", to, recipe={"retention": questions}, inputs=inputs)
     if isinstance(draft, Record):
         return draft

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dataengine.artifacts import Draft, begin, write_atomic
-from dataengine.rendered import SKILLS, content_hash
+from dataengine.rendered import SKILLS, plans_hash
 from dataengine.workspace import Workspace
 from schemas.errors import TrainError
 from schemas.records import InputRef, Record, sha256_of
@@ -73,7 +73,7 @@ def train_small_vlm(
         "vlm": config.to_json(),
         "tokenizer": nano_tokenizer().fingerprint,
         "lessons": lessons.fingerprint,
-        "exams": {"per_skill": exams_per_skill, "rendered": content_hash(SKILLS, exams_per_skill)},
+        "exams": {"per_skill": exams_per_skill, "plans": plans_hash(SKILLS, exams_per_skill)},
     }
     if weights is not None:
         recipe["start"] = weights_fingerprint(weights)
