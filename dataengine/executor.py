@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.ray_session import init_ray
+from dataengine.stall import Watch
 from schemas.episodes import Rejected
 from schemas.errors import ArtifactError, EngineError, EpisodeError
 
@@ -23,6 +24,8 @@ _TASK_BYTES = 64 << 20  # of raw data: a second or two of work, beside which Ray
 _TASK_EPISODES = 256  # results of a task come at once, and progress must move
 _TASKS_PER_WORKER = 4  # at least, where there are episodes for it, so that no worker waits for the last one
 _FLIGHT_BYTES = 4 << 30  # of raw data, for each worker: what a cluster of them reads at once must not drown the disk
+_LOOK_AGAIN_S = 10.0
+_STALL_S = 180.0
 _TRIES = 2  # of an episode whose worker or node died: a node that goes away is nobody's fault, twice is a pattern
 _log = logging.getLogger(__name__)
 
@@ -44,40 +47,67 @@ def for_each_episode[Result](
     ray_address: str | None = None,
     num_bytes: Callable[[str], int] | None = None,
     disk: Path | None = None,
+    stall_s: float = _STALL_S,
 ) -> Iterator[tuple[str, Result | Rejected]]:
     """Call `task(name)` for every name on Ray workers; yields (name, result or Rejected) as they finish.
 
     `task` must be picklable (a functools.partial of a module function). An EpisodeError, a decoder that fails or a
-    worker that dies twice over the same episode makes a Rejected; every other EngineError (a rig that does not fit) and
-    a full disk stop the run.
+    worker that twice dies, or stands still, over the same episode makes a Rejected; every other EngineError (a rig that
+    does not fit) and a full disk stop the run.
 
     Args:
         num_bytes: raw bytes of an episode: small ones then share a task, and what is in flight is bounded.
         disk: where the task writes: fewer tasks run at a time when its free space gets short.
+        stall_s: after so long without a result or any work, Ray on this machine is started anew. A cluster is not:
+            its workers can not be seen from here.
     """
     if not names:
         return
     ray = init_ray(ray_address)
     width = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     ready = 0 if workers else width  # tasks that Ray holds until a core is free: asking first took 5 ms of each
-    run = ray.remote(num_cpus=1, max_retries=0)(_isolated_batch)  # who died over what is counted here, not by Ray
-    shared = ray.put(task)  # the task holds the source: once per run, not once per episode
+    run, shared = _offered(ray, task)
     waiting = list(reversed(batches(names, num_bytes, width)))
     running: dict[Any, _Batch] = {}
+    watch = None if ray_address else Watch(limit_s=stall_s)
     try:
         while waiting or running:
             while waiting and _may_start(waiting[-1], running.values(), width, ready, disk):
                 batch = waiting.pop()
                 running[run.remote(shared, batch.names)] = batch
-            done, _ = ray.wait(list(running), num_returns=1)
+            done, _ = ray.wait(list(running), num_returns=1, timeout=min(_LOOK_AGAIN_S, stall_s / 4))
             for handle in done:
                 batch = running.pop(handle)
                 results, again = _fetch(ray, handle, batch)
                 yield from results
                 waiting.extend(again)
+            if watch is None:
+                continue
+            if done:
+                watch.progressed()
+            elif watch.sees_a_stall():
+                stuck = list(running.values())
+                running.clear()
+                ray.shutdown()
+                ray = init_ray()
+                run, shared = _offered(ray, task)
+                ready = 0  # from now on what Ray holds is being done, so what stands still is to blame
+                for batch in stuck:
+                    results, again = _tried(batch, "stood still", f"{stall_s:g} s without any work")
+                    yield from results
+                    waiting.extend(again)
+                watch = Watch(limit_s=stall_s)
     finally:
         for handle in running:
             ray.cancel(handle)
+
+
+def _offered(ray: Any, task: Callable[[str], Any]) -> tuple[Any, Any]:  # noqa: ANN401 - Ray's own
+    """What does a batch, and the task it does, which holds the source: once per run, not once per episode.
+
+    Who died over what is counted here, not by Ray.
+    """
+    return ray.remote(num_cpus=1, max_retries=0)(_isolated_batch), ray.put(task)
 
 
 def num_workers(workers: int | None) -> int:
@@ -151,14 +181,19 @@ def _fetch(ray: Any, handle: Any, batch: _Batch) -> tuple[list[tuple[str, Any]],
         if isinstance(error.cause, EngineError | OSError):
             raise error.cause from None
         raise
+    return _tried(batch, "died", kind)
+
+
+def _tried(batch: _Batch, did: str, how: str) -> tuple[list[tuple[str, Any]], list[_Batch]]:
+    """Results of a task whose worker did not end it, and what of it has to be tried again."""
     if len(batch.names) > 1:  # which of them it was, each one alone will tell
         share = batch.num_bytes // len(batch.names)
         return [], [_Batch(names=(name,), num_bytes=share) for name in batch.names]
     name = batch.names[0]
     if batch.tries + 1 < _TRIES:
-        _log.info("%s: its worker died (%s), trying again", name, kind)
+        _log.info("%s: its worker %s (%s), trying again", name, did, how)
         return [], [_Batch(names=batch.names, num_bytes=batch.num_bytes, tries=batch.tries + 1)]
-    reason = f"{name}: the worker died while reading it, {_TRIES} times ({kind})."
+    reason = f"{name}: the worker {did} while reading it, {_TRIES} times ({how})."
     return [(name, Rejected(episode=name, reason=reason))], []
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import raw_files
 
@@ -115,6 +116,45 @@ def test_a_worker_that_dies_once_costs_no_episode(tmp_path: Path) -> None:
     got = dict(for_each_episode(work, ["a", "unlucky", "b"], workers=1))
     assert got == {"a": "a", "unlucky": "unlucky", "b": "b"}
     assert (folder / "unlucky.died").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_workers_that_stand_still_are_replaced_and_what_stalls_twice_is_rejected(tmp_path: Path) -> None:
+    """A stopped process stands for a codec that waits for itself: it works no more, and nobody tells."""
+    folder = tmp_path
+
+    def work(name: str) -> str:
+        mark = folder / f"{name}.{os.getpid()}"
+        if name == "always" or (name == "once" and not list(folder.glob("once.*"))):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.05)
+        return name
+
+    got = dict(for_each_episode(work, ["a", "once", "always", "b", "c"], workers=2, stall_s=4.0))
+    rejected = got.pop("always")
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason == ("always: the worker stood still while reading it, 2 times (4 s without any work).")
+    assert got == {name: name for name in ("a", "once", "b", "c")}
+    stopped = [int(mark.suffix[1:]) for name in ("once", "always") for mark in folder.glob(f"{name}.*")]
+    assert len(stopped) == 3
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in stopped if psutil.pid_exists(pid)], timeout=60)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_work_is_no_stall_however_long_it_takes(tmp_path: Path) -> None:
+    folder = tmp_path
+
+    def work(name: str) -> int:
+        started = folder / f"{name}.{time.monotonic_ns()}"
+        started.touch()
+        end = time.monotonic() + 6.0
+        while time.monotonic() < end:
+            pass
+        return len(list(folder.glob(f"{name}.*")))
+
+    assert dict(for_each_episode(work, ["busy"], workers=1, stall_s=3.0)) == {"busy": 1}
 
 
 def test_fewer_tasks_run_where_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
