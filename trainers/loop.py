@@ -105,7 +105,7 @@ def _fit(
 ) -> "TrainResult":
     """Place one worker, wait for it, and read what it left."""
     ray = init_ray(ray_address)
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     from trainers.run import TrainResult
@@ -141,8 +141,19 @@ def _fit(
             refusal = draft.staging / _REFUSAL_FILE
             if refusal.exists():
                 raise TrainError(refusal.read_text(encoding="utf-8")) from None
+            if isinstance(error, ControllerError):
+                raise too_busy(error) from error
             raise error
     return TrainResult(**json.loads((draft.staging / _RESULT_FILE).read_text()))
+
+
+def too_busy(error: Exception) -> TrainError:
+    """Ray's controller gave up, not what runs in it: most often a machine too busy to answer in time."""
+    told = " ".join(str(error).split()).removeprefix("Training failed due to controller error: ")
+    return TrainError(
+        f"Ray can not run the training here ({told[:200].rstrip('.')}). Free cores and memory, then run the same "
+        "command again: it goes on from its last checkpoint."
+    )
 
 
 def worker_claim(nodes: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from schemas.errors import ArtifactError, TrainError
 from schemas.mixes import LlavaSource, MixSpec
 from schemas.refs import Ref
 from trainers.checkpoint import load_trained
-from trainers.loop import Job, train, work, worker_claim
+from trainers.loop import Job, too_busy, train, work, worker_claim
 from trainers.policy import load_policy
 from trainers.recipes import TrainConfig
 from trainers.tokenizer import nano_tokenizer
@@ -108,3 +108,11 @@ def test_the_worker_claims_the_cores_of_one_living_node() -> None:
     assert worker_claim([node(4), node(8), node(64, alive=False)]) == {"CPU": 8}
     assert worker_claim([node(64), node(16, 1), node(8, 2)]) == {"CPU": 16, "GPU": 1}
     assert worker_claim([{"Alive": True, "Resources": {}}]) == {"CPU": 1}
+
+
+def test_a_machine_too_busy_for_ray_is_one_sentence() -> None:
+    from ray.train import ControllerError
+
+    told = str(too_busy(ControllerError(TimeoutError("There was timeout in removing the placement group."))))
+    assert told.startswith("Ray can not run the training here (There was timeout in removing the placement group). ")
+    assert told.endswith("then run the same command again: it goes on from its last checkpoint.")
