@@ -93,7 +93,9 @@ def kill_at(raw: Path, root: Path, victim: str, wait_s: float, rng: random.Rando
 
     Returns the exit status of the command.
     """
-    process = subprocess.Popen(command(raw, root), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    told = root / "told.txt"
+    with told.open("w") as out:
+        process = subprocess.Popen(command(raw, root), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 300
     while not (root / "episodes").is_dir() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -103,7 +105,15 @@ def kill_at(raw: Path, root: Path, victim: str, wait_s: float, rng: random.Rando
             process.kill()
         elif workers := ray_workers(process.pid):
             rng.choice(workers).kill()
-    return process.wait(timeout=400)
+    try:
+        return process.wait(timeout=500)
+    except subprocess.TimeoutExpired:
+        spy = str(Path(sys.executable).with_name("py-spy"))
+        stacks = [
+            subprocess.run([spy, "dump", "--pid", str(pid)], capture_output=True, text=True, check=False).stdout
+            for pid in (process.pid, *(worker.pid for worker in ray_workers(process.pid)))
+        ]
+        raise AssertionError("\n".join(["it hangs", told.read_text()[-2000:], *stacks])) from None
 
 
 @pytest.mark.slow
