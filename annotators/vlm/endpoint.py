@@ -249,7 +249,8 @@ class EndpointClient:
         now_s = time.monotonic()
         pause_s = max(self._requests.reserve(1, now_s), self._tokens.reserve(tokens, now_s))
         try:
-            await asyncio.sleep(pause_s)
+            if pause_s:
+                await asyncio.sleep(pause_s)
             if run.problem:  # meanwhile another call showed that none can succeed
                 self.purse.settle(most, 0.0)
                 return None
@@ -275,7 +276,10 @@ class EndpointClient:
         self.purse.settle(most, most if reply.may_be_paid else 0.0)
         if not reply.may_be_paid:
             self._tokens.give_back(tokens)
-        wait_s = reply.retry_after_s + random.uniform(0.0, min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt))
+        spread_s = min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt)
+        if reply.retry_after_s:  # it said when; a few that come back together are no crowd
+            spread_s *= min(1.0, (1 + len(run.waiting)) / config.in_flight)
+        wait_s = reply.retry_after_s + random.uniform(0.0, spread_s)
         self._lanes[server].refused(time.monotonic(), min(wait_s, config.longest_wait_s))
         self._lost_since_s = math.inf if reply.says_when else min(self._lost_since_s, time.monotonic())
         if time.monotonic() - self._lost_since_s > config.patience_s:

@@ -74,12 +74,10 @@ class MendingClient:
 
     def ask(self, requests: Sequence[Request]) -> Iterator[Settled]:
         """One settled answer per request, in the order they are ready."""
-        waiting: dict[int, list[_Chain]] = {}  # by the very request: its key is worked out when its turn comes
-        for request in requests:
-            waiting.setdefault(id(request), []).append(_Chain(request=request, last=request))
+        begun: dict[int, _Chain] = {}  # by the very request that was asked last
         more = deque[Request]()
         for request, answer in self._client.ask(requests, more):
-            chain = waiting[id(request)].pop()
+            chain = begun.pop(id(request), None) or _Chain(request=request, last=request)
             if answer.outcome == "success":
                 self.num_answers += 1
                 self.num_off_schema += not keeps_to_schema(request.schema_name, answer.text)
@@ -88,7 +86,7 @@ class MendingClient:
                 yield chain.settled(answer)
             else:
                 self.num_mended += 1
-                waiting[id(further.last)] = [further]
+                begun[id(further.last)] = further
                 more.append(further.last)
 
 
