@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import batched
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
-from sqlalchemy import Column, Engine, Integer, MetaData, Row, String, Table, Text, func, insert, select, update
+from sqlalchemy import Column, Engine, Executable, Integer, MetaData, Row, String, Table, Text, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from annotators.ledger.engine import migrate, open_engine, reading, writing
 from annotators.ledger.tables import NAMING
@@ -63,6 +65,7 @@ class CallStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._put = _put_statement(engine.dialect.name)
 
     @classmethod
     def open(cls, url: str) -> "CallStore":
@@ -93,27 +96,20 @@ class CallStore:
 
         Returns the answers that stand, in the same order.
         """
-        standing = [answer for _, _, answer in calls]
+        # In the order of their keys: two processes that write the same rows must not wait for each other.
+        rows = [
+            {"key": key, "attempts": 1, **_values(asked, answer)}
+            for key, asked, answer in sorted(calls, key=itemgetter(0))
+        ]
         with writing(self._engine) as connection:
-            keys = [key for key, _, _ in calls]
+            if rows and connection.execute(self._put, rows).rowcount == len(rows):
+                return [answer for _, _, answer in calls]
             there = {
-                row.key: row
-                for some in batched(keys, _KEYS_PER_QUERY)
-                for row in connection.execute(select(CALLS).where(CALLS.c.key.in_(some)).with_for_update())
+                row.key: _answer(row)
+                for some in batched([key for key, _, _ in calls], _KEYS_PER_QUERY)
+                for row in connection.execute(select(CALLS).where(CALLS.c.key.in_(some)))
             }
-            fresh = []
-            for place, (key, request_json, answer) in enumerate(calls):
-                row, values = there.get(key), _values(request_json, answer)
-                if row is None:
-                    fresh.append({"key": key, "attempts": 1, **values})
-                elif row.outcome in _ASK_AGAIN:
-                    change = update(CALLS).where(CALLS.c.key == key)
-                    connection.execute(change.values(attempts=row.attempts + 1, **values))
-                else:
-                    standing[place] = _answer(row)
-            if fresh:
-                connection.execute(insert(CALLS), fresh)
-        return standing
+        return [there[key] for key, _, _ in calls]
 
     def request(self, key: str) -> str | None:
         """The canonical request that was sent under a key."""
@@ -146,6 +142,20 @@ class CallStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _put_statement(dialect: str) -> Executable:
+    """One statement, built once: a slot at the server stays empty for as long as an answer is being stored.
+
+    It counts the rows it wrote, and leaves alone those that hold a real answer.
+    """
+    row = sqlite.insert(CALLS) if dialect == "sqlite" else postgresql.insert(CALLS)
+    fresh = {name: row.excluded[name] for name in CALLS.columns.keys() if name not in ("key", "attempts")}  # noqa: SIM118 - columns are no dict
+    return row.on_conflict_do_update(
+        index_elements=[CALLS.c.key],
+        set_={"attempts": CALLS.c.attempts + 1, **fresh},
+        where=or_(*(CALLS.c.outcome == outcome for outcome in _ASK_AGAIN)),
+    ).execution_options(preserve_rowcount=True)
 
 
 def _values(request_json: str, answer: RawAnswer) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The plumbing of `annotate --backend endpoint`, against a server in its own process that takes 200 ms per answer.
 
-Throughput at 64 in flight beside the ideal (64 answers every 200 ms) and beside the bare HTTP client; then a server of
+Throughput at 64 in flight beside the ideal (64 answers every 200 ms) and beside two bare HTTP clients; then a server of
 which one call in ten goes wrong, beside what 64 callers could do that never wait; whether each of 10,000 questions has
 its one answer, what a second run asks, and what SIGKILL loses. Everything passes through the call store on disk.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +77,37 @@ def ask(url: str, store: CallStore, requests: Sequence[Request]) -> Run:
     return Run(settled=settled, num_made=stored.num_made - num_before, seconds=seconds, cpu_s=cpu_s)
 
 
-async def _ask_bare(url: str, requests: Sequence[Request]) -> float:
-    """The same questions by the same HTTP client: no keys, no store, nothing read."""
+async def _ask_openai(url: str, requests: Sequence[Request]) -> float:
+    """The same questions by the openai client: no keys, no store, nothing read. Seconds."""
     from openai import AsyncOpenAI
 
-    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+        async def send(request: Request) -> None:
+            await client.post("/chat/completions", cast_to=str, body=request_body(request))
+
+        return await _seconds(send, requests)
+
+
+async def _ask_aiohttp(url: str, requests: Sequence[Request]) -> float:
+    """The same by the HTTP client that ours is made with. Seconds."""
+    from aiohttp import ClientSession
+
+    async with ClientSession() as session:
+
+        async def send(request: Request) -> None:
+            async with session.post(f"{url}/chat/completions", json=request_body(request)) as reply:
+                await reply.read()
+
+        return await _seconds(send, requests)
+
+
+async def _seconds(send: Callable[[Request], Awaitable[None]], requests: Sequence[Request]) -> float:
+    """What 64 callers take that each send one request after the other."""
 
     async def caller(mine: Sequence[Request]) -> None:
         for request in mine:
-            await client.post("/chat/completions", cast_to=str, body=request_body(request))
+            await send(request)
 
     async def all_of(some: Sequence[Request]) -> None:
         await asyncio.gather(*(caller(some[place::IN_FLIGHT]) for place in range(IN_FLIGHT)))
@@ -93,9 +115,7 @@ async def _ask_bare(url: str, requests: Sequence[Request]) -> float:
     await all_of(questions(IN_FLIGHT, "warm-up"))
     start = time.perf_counter()
     await all_of(requests)
-    seconds = time.perf_counter() - start
-    await client.close()
-    return seconds
+    return time.perf_counter() - start
 
 
 def _cpu_s() -> float:
@@ -105,8 +125,9 @@ def _cpu_s() -> float:
 
 def throughput(quick: bool) -> list[Figure]:
     """Interleaved medians at 200 ms."""
-    num_calls, repeats = (1_000, 1) if quick else (4_000, 5)
-    ours, bare, cpu_ms = [], [], []
+    repeats = 1 if quick else 5
+    num_calls = IN_FLIGHT * (16 if quick else 64)  # whole rounds: 4,000 are 62.5, which nobody can do in less than 63
+    ours, openai, aiohttp, cpu_ms = [], [], [], []
     with tempfile.TemporaryDirectory() as folder, serving() as url:
         for repeat in range(repeats):
             requests = questions(num_calls, f"round {repeat}")
@@ -114,9 +135,11 @@ def throughput(quick: bool) -> list[Figure]:
                 run = ask(url, store, requests)
             ours.append(num_calls / run.seconds)
             cpu_ms.append(1e3 * run.cpu_s / num_calls)
-            bare.append(num_calls / asyncio.run(_ask_bare(url, requests)))
+            openai.append(num_calls / asyncio.run(_ask_openai(url, requests)))
+            aiohttp.append(num_calls / asyncio.run(_ask_aiohttp(url, requests)))
     rate = statistics.median(ours)
-    note = f"{num_calls:,} calls; 1-minute load {os.getloadavg()[0]:.1f} when it ended"
+    load = f"1-minute load {os.getloadavg()[0]:.1f} when it ended"
+    note = f"{num_calls:,} calls; runs from {min(ours):.0f} to {max(ours):.0f}; {load}"
     return [
         Figure(
             figure="calls at 64 in flight, 200 ms each",
@@ -129,10 +152,19 @@ def throughput(quick: bool) -> list[Figure]:
             note=note,
         ),
         Figure(
+            figure="calls at 64 in flight beside the openai client",
+            ours=rate,
+            peer=statistics.median(openai),
+            peer_name="openai client alone, nothing hashed or stored",
+            unit="calls/s",
+            repeats=repeats,
+            note="interleaved, same server",
+        ),
+        Figure(
             figure="calls at 64 in flight beside the bare HTTP client",
             ours=rate,
-            peer=statistics.median(bare),
-            peer_name="openai client alone, nothing hashed or stored",
+            peer=statistics.median(aiohttp),
+            peer_name="aiohttp alone, nothing hashed or stored",
             unit="calls/s",
             repeats=repeats,
             note="interleaved, same server",

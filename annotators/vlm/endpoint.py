@@ -12,6 +12,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from annotators.calls import RawAnswer
 from annotators.vlm.costs import FREE, Prices, Purse, estimate_input_tokens
 from annotators.vlm.limits import Lane, Meter
-from annotators.vlm.protocol import Decode, Request, Speaker
+from annotators.vlm.protocol import Decode, Lot, Request, Speaker, taken
 from annotators.vlm.server import Server
 from schemas.errors import BackendError
 
@@ -87,15 +88,21 @@ type _Ready = tuple[Request, RawAnswer, asyncio.Future[None]]  # the future: don
 
 @dataclass(slots=True, kw_only=True)
 class _Round:
-    """The requests of one `ask`, and what became of them."""
+    """The requests of one `ask`, and what became of them. All but `ready` is the event loop's."""
 
-    ready: queue.SimpleQueue[_Ready | None]
-    finished: asyncio.Future[None]
-    num_left: int
+    ready: queue.SimpleQueue[_Ready | None] = field(default_factory=queue.SimpleQueue)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    num_put: int = 0
     jobs: asyncio.PriorityQueue[tuple[bool, int, _Job]] = field(default_factory=asyncio.PriorityQueue)
     waiting: dict[_Job, asyncio.TimerHandle] = field(default_factory=dict)
     num_under_way: int = 0
     problem: BackendError | None = None
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """More to ask."""
+        for request in requests:
+            self.put(_Job(number=self.num_put, request=request))
+            self.num_put += 1
 
     def put(self, job: _Job) -> None:
         """In line; those that are asked again come first."""
@@ -109,10 +116,10 @@ class _Round:
             self.put(job)
 
     def left(self) -> None:
-        """One call is over. Nothing more can come when all are answered, or when none can succeed."""
+        """One call is over. Nothing more can come when none can succeed."""
         self.num_under_way -= 1
-        if (not self.num_left or (self.problem and not self.num_under_way)) and not self.finished.done():
-            self.finished.set_result(None)
+        if self.problem and not self.num_under_way:
+            self.over.set()
 
 
 class EndpointClient:
@@ -141,30 +148,36 @@ class EndpointClient:
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
+    def ask(self, requests: Sequence[Request], further: deque[Request] | None = None) -> Iterator[Lot]:
         """Answers as they come. Raises BackendError when no call can succeed (unknown model, refused key).
 
         It raises last: calls that were under way by then are paid for, and their answers are given first.
         """
-        if not requests:
+        fresh, num_left, going = [*requests, *taken(further or deque())], 0, True
+        if not fresh:
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop.run_forever, name="vlm", daemon=True)
             self._thread.start()
-        ready: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
-        running = asyncio.run_coroutine_threadsafe(self._ask_all(requests, ready), self._loop)
-        running.add_done_callback(lambda _: ready.put(None))
+        run = _Round()
+        running = asyncio.run_coroutine_threadsafe(self._ask_all(run), self._loop)
+        running.add_done_callback(lambda _: run.ready.put(None))
         try:
-            going = True
-            while going:
-                taken = [ready.get()]
-                while not ready.empty():
-                    taken.append(ready.get())
-                lot = [one for one in taken if one is not None]
-                going = len(lot) == len(taken)
+            while going and (fresh or num_left):
+                if fresh:
+                    self._loop.call_soon_threadsafe(run.add, fresh)
+                num_left += len(fresh)
+                come = [] if fresh and further is not None and run.ready.empty() else [run.ready.get()]
+                while not run.ready.empty():
+                    come.append(run.ready.get())
+                lot = [one for one in come if one is not None]
+                going = len(lot) == len(come)
+                num_left -= len(lot)
+                yield [(request, answer) for request, answer, _ in lot]
                 if lot:
-                    yield [(request, answer) for request, answer, _ in lot]
                     self._loop.call_soon_threadsafe(_release, [stored for _, _, stored in lot])
+                fresh = taken(further) if further else []
+            self._loop.call_soon_threadsafe(run.over.set)
             running.result()
         finally:
             running.cancel()
@@ -182,14 +195,11 @@ class EndpointClient:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
-    async def _ask_all(self, requests: Sequence[Request], ready: "queue.SimpleQueue[_Ready | None]") -> None:
-        run = _Round(ready=ready, finished=self._loop.create_future(), num_left=len(requests))
-        for number, request in enumerate(requests):
-            run.put(_Job(number=number, request=request))
+    async def _ask_all(self, run: _Round) -> None:
         async with asyncio.TaskGroup() as group:
-            places = itertools.product(range(min(self.config.in_flight, len(requests))), range(len(self._lanes)))
+            places = itertools.product(range(self.config.in_flight), range(len(self._lanes)))
             callers = [group.create_task(self._call(run, place, server)) for place, server in places]
-            await run.finished
+            await run.over.wait()
             for caller in callers:
                 caller.cancel()
         if run.problem:
@@ -213,7 +223,6 @@ class EndpointClient:
             self._unanswered = self._unanswered + 1 if answer.outcome == "error" else 0
             if self._unanswered >= _GIVE_UP_AFTER:
                 self._give_up(run, f"{self._unanswered} calls in a row got no answer ({answer.text[:300]})")
-            run.num_left -= 1
             stored = self._loop.create_future()
             run.ready.put((job.request, answer, stored))
             run.left()
@@ -240,7 +249,8 @@ class EndpointClient:
         now_s = time.monotonic()
         pause_s = max(self._requests.reserve(1, now_s), self._tokens.reserve(tokens, now_s))
         try:
-            await asyncio.sleep(pause_s)
+            if pause_s:
+                await asyncio.sleep(pause_s)
             if run.problem:  # meanwhile another call showed that none can succeed
                 self.purse.settle(most, 0.0)
                 return None
@@ -266,7 +276,10 @@ class EndpointClient:
         self.purse.settle(most, most if reply.may_be_paid else 0.0)
         if not reply.may_be_paid:
             self._tokens.give_back(tokens)
-        wait_s = reply.retry_after_s + random.uniform(0.0, min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt))
+        spread_s = min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt)
+        if reply.retry_after_s:  # it said when; a few that come back together are no crowd
+            spread_s *= min(1.0, (1 + len(run.waiting)) / config.in_flight)
+        wait_s = reply.retry_after_s + random.uniform(0.0, spread_s)
         self._lanes[server].refused(time.monotonic(), min(wait_s, config.longest_wait_s))
         self._lost_since_s = math.inf if reply.says_when else min(self._lost_since_s, time.monotonic())
         if time.monotonic() - self._lost_since_s > config.patience_s:

@@ -15,7 +15,7 @@ from typing import Any
 
 from annotators.calls import RawAnswer
 from annotators.vlm.chat_model import Answer, ChatModel, Device, NoAnswer, Prompt, check_folder, fingerprint
-from annotators.vlm.protocol import Decode, Request, Speaker
+from annotators.vlm.protocol import Decode, Lot, Request, Speaker, taken
 from dataengine.ray_session import init_ray
 from schemas.errors import BackendError
 from schemas.records import canonical_json
@@ -66,8 +66,17 @@ class LocalClient:
         self._ray_address = ray_address
         self._actors: list[Any] = []
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
+    def ask(self, requests: Sequence[Request], further: deque[Request] | None = None) -> Iterator[Lot]:
         """Answers as batches get done. Raises BackendError when the model can not be loaded, or every actor died."""
+        asked = list(requests)
+        while asked or further:
+            while further:  # all that can be had, so that those that are alike share batches
+                asked += taken(further)
+                yield []
+            yield from self._answers(asked)
+            asked = []
+
+    def _answers(self, requests: Sequence[Request]) -> Iterator[Lot]:
         # The same question about several episodes: prompts and answers of one length, little padding.
         alike = sorted(requests, key=lambda request: request.schema_name)
         batches = [list(batch) for batch in batched(alike, self.config.batch_size)]
@@ -81,7 +90,7 @@ class LocalClient:
     def _here(self) -> "Worker":
         return Worker(self.config)
 
-    def _ask_actors(self, waiting: deque[list[Request]]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
+    def _ask_actors(self, waiting: deque[list[Request]]) -> Iterator[Lot]:
         ray = init_ray(self._ray_address)
         if not self._actors:
             self._actors = self._start(ray)

@@ -4,6 +4,7 @@ Each has a key of its own and follows from the answers before it alone. A run th
 again, comes to the same calls and finds in the store what was answered.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,23 +74,20 @@ class MendingClient:
 
     def ask(self, requests: Sequence[Request]) -> Iterator[Settled]:
         """One settled answer per request, in the order they are ready."""
-        chains = [_Chain(request=request, last=request) for request in requests]
-        while chains:
-            waiting: dict[str, list[_Chain]] = {}
-            for chain in chains:
-                waiting.setdefault(chain.last.key, []).append(chain)
-            last, chains = [chain.last for chain in chains], []
-            for request, answer in self._client.ask(last):
-                chain = waiting[request.key].pop()
-                if answer.outcome == "success":
-                    self.num_answers += 1
-                    self.num_off_schema += not keeps_to_schema(request.schema_name, answer.text)
-                further = chain.further(answer) if self._mends else None
-                if further is None:
-                    yield chain.settled(answer)
-                else:
-                    self.num_mended += 1
-                    chains.append(further)
+        begun: dict[int, _Chain] = {}  # by the very request that was asked last
+        more = deque[Request]()
+        for request, answer in self._client.ask(requests, more):
+            chain = begun.pop(id(request), None) or _Chain(request=request, last=request)
+            if answer.outcome == "success":
+                self.num_answers += 1
+                self.num_off_schema += not keeps_to_schema(request.schema_name, answer.text)
+            further = chain.further(answer) if self._mends else None
+            if further is None:
+                yield chain.settled(answer)
+            else:
+                self.num_mended += 1
+                begun[id(further.last)] = further
+                more.append(further.last)
 
 
 def with_more_room(request: Request) -> Request:

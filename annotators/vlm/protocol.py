@@ -6,13 +6,14 @@ revision, decode parameters, rollout. URL and time are not in it. The same reque
 
 import base64
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from annotators.calls import RawAnswer
 from schemas.errors import BackendError
-from schemas.records import canonical_json, sha256_of
+from schemas.records import canonical_json
 
 KEY_SCHEME = 1  # a change in how keys are made is a change of every key
 
@@ -86,7 +87,9 @@ class Request:
     schema_name: str
     schema: dict[str, Any]
     rollout: int = 0  # ask the same again on purpose: another key
-    _key: str = field(default="", init=False, repr=False, compare=False)  # worked out once: it hashes every picture
+    # Worked out once: they hash every picture.
+    _json: str = field(default="", init=False, repr=False, compare=False)
+    _key: str = field(default="", init=False, repr=False, compare=False)
 
     def canonical(self) -> dict[str, Any]:
         """The request with every picture replaced by its hash: what is hashed and what is kept."""
@@ -109,13 +112,15 @@ class Request:
 
     def to_json(self) -> str:
         """The canonical request as text."""
-        return canonical_json(self.canonical())
+        if not self._json:
+            object.__setattr__(self, "_json", canonical_json(self.canonical()))
+        return self._json
 
     @property
     def key(self) -> str:
         """The content address of this question."""
         if not self._key:
-            object.__setattr__(self, "_key", sha256_of(self.canonical()))
+            object.__setattr__(self, "_key", hashlib.sha256(self.to_json().encode()).hexdigest())
         return self._key
 
 
@@ -127,12 +132,21 @@ def _canonical_part(part: RequestPart) -> dict[str, Any]:
             return {"image_sha256": hashlib.sha256(part.data).hexdigest(), "media_type": part.media_type}
 
 
+type Lot = Sequence[tuple[Request, RawAnswer]]
+
+
 class VlmClient(Protocol):
     """Someone who answers. Answers come in lots, as they are ready; every request gets exactly one.
 
-    When the next lot is asked for, the one before it is stored.
+    When the next lot is asked for, the one before it is stored. What is in `further` by then is taken out and asked as
+    well; where that is given, a lot may be empty: nothing is ready yet, and more can be put in.
     """
 
     stopped: str  # why nobody is asked any more; empty while they are
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]: ...
+    def ask(self, requests: Sequence[Request], further: deque[Request] | None = None) -> Iterator[Lot]: ...
+
+
+def taken(line: deque[Request]) -> list[Request]:
+    """All that is in line, taken out of it."""
+    return [line.popleft() for _ in range(len(line))]

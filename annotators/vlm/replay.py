@@ -4,6 +4,7 @@ The first line says who answered (model, revision, decode parameters: they are p
 one request's key and its answer.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from annotators.calls import RawAnswer
-from annotators.vlm.protocol import Decode, Request, Speaker
+from annotators.vlm.protocol import Decode, Lot, Request, Speaker, taken
 from schemas.errors import BackendError
 from schemas.records import canonical_json
 
@@ -73,10 +74,12 @@ class ReplayClient:
         rows = [_read(Recorded, line, config.path, number) for number, line in enumerate(lines[1:], 2) if line.strip()]
         self._answers = {row.key: RawAnswer(**row.model_dump(exclude={"key"})) for row in rows}
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[Sequence[tuple[Request, RawAnswer]]]:
+    def ask(self, requests: Sequence[Request], further: deque[Request] | None = None) -> Iterator[Lot]:
         """Recorded answers, in the order of the requests."""
         unknown = RawAnswer(outcome="skipped", text="this request is not in the recording.")
         yield [(request, self._answers.get(request.key, unknown)) for request in requests]
+        while further:
+            yield [(request, self._answers.get(request.key, unknown)) for request in taken(further)]
 
 
 def _read[Line: BaseModel](form: type[Line], line: str, path: Path, number: int) -> Line:

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from annotators.calls import RawAnswer
 from annotators.vlm.completions import read_response, request_body
@@ -19,7 +21,8 @@ from annotators.vlm.protocol import Request
 from schemas.errors import BackendError
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from aiohttp import BasicAuth, ClientSession
+    from yarl import URL
 
 _PASSING = frozenset({408, 409, 429})
 _HOPELESS = frozenset({401, 403, 404})  # no call of this run can succeed
@@ -46,12 +49,16 @@ class Server:
         self._timeout_s = timeout_s
         self._in_flight = in_flight
         self._session: ClientSession | None = None
+        self._endpoint = f"{self._url}/chat/completions"
+        self._proxy: URL | None = None
+        self._proxy_auth: BasicAuth | None = None
 
     def _open(self) -> "ClientSession":
         """The session, opened in the event loop that asks."""
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
         if self._session is None:
+            self._proxy, self._proxy_auth = _proxy_of(self._url)
             self._session = ClientSession(
                 connector=TCPConnector(limit=self._in_flight, ssl=ssl.create_default_context()),
                 timeout=ClientTimeout(total=None, sock_connect=self._timeout_s),  # the whole call has its own
@@ -59,7 +66,6 @@ class Server:
                     "Authorization": f"Bearer {self._secret or 'none'}",  # local servers want some word
                     "Content-Type": "application/json",
                 },
-                trust_env=True,  # proxies, as other clients take them
             )
         return self._session
 
@@ -67,10 +73,13 @@ class Server:
         """Ask once. Raises BackendError for what no call of this run can get past."""
         from aiohttp import ClientConnectorError, ClientError, ServerTimeoutError
 
+        session = self._open()
         body = json.dumps(request_body(request), separators=(",", ":")).encode()
         try:
             async with asyncio.timeout(self._timeout_s):
-                async with self._open().post(f"{self._url}/chat/completions", data=body) as reply:
+                async with session.post(
+                    self._endpoint, data=body, proxy=self._proxy, proxy_auth=self._proxy_auth
+                ) as reply:
                     text = await reply.text(errors="replace")
                     status, later = reply.status, reply.headers.get("retry-after")
         except (TimeoutError, ServerTimeoutError):
@@ -102,6 +111,30 @@ class Server:
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._secret, "***") if len(self._secret) >= _SHORTEST_SECRET else text
+
+
+def _proxy_of(url: str) -> "tuple[URL | None, BasicAuth | None]":
+    """The proxy that the environment names for a URL, if any, and who we are there. Raises BackendError for one of a
+    kind that is not spoken here.
+
+    Looked up once: aiohttp's own trust_env does it for each call, in another thread.
+    """
+    from aiohttp import BasicAuth
+    from yarl import URL
+
+    parts = urlsplit(url)
+    named = getproxies()
+    proxy = named.get(parts.scheme) or named.get("all")
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return None, None
+    where = URL(proxy if "://" in proxy else f"http://{proxy}")
+    if where.scheme not in ("http", "https"):
+        raise BackendError(
+            f"the environment names a {where.scheme} proxy for {url}; only http and https proxies are used. Set "
+            f"NO_PROXY={parts.hostname}, or name another proxy."
+        )
+    auth = BasicAuth(where.user, where.password or "") if where.user else None
+    return where.with_user(None), auth
 
 
 def _message(text: str) -> str:

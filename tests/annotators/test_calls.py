@@ -57,6 +57,24 @@ def test_the_first_real_answer_stands(url: str, outcome: str) -> None:
         assert store.get("k") == first
 
 
+def test_of_several_put_at_once_each_stands_that_is_the_first_real_one_and_all_come_back_in_order(
+    empty_url: str,
+) -> None:
+    def said(text: str) -> RawAnswer:
+        return RawAnswer(outcome="success", text=text)
+
+    with CallStore.open(empty_url) as store:
+        store.put_all([("old", "{}", said("first")), ("lost", "{}", RawAnswer(outcome="error", text="refused"))])
+        lot = [("new", "{}", said("a")), ("old", "{}", said("b")), ("lost", "{}", said("c"))]
+        assert [answer.text for answer in store.put_all(lot)] == ["a", "first", "c"]
+        assert {key: answer.text for key, answer in store.get_all(["lost", "new", "old"]).items()} == {
+            "lost": "c",
+            "new": "a",
+            "old": "first",
+        }
+        assert store.put_all([]) == []
+
+
 def test_an_answer_survives_a_kill_right_after_it_was_put(url: str) -> None:
     script = textwrap.dedent(
         """

@@ -168,6 +168,33 @@ def test_the_key_comes_from_the_environment_and_is_stored_nowhere(
     assert b"s3cret-word" not in stored
 
 
+def test_a_proxy_that_the_environment_names_is_used_but_for_hosts_that_it_excepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda body, number: said(OK)) as server:
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setenv("http_proxy", f"http://me:s3cret-word@{host}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        asked = [ask(url, question()) for url in ("http://models.invalid/v1", server.url)]
+    assert [answer.outcome for (answer,) in asked] == ["success", "success"]
+    assert [body["path"] for body in server.bodies] == [
+        "http://models.invalid/v1/chat/completions",
+        "/v1/chat/completions",
+    ]
+    who = base64.b64encode(b"me:s3cret-word").decode()
+    assert [headers.get("proxy-authorization") for headers in server.headers] == [f"Basic {who}", None]
+
+
+def test_a_proxy_of_a_kind_that_is_not_spoken_ends_the_run_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://me:s3cret-word@127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(BackendError, match=r"names a socks5 proxy for http://models\.invalid/v1") as raised:
+        ask("http://models.invalid/v1", question())
+    assert "s3cret-word" not in str(raised.value)
+
+
 def test_asking_again_costs_nothing_and_an_error_is_asked_again(tmp_path: Path) -> None:
     down = Reply({"error": "x"}, status=500)
     with serving(lambda body, number: down if number < 2 else said(OK)) as server:

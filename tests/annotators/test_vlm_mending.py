@@ -1,6 +1,8 @@
 """Answers that are cut off or not in form are asked about once more, in calls of their own, against a real server."""
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,42 @@ def test_a_server_that_ignores_the_schema_is_told_from_one_that_keeps_to_it(tmp_
         with serving(lambda body, number, text=text: said(text)) as server:
             _, client, _ = settle(server, tmp_path / name)
         assert client.num_off_schema == (name == "ignores")
+
+
+def test_a_second_call_goes_out_while_first_ones_are_under_way(tmp_path: Path) -> None:
+    is_mended = threading.Event()
+    slow = replace(QUESTION, rollout=1)
+
+    def answer(body: dict[str, Any], number: int) -> Reply:
+        if len(body["messages"]) > 2:
+            is_mended.set()
+        elif body["seed"] == 0:
+            return said(PROSE)
+        else:
+            assert is_mended.wait(60)
+        return said(OK)
+
+    with serving(answer) as server, CallStore.open(f"sqlite:///{tmp_path}/calls.db") as store:
+        inner = EndpointClient(Endpoint(urls=(server.url,), model="m", in_flight=2))
+        client = MendingClient(StoredClient(inner, store))
+        settled = {one.request.key: one.answer.text for one in client.ask([QUESTION, slow])}
+        inner.close()
+    assert settled == {QUESTION.key: OK, slow.key: OK}
+    assert len(server.bodies) == 3
+
+
+def test_of_many_questions_those_that_are_stored_are_answered_from_there_and_the_rest_asked_once(
+    tmp_path: Path,
+) -> None:
+    questions = [replace(QUESTION, rollout=number % 200) for number in range(300)]
+    with serving(lambda body, number: said(OK)) as server, CallStore.open(f"sqlite:///{tmp_path}/calls.db") as store:
+        inner = EndpointClient(Endpoint(urls=(server.url,), model="m", in_flight=8))
+        first, second = StoredClient(inner, store), StoredClient(inner, store)
+        assert len(list(MendingClient(first).ask(questions[50:100]))) == 50
+        settled = list(MendingClient(second).ask(questions))
+        inner.close()
+    assert sorted(one.request.rollout for one in settled) == sorted(one.rollout for one in questions)
+    assert (len(server.bodies), second.num_made) == (200, 150)
 
 
 def test_a_recording_is_replayed_as_it_is(tmp_path: Path) -> None:
