@@ -5,12 +5,12 @@ from annotators.ledger.audit import Audit
 from annotators.ledger.drafts import Draft
 from annotators.ledger.ledger import Ledger
 from annotators.ledger.own import OwnDecision
+from annotators.ledger.progress import Progress
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.remarks import Remark
 from annotators.ledger.rows import (
     ItemHistory,
     ItemStatus,
-    Progress,
     QueueRow,
     ReviewItem,
     StoredDecision,

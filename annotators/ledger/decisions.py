@@ -1,15 +1,16 @@
 """How a decision becomes a link of the chain, and when it is refused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert
 
 from annotators.ledger import store
 from annotators.ledger.proposal_facts import payload_marker, saw_hash
 from annotators.ledger.rows import AnyPayload, Assignment, ItemHistory, On, StoredDecision, Track
-from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS
+from annotators.ledger.statements import CHANGE_ITEM, LAST_HASH, LOCKED_ITEM
+from annotators.ledger.tables import ASSIGNMENTS, DECISIONS
 from schemas.annotations import UNUSABLE, Action, render_payload
 from schemas.content_hashes import ContentHashes
 from schemas.errors import LedgerError
@@ -103,7 +104,7 @@ def decide(connection: Connection, wish: Wish, base_revision: int | None) -> Sto
 
 
 def _decidable(connection: Connection, wish: Wish, base_revision: int | None) -> ItemHistory:
-    row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == wish.item_id).with_for_update()).one_or_none()
+    row = connection.execute(LOCKED_ITEM, {"item": wish.item_id}).one_or_none()
     history = store.load_history(connection, wish.item_id)
     if row is None or history is None:
         raise LedgerError(f"no item '{wish.item_id}' in the ledger. Take one from the queue.")
@@ -197,7 +198,7 @@ def _by_key(connection: Connection, idem_key: str) -> StoredDecision | None:
 
 def _append(connection: Connection, wish: Wish, history: ItemHistory) -> StoredDecision:
     """Add one link and update its item. The caller holds the counter's lock, so the chain can not fork."""
-    last = connection.execute(select(DECISIONS.c.hash).order_by(DECISIONS.c.seq.desc()).limit(1)).scalar()
+    last = connection.execute(LAST_HASH).scalar()
     values = {name: getattr(wish, name) for name in Wish.__slots__}
     values |= {
         "seq": store.next_seq(connection),
@@ -209,9 +210,8 @@ def _append(connection: Connection, wish: Wish, history: ItemHistory) -> StoredD
     decision = StoredDecision(hash=StoredDecision(hash="", **values).link_hash(), **values)
     store.insert_decision(connection, decision)
     store.next_seq(connection, counter="decisions")
-    store.project(connection, wish.item_id)
-    free = {"lease_owner": None, "lease_until_ms": 0}
-    connection.execute(update(ITEMS).where(ITEMS.c.item_id == wish.item_id).values(**free))
+    store.project_history(connection, replace(history, decisions=(*history.decisions, decision)))
+    connection.execute(CHANGE_ITEM, {"item": wish.item_id, "lease_owner": None, "lease_until_ms": 0})
     return decision
 
 

@@ -6,9 +6,10 @@ change carries a number and the last one is kept, whichever comes last.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from annotators.ledger import store
+from annotators.ledger.statements import DRAFT_OF, DROP_DRAFT
 from annotators.ledger.tables import DECISIONS, DRAFTS
 from schemas.errors import LedgerError
 
@@ -56,11 +57,10 @@ def keep(connection: Connection, draft: Draft) -> bool:
 
 def find(connection: Connection, *, reviewer: str, item_id: str) -> Draft | None:
     """A reviewer's draft about an item; None when there is none."""
-    table = DRAFTS.c
-    row = connection.execute(select(DRAFTS).where(table.reviewer == reviewer, table.item_id == item_id)).one_or_none()
+    row = connection.execute(DRAFT_OF, {"writer": reviewer, "item": item_id}).one_or_none()
     return None if row is None else Draft(**{name: getattr(row, name) for name in Draft.__slots__})
 
 
 def drop(connection: Connection, *, reviewer: str, item_id: str) -> None:
     """Delete a draft, where there is one."""
-    connection.execute(delete(DRAFTS).where(DRAFTS.c.reviewer == reviewer, DRAFTS.c.item_id == item_id))
+    connection.execute(DROP_DRAFT, {"writer": reviewer, "item": item_id})

@@ -13,7 +13,7 @@ from types import TracebackType
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, insert, select
 
-from annotators.ledger import decisions, drafts, own, queue, remarks, store
+from annotators.ledger import decisions, drafts, own, progress, queue, remarks, store
 from annotators.ledger.accounts import Accounts
 from annotators.ledger.audit import Audit, audit
 from annotators.ledger.backup import backup
@@ -22,18 +22,10 @@ from annotators.ledger.drafts import Draft
 from annotators.ledger.engine import migrate, open_engine, reading, writing
 from annotators.ledger.kept import Kept
 from annotators.ledger.own import OwnDecision
+from annotators.ledger.progress import Group, Progress, Tally
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.remarks import Remark
-from annotators.ledger.rows import (
-    AnyPayload,
-    ItemHistory,
-    Progress,
-    QueueRow,
-    ReviewItem,
-    StoredDecision,
-    StoredProposal,
-    Track,
-)
+from annotators.ledger.rows import AnyPayload, ItemHistory, QueueRow, ReviewItem, StoredDecision, StoredProposal, Track
 from annotators.ledger.statistics import Statistics, statistics
 from annotators.ledger.strata import count_strata
 from annotators.ledger.tables import DECISIONS, PROPOSALS, RUNS
@@ -302,9 +294,12 @@ class Ledger:
     def remarks(self, item_id: str, *, reviewer: str | None = None) -> list[Remark]:
         """Remarks about an item, oldest first; those that `reviewer` may see: of an unsettled shared item their own."""
         with reading(self._engine) as connection:
+            found = remarks.about(connection, item_id)
+            if reviewer is None or all(row.reviewer == reviewer for row in found):
+                return found
             history = store.load_history(connection, item_id)
-            is_blind = reviewer is not None and history is not None and history.as_seen_by(reviewer) is not history
-            return remarks.about(connection, item_id, only=reviewer if is_blind else None)
+            is_blind = history is not None and history.as_seen_by(reviewer) is not history
+            return [row for row in found if row.reviewer == reviewer or not is_blind]
 
     def own(self, reviewer: str, *, limit: int = 50) -> list[OwnDecision]:
         """A reviewer's decisions, newest first, and what became of each, as far as that reviewer may know."""
@@ -331,6 +326,13 @@ class Ledger:
         with reading(self._engine) as connection:
             return queue.queue_rows(connection, wanted, limit, reviewer, track)
 
+    def listed(
+        self, item_ids: Sequence[str], wanted: QueueFilter = ALL, *, reviewer: str, track: Track = "review"
+    ) -> list[QueueRow]:
+        """Those of some items that `queue` lists somewhere."""
+        with reading(self._engine) as connection:
+            return queue.listed(connection, item_ids, wanted, reviewer, track)
+
     def facets(self, wanted: QueueFilter = ALL) -> dict[str, list[str]]:
         """What these items can be filtered by: family, annotator, stratum, verifier."""
         with reading(self._engine) as connection:
@@ -338,8 +340,17 @@ class Ledger:
 
     def progress(self, wanted: QueueFilter = ALL) -> Progress:
         """How far the review is."""
+        return self.tally(wanted).progress()
+
+    def tally(self, wanted: QueueFilter = ALL) -> Tally:
+        """The items counted by group, at one moment."""
         with reading(self._engine) as connection:
-            return queue.progress(connection, wanted)
+            return progress.tally(connection, wanted)
+
+    def group(self, item_id: str, wanted: QueueFilter = ALL) -> Group | None:
+        """The group of `tally` that one item is counted in; None where it is not counted."""
+        with reading(self._engine) as connection:
+            return progress.group(connection, item_id, wanted)
 
     def statistics(self, wanted: QueueFilter = ALL, *, reviewer: str | None = None) -> Statistics:
         """How good, how fast and how far the review is; about one reviewer alone, when named.

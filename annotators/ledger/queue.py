@@ -1,14 +1,15 @@
-"""Who gets which item next, and how far the review is."""
+"""Who gets which item next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, insert, or_, select, update
 
 from annotators.ledger import store
-from annotators.ledger.rows import ItemStatus, Progress, QueueRow, ReviewItem, Track
-from annotators.ledger.tables import DECISIONS, ITEMS, SCOPES, VOTES
+from annotators.ledger.rows import ItemStatus, QueueRow, ReviewItem, Track
+from annotators.ledger.statements import CHANGE_ITEM, GIVE_BACK_OTHERS, ITEM, NUM_MADE_BY
+from annotators.ledger.tables import ITEMS, SCOPES, VOTES
 from schemas.annotations import FieldName
 from schemas.errors import LedgerError
 from schemas.records import sha256_of
@@ -97,10 +98,9 @@ def claim(
             found = _first(connection, table.waits == track, *waiting)
         if found is None:
             return None
-    others = and_(table.lease_owner == reviewer, table.item_id != found)
-    connection.execute(update(ITEMS).where(others).values(lease_owner=None, lease_until_ms=0))
+    connection.execute(GIVE_BACK_OTHERS, {"holder": reviewer, "item": found})
     lease = {"lease_owner": reviewer, "lease_until_ms": now + int(lease_s * 1000)}
-    connection.execute(update(ITEMS).where(table.item_id == found).values(**lease))
+    connection.execute(CHANGE_ITEM, {"item": found, **lease})
     return review_item(connection, found, reviewer=reviewer, track=track)
 
 
@@ -111,7 +111,7 @@ def _first(connection: Connection, *conditions: ColumnElement[bool]) -> str | No
 
 def _is_gold_turn(connection: Connection, reviewer: str, gold_every: int) -> bool:
     """True for one in so many of a reviewer's items, at places that look random."""
-    num_made = connection.execute(select(func.count()).where(DECISIONS.c.reviewer == reviewer)).scalar_one()
+    num_made = connection.execute(NUM_MADE_BY, {"name": reviewer}).scalar_one()
     return int(sha256_of([reviewer, num_made]), 16) % gold_every == 0
 
 
@@ -138,7 +138,7 @@ def review_item(
     connection: Connection, item_id: str, *, reviewer: str | None = None, track: Track = "review"
 ) -> ReviewItem:
     """One item with everything said about it, or what a reviewer may know of it. Raises LedgerError for no item."""
-    row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == item_id)).one_or_none()
+    row = connection.execute(ITEM, {"item": item_id}).one_or_none()
     whole = store.load_history(connection, item_id)
     if row is None or whole is None:
         raise LedgerError(f"no item '{item_id}' in the ledger. Take one from the queue.")
@@ -179,10 +179,7 @@ def queue_rows(
 ) -> list[QueueRow]:
     """Items in order of review, what waits on the track first; see Ledger.queue."""
     now = store.now_ms(connection)
-    conditions = wanted.conditions()
-    if reviewer is not None and track == "review":
-        done = and_(VOTES.c.item_id == ITEMS.c.item_id, VOTES.c.reviewer == reviewer)
-        conditions.append(or_(ITEMS.c.waits == "", ~exists().where(done)))
+    conditions = _listable(wanted, reviewer, track)
     rows: list[Any] = []
     order: list[tuple[str, ...]] = [("review", "gold"), ("adjudication",), ("",)]
     if track == "adjudication":
@@ -198,6 +195,23 @@ def queue_rows(
     return [_queue_row(row, now) for row in rows[:limit]]
 
 
+def listed(
+    connection: Connection, item_ids: Sequence[str], wanted: QueueFilter, reviewer: str, track: Track
+) -> list[QueueRow]:
+    """Those of some items that `queue_rows` would list."""
+    now = store.now_ms(connection)
+    query = select(*_LISTED).where(ITEMS.c.item_id.in_(item_ids), *_listable(wanted, reviewer, track))
+    return [_queue_row(row, now) for row in connection.execute(query)]
+
+
+def _listable(wanted: QueueFilter, reviewer: str | None, track: Track) -> list[ColumnElement[bool]]:
+    conditions = wanted.conditions()
+    if reviewer is not None and track == "review":
+        done = and_(VOTES.c.item_id == ITEMS.c.item_id, VOTES.c.reviewer == reviewer)
+        conditions.append(or_(ITEMS.c.waits == "", ~exists().where(done)))
+    return conditions
+
+
 def _queue_row(row: Any, now: int) -> QueueRow:  # noqa: ANN401 - a SQL row
     return QueueRow(
         item_id=row.item_id,
@@ -210,33 +224,6 @@ def _queue_row(row: Any, now: int) -> QueueRow:  # noqa: ANN401 - a SQL row
         decided_by=row.decided_by,
         lease_owner=row.lease_owner if row.lease_until_ms > now else None,
         stale=row.stale,
-    )
-
-
-def progress(connection: Connection, wanted: QueueFilter) -> Progress:
-    """Counts over the items that are wanted."""
-    table = ITEMS.c
-    columns = (table.status, table.conflict, table.rank, table.decided_by, table.stale != "")
-    query = select(*columns, func.count()).where(table.waits != "gold", *wanted.conditions()).group_by(*columns)
-    by_status: dict[str, int] = {}
-    by_reviewer: dict[str, int] = {}
-    by_rank: dict[int, int] = {}
-    num_conflicts = 0
-    for said, conflict, rank, decided_by, is_stale, count in connection.execute(query):
-        status = "stale" if is_stale and decided_by else said
-        by_status[status] = by_status.get(status, 0) + count
-        num_conflicts += count if conflict else 0
-        if decided_by:
-            by_reviewer[decided_by] = by_reviewer.get(decided_by, 0) + count
-        if conflict or is_stale or not decided_by:
-            by_rank[rank] = by_rank.get(rank, 0) + count
-    return Progress(
-        num_items=sum(by_status.values()),
-        by_status=by_status,
-        by_reviewer=dict(sorted(by_reviewer.items())),
-        by_rank=dict(sorted(by_rank.items())),
-        num_conflicts=num_conflicts,
-        num_decisions=store.current(connection, "decisions"),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from sqlalchemy import Connection, insert, select
 
 from annotators.ledger import store
+from annotators.ledger.statements import REMARKS_OF
 from annotators.ledger.tables import ITEMS, REMARKS
 from schemas.errors import LedgerError
 
@@ -45,8 +46,7 @@ def add(connection: Connection, remark: Remark) -> bool:
     return True
 
 
-def about(connection: Connection, item_id: str, *, only: str | None = None) -> list[Remark]:
-    """Remarks about an item, oldest first; of one person only, where nobody may see what others said."""
-    query = select(REMARKS).where(REMARKS.c.item_id == item_id).order_by(REMARKS.c.created, REMARKS.c.remark_id)
-    rows = connection.execute(query if only is None else query.where(REMARKS.c.reviewer == only))
+def about(connection: Connection, item_id: str) -> list[Remark]:
+    """Remarks about an item, oldest first."""
+    rows = connection.execute(REMARKS_OF, {"item": item_id})
     return [Remark(**{name: getattr(row, name) for name in Remark.__slots__}) for row in rows]

@@ -320,25 +320,3 @@ class QueueRow:
     decided_by: str | None
     lease_owner: str | None
     stale: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far the review is."""
-
-    num_items: int
-    by_status: dict[str, int]  # decided items that are stale under "stale"
-    by_reviewer: dict[str, int]  # items whose standing decision is theirs
-    by_rank: dict[int, int]  # of the items that wait
-    num_conflicts: int
-    num_decisions: int  # in the whole chain, skips and undos included
-
-    @property
-    def num_done(self) -> int:
-        """Items that are accepted, edited or rejected."""
-        return sum(self.by_status.get(status, 0) for status in ("accepted", "edited", "rejected"))
-
-    @property
-    def num_left(self) -> int:
-        """Items that nobody decided about."""
-        return self.num_items - self.num_done

@@ -20,9 +20,10 @@ from annotators.agreement import (
     field_agreement,
     pair_agreement,
 )
-from annotators.ledger import queue, store, tallies
+from annotators.ledger import store, tallies
 from annotators.ledger.acts import Edit, Pace, Verdicts, acts
 from annotators.ledger.kept import Kept, Speaker
+from annotators.ledger.progress import tally
 from annotators.ledger.queue import QueueFilter
 from annotators.ledger.tallies import GoldVote, Stratum
 from schemas.shares import Share
@@ -92,7 +93,7 @@ def statistics(connection: Connection, kept: Kept, wanted: QueueFilter, reviewer
     kept.read(connection)
     deeds = kept.among(connection, wanted)
     done = acts(kept, deeds, reviewer)
-    progress = queue.progress(connection, wanted)
+    progress = tally(connection, wanted).progress()
     waiting = tallies.waiting(connection, wanted)
     num_left = tallies.votes_missing(connection, wanted)
     votes = tallies.votes(connection, wanted, kept, deeds)

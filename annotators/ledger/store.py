@@ -2,11 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
 from annotators.ledger.proposal_facts import annotator_of, stratum_of
 from annotators.ledger.rows import (
@@ -18,10 +18,22 @@ from annotators.ledger.rows import (
     StoredProposal,
     item_id_of,
 )
+from annotators.ledger.statements import (
+    ASSIGNMENTS_OF,
+    CHANGE_ITEM,
+    CLOCKS,
+    DECISIONS_OF,
+    DROP_VOTES,
+    EPISODE_STATE_OF,
+    LAST_NUMBER,
+    PROPOSALS_OF,
+    RESULTS_OF,
+    SIGHTINGS_OF,
+    TAKE_NUMBERS,
+)
 from annotators.ledger.strata import Key, audit_of, count_strata, rank_in, rare
 from annotators.ledger.tables import (
     ASSIGNMENTS,
-    COUNTERS,
     DECISIONS,
     ITEMS,
     PROPOSALS,
@@ -37,14 +49,12 @@ from schemas.records import canonical_json
 _CHUNK = 500  # SQLite allows 32,766 bound values in one statement; PostgreSQL plans short lists faster
 GENESIS = "0" * 64
 
+_PLAIN = [name for name in DECISIONS.c.keys() if not name.endswith("_json")]  # noqa: SIM118 - no mapping
+
 
 def now_ms(connection: Connection) -> int:
     """Milliseconds since 1970 on the database's clock, which all who ask share: their own clocks may be wrong."""
-    if connection.dialect.name == "sqlite":
-        query = "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-    else:
-        query = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
-    return int(connection.execute(text(query)).scalar_one())
+    return int(connection.execute(CLOCKS[connection.dialect.name]).scalar_one())
 
 
 def now_iso(connection: Connection) -> str:
@@ -55,18 +65,12 @@ def now_iso(connection: Connection) -> str:
 def next_seq(connection: Connection, count: int = 1, counter: str = "seq") -> int:
     """Take `count` numbers and return the first. The counter's row stays locked until the transaction ends, so numbers
     become visible in their order."""
-    query = (
-        update(COUNTERS)
-        .where(COUNTERS.c.name == counter)
-        .values(value=COUNTERS.c.value + count)
-        .returning(COUNTERS.c.value)
-    )
-    return int(connection.execute(query).scalar_one()) - count + 1
+    return int(connection.execute(TAKE_NUMBERS, {"counter": counter, "count": count}).scalar_one()) - count + 1
 
 
 def current(connection: Connection, counter: str = "seq") -> int:
     """The last number given."""
-    return int(connection.execute(select(COUNTERS.c.value).where(COUNTERS.c.name == counter)).scalar_one())
+    return int(connection.execute(LAST_NUMBER, {"counter": counter}).scalar_one())
 
 
 def insert_proposal(connection: Connection, run_id: str, proposal: Proposal, proposal_id: str) -> str:
@@ -134,8 +138,8 @@ def sightings(
     """What the episode of each proposal was like, each time it was said."""
     found: dict[str, list[ContentHashes]] = {proposal_id: [] for proposal_id in proposal_ids}
     for chunk in _chunks(proposal_ids):
-        query = select(SIGHTINGS).where(SIGHTINGS.c.proposal_id.in_(chunk)).order_by(SIGHTINGS.c.seq)
-        for row in connection.execute(query if seq is None else query.where(SIGHTINGS.c.seq <= seq)):
+        query = SIGHTINGS_OF if seq is None else SIGHTINGS_OF.where(SIGHTINGS.c.seq <= seq)
+        for row in connection.execute(query, {"ids": chunk}):
             found[row.proposal_id].append(ContentHashes.model_validate_json(row.hashes_json))
     return found
 
@@ -149,10 +153,9 @@ def latest_results(
 ) -> dict[str, dict[str, VerifierResult]]:
     """For each proposal the newest result of each verifier, by its name."""
     found: dict[str, dict[str, VerifierResult]] = {proposal_id: {} for proposal_id in proposal_ids}
-    table = VERIFIER_RESULTS.c
     for chunk in _chunks(proposal_ids):
-        query = select(VERIFIER_RESULTS).where(table.proposal_id.in_(chunk)).order_by(table.seq)
-        for row in connection.execute(query if seq is None else query.where(table.seq <= seq)):
+        query = RESULTS_OF if seq is None else RESULTS_OF.where(VERIFIER_RESULTS.c.seq <= seq)
+        for row in connection.execute(query, {"ids": chunk}):
             found[row.proposal_id][row.verifier] = VerifierResult.model_validate_json(row.body_json)
     return found
 
@@ -164,7 +167,13 @@ def load_proposals(
 ) -> list[StoredProposal]:
     """Proposals in their order, each with its results."""
     query = select(PROPOSALS).where(*conditions).order_by(PROPOSALS.c.seq)
-    rows = connection.execute(query if seq is None else query.where(PROPOSALS.c.seq <= seq)).all()
+    return _proposals(
+        connection, connection.execute(query if seq is None else query.where(PROPOSALS.c.seq <= seq)), seq
+    )
+
+
+def _proposals(connection: Connection, found: Iterable[Row[Any]], seq: int | None = None) -> list[StoredProposal]:
+    rows = list(found)
     ids = [row.proposal_id for row in rows]
     results, seen = latest_results(connection, ids, seq), sightings(connection, ids, seq)
     return [_proposal(row, tuple(results[row.proposal_id].values()), tuple(seen[row.proposal_id])) for row in rows]
@@ -183,23 +192,20 @@ def load_decisions(
 
 def insert_decision(connection: Connection, row: StoredDecision) -> None:
     """Append one link."""
-    values = {name: getattr(row, name) for name in _plain_columns()}
+    values = {name: getattr(row, name) for name in _PLAIN}
     payload = None if row.payload is None else canonical_json(row.payload.model_dump(mode="json"))
     seen = None if row.seen is None else _json(row.seen)
-    connection.execute(insert(DECISIONS).values(payload_json=payload, seen_json=seen, **values))
-
-
-def _plain_columns() -> list[str]:
-    return [name for name in DECISIONS.c.keys() if not name.endswith("_json")]  # noqa: SIM118 - no mapping
+    connection.execute(insert(DECISIONS), {"payload_json": payload, "seen_json": seen, **values})
 
 
 def load_history(connection: Connection, item_id: str) -> ItemHistory | None:
     """Everything said about one item; None when there is no such item."""
-    proposals = load_proposals(connection, PROPOSALS.c.item_id == item_id)
+    of_item = {"item": item_id}
+    proposals = _proposals(connection, connection.execute(PROPOSALS_OF, of_item))
     if not proposals:
         return None
-    rules = assignments(connection, ASSIGNMENTS.c.item_id == item_id)
-    return _history(item_id, proposals, load_decisions(connection, DECISIONS.c.item_id == item_id), rules)
+    decisions = [_decision(row) for row in connection.execute(DECISIONS_OF, of_item)]
+    return _history(item_id, proposals, decisions, _rules(connection.execute(ASSIGNMENTS_OF, of_item)))
 
 
 def load_histories(connection: Connection, seq: int) -> list[ItemHistory]:
@@ -217,7 +223,11 @@ def load_histories(connection: Connection, seq: int) -> list[ItemHistory]:
 def assignments(connection: Connection, *conditions: ColumnElement[bool]) -> dict[str, Assignment]:
     """How items are reviewed, by item; those that nobody assigned are left out."""
     query = select(ASSIGNMENTS).where(*conditions).order_by(ASSIGNMENTS.c.seq)
-    return {row.item_id: Assignment(overlap=row.overlap, gold=row.gold) for row in connection.execute(query)}
+    return _rules(connection.execute(query))
+
+
+def _rules(rows: Iterable[Row[Any]]) -> dict[str, Assignment]:
+    return {row.item_id: Assignment(overlap=row.overlap, gold=row.gold) for row in rows}
 
 
 def _history(
@@ -269,8 +279,13 @@ def project(connection: Connection, item_id: str) -> None:
     """Write into `items` and `votes` what the history says."""
     history = load_history(connection, item_id)
     if history is not None:
-        now = connection.execute(select(ITEMS.c.now_json).where(ITEMS.c.item_id == item_id)).scalar()
-        _write(connection, history, _hashes(now))
+        project_history(connection, history)
+
+
+def project_history(connection: Connection, history: ItemHistory) -> None:
+    """The same for a history that is at hand."""
+    now = connection.execute(EPISODE_STATE_OF, {"item": history.item_id}).scalar()
+    _write(connection, history, _hashes(now))
 
 
 def project_all(connection: Connection) -> None:
@@ -284,8 +299,8 @@ def project_all(connection: Connection) -> None:
 
 def _write(connection: Connection, history: ItemHistory, now: ContentHashes | None) -> None:
     item_id = history.item_id
-    connection.execute(update(ITEMS).where(ITEMS.c.item_id == item_id).values(**_ranked(connection, history, now)))
-    connection.execute(delete(VOTES).where(VOTES.c.item_id == item_id))
+    connection.execute(CHANGE_ITEM, {"item": item_id, **_ranked(connection, history, now)})
+    connection.execute(DROP_VOTES, {"item": item_id})
     if voters := _voters(history):
         connection.execute(insert(VOTES), [{"item_id": item_id, "reviewer": name} for name in voters])
 
@@ -366,7 +381,7 @@ def _proposal(row: Row[Any], results: tuple[VerifierResult, ...], seen: tuple[Co
 
 
 def _decision(row: Row[Any]) -> StoredDecision:
-    values = {name: getattr(row, name) for name in _plain_columns()}
+    values = {name: getattr(row, name) for name in _PLAIN}
     payload = None if row.payload_json is None else payload_from_json(json.loads(row.payload_json))
     return StoredDecision(payload=payload, seen=_hashes(row.seen_json), **values)
 

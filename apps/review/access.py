@@ -6,20 +6,19 @@ its `Gate` who calls. A button that is not shown is no wall, since anybody can s
 
 import html
 import ipaddress
-import os
+import time
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from anyio.to_thread import run_sync
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotators.ledger import Account, Accounts, Role
 from annotators.ledger.accounts import SESSION_S
 from apps.review.proxy import Proxy
+from apps.review.videos import VIDEOS, Videos
 from schemas.errors import AccessError, UsageError
 
 _COOKIE = "review_session"
@@ -35,7 +34,7 @@ _NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, re
     "/manifest.json",
     "/robots.txt",
     "/logout",
-    "/gradio_api/queue/",
+    "/gradio_api/run/",
     "/gradio_api/heartbeat/",
     "/gradio_api/theme.css",
     "/gradio_api/cancel",
@@ -44,8 +43,9 @@ _NEEDED = (  # what the page itself asks for; Gradio offers uploads, proxies, re
     "/gradio_api/app_id",
     "/gradio_api/info",
 )
-VIDEOS = "/videos/"
-_AT_ONCE = 1 << 20  # bytes of video read at once: each read waits for a thread, and browsers ask for 256 kB and more
+_PASSIVE = (VIDEOS, "/assets/", "/static/", "/svelte/")  # watching, and the page's own scripts
+_WATCH_S = 2.0  # for so long a login is good for watching without another look
+_MOST_LATELY = 1_000  # logins remembered before old ones are dropped
 _LOGIN = "review.login"  # in the scope of a request that was let past: who sent it
 _STYLE = (Path(__file__).parent / "login.css").read_text()
 
@@ -56,6 +56,7 @@ class Gate:
     def __init__(self, accounts: Accounts, *, has_login: bool, proxy: Proxy | None = None) -> None:
         self.accounts, self.proxy = accounts, proxy
         self.has_login = has_login or proxy is not None
+        self._lately: dict[str, float] = {}  # until when a login is good for watching
 
     def caller(self, login: str | None, typed: str, *, role: Role) -> Account | None:
         """The account behind a login, or, where nobody logs in, the typed name; None when there is no name yet.
@@ -75,25 +76,37 @@ class Gate:
         """Who sends a request: whom the proxy names, or whose session it carries; None for nobody with an account."""
         if _LOGIN in request.scope:  # the guard has looked already; the page asks again for every request
             return str(request.scope[_LOGIN])
-        if self.proxy is not None:
-            name = self.proxy.name_of(request)
-            account = self.accounts.find(name) if name else None
-        else:
-            account = self.accounts.who(request.cookies.get(_COOKIE))
-        return None if account is None else account.name
+        key = self._key(request)
+        account = None
+        if key:
+            account = self.accounts.find(key) if self.proxy is not None else self.accounts.who(key)
+        if account is None:
+            return None
+        now = time.monotonic()
+        if len(self._lately) > _MOST_LATELY:
+            self._lately = {other: until for other, until in list(self._lately.items()) if until > now}
+        self._lately[str(key)] = now + _WATCH_S
+        return account.name
+
+    def was_let_in(self, request: Request) -> bool:
+        """True when the ledger was asked about this login a moment ago: a browser pulls video in many small ranges."""
+        return self._lately.get(self._key(request) or "", 0.0) > time.monotonic()
+
+    def forget(self) -> None:
+        """Somebody logged out here: ask about everybody again."""
+        self._lately = {}
+
+    def _key(self, request: Request) -> str | None:
+        """What says who sends a request: the name that the proxy gives, or the secret of a session."""
+        return self.proxy.name_of(request) if self.proxy is not None else request.cookies.get(_COOKIE)
 
 
 class Guard:
-    """Stands before the page's server: logs people in and out, lets nobody else past, and serves the videos itself.
-
-    Gradio's own way to serve files promises one byte too many of a range that ends behind its file, and then waits for
-    it for ever, at full load: one such request stopped the page for everybody.
-    """
+    """Stands before the page's server: logs people in and out, lets nobody else past, and serves the videos itself."""
 
     def __init__(self, app: ASGIApp, gate: Gate, videos: Path) -> None:
         self._app, self._gate, self._accounts = app, gate, gate.accounts
-        # Versions share videos through links.
-        self._videos = _Videos(directory=videos, check_dir=False, follow_symlink=True)
+        self._videos = Videos(videos)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -113,17 +126,9 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
         elif path.startswith(VIDEOS):
-            await self._video(path.removeprefix(VIDEOS), request, send)
+            await self._videos.serve(path.removeprefix(VIDEOS), request, send)
         else:
             await self._app(scope, request.receive, send)
-
-    async def _video(self, name: str, request: Request, send: Send) -> None:
-        """A file of the episodes' videos, or the part of it that is asked for."""
-        try:
-            answer = await self._videos.get_response(name, request.scope)
-        except HTTPException as error:  # not there, or outside
-            answer = JSONResponse({"error": "no such video"}, error.status_code)
-        await answer(request.scope, request.receive, send)
 
     def _stranger(self, request: Request) -> Response | None:
         """The answer to a web page that calls this machine by a name of its own, to decide in its visitor's name."""
@@ -137,6 +142,8 @@ class Guard:
         if path == "/login" and is_own:
             return await self._login(request)
         if path in _ANYBODY and (is_own or path != "/login"):
+            return None
+        if path.startswith(_PASSIVE) and self._gate.was_let_in(request):
             return None
         login = await run_sync(self._gate.login_of, request)
         if login is None:
@@ -169,19 +176,10 @@ class Guard:
         if method != "POST":  # a link on another page must not log anybody out
             return JSONResponse({"error": "log out with POST"}, 405)
         await run_sync(self._accounts.log_out, secret)
+        self._gate.forget()
         response = RedirectResponse("/login", 303)
         response.delete_cookie(_COOKIE)
         return response
-
-
-class _Videos(StaticFiles):
-    def file_response(
-        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
-    ) -> Response:
-        answer = super().file_response(full_path, stat_result, scope, status_code)
-        if isinstance(answer, FileResponse):  # else it says that the browser's copy is good
-            answer.chunk_size = _AT_ONCE
-        return answer
 
 
 def _limited(receive: Receive) -> Receive:

@@ -8,7 +8,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import typer
@@ -20,6 +19,7 @@ from annotators.review import LABELS, POSITIONS
 from annotators.scene_forms import OUTCOMES, RELATIONS, SIDES, WHENS
 from annotators.traces import MOST_CARDS
 from apps.review.access import Gate, Guard, check_host
+from apps.review.call import DIRECTLY
 from apps.review.dashboard import STYLE as DASHBOARD_STYLE
 from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
@@ -31,7 +31,7 @@ from schemas.errors import UsageError
 from schemas.refs import Ref
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("player.js", "sheet.js", "spans.js", "scene.js", "boxes.js", "keys.js")
+_SCRIPTS = ("player.js", "sheet.js", "rows.js", "spans.js", "scene.js", "boxes.js", "keys.js")
 _IDLE_S = 75  # people think for longer than the 5 s after which the server would close their connection
 _SECONDS_BETWEEN_LOOKS = 20.0  # how soon a reviewer sees what others did
 
@@ -74,8 +74,8 @@ def build_app(
 
 
 def _connect(app: gr.Blocks, page: Page) -> None:
-    """Every control with its own handler: controls that share one share its queue."""
-    common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+    """Every control with its own handler."""
+    common = DIRECTLY
     inputs, outputs = page.inputs, page.outputs
     app.load(page.on_load, inputs, outputs, **common)
     app.load(page.on_login, [page.reviewer], [page.reviewer, page.work], **common)
@@ -90,7 +90,7 @@ def _connect(app: gr.Blocks, page: Page) -> None:
     page.newest.click(page.on_newest, inputs, outputs, **common)
     page.queue.click(page.on_open, inputs, outputs, **common)
     page.sheet.typing(page.on_typing, inputs, [page.words], trigger_mode="multiple", **common)  # sheet.js keeps order
-    page.sheet.remark(page.on_remark, inputs, [page.verdicts], **common)
+    page.sheet.remark(page.on_remark, inputs, [page.verdicts, page.said], **common)
     lists = [page.queue, page.progress]
     filters = [page.status.input, page.rank.input, page.search.input, page.facet.input]
     gr.on(filters, page.on_filter, inputs, lists, **common)
@@ -132,7 +132,6 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
     """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError as `launch` does."""
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)
-    app.blocks.queue(default_concurrency_limit=None)
     guard = Middleware(Guard, app.gate, app.desk.videos)
     try:
         app.blocks.launch(

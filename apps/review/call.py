@@ -3,17 +3,29 @@
 from typing import Any
 
 from annotators.ledger import Account, QueueFilter, Track
+from annotators.ledger.rows import RANK_WORDS
 from apps.review.desk import Desk
 from apps.review.sheet import Sheet
 
 OWN = "own"  # the choice of work that lists what somebody decided
+# How the page calls its handlers: by one request each, with the values as the browser holds them. Gradio's queue would
+# take two requests and hold its sessions in the memory of one process; preparing each value takes a thread a time.
+DIRECTLY: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "queue": False,
+    "preprocess": False,
+    "postprocess": False,
+}
 
 
 class Call:
     """The values that came with one event, by name, and who sent them."""
 
     def __init__(self, account: Account | None, values: tuple[Any, ...]) -> None:
-        sheet, _, self._status, self._rank, self._search, self._facet, self._work = values
+        sheet, _, status, rank, search, facet, work = values  # anybody can send anything
+        self._status, self._search, self._facet, self._work = (_word(value) for value in (status, search, facet, work))
+        self._rank = rank if isinstance(rank, int) and 0 <= rank < len(RANK_WORDS) else None
         self.sheet = Sheet.read(sheet)
         self.token = self.sheet.token
         self.typed = self.sheet.typed()
@@ -24,5 +36,8 @@ class Call:
 
     def wanted(self, desk: Desk) -> QueueFilter:
         """The queue's filter."""
-        rank = None if self._rank in (None, -1) else int(self._rank)
-        return desk.wanted(status=self._status, rank=rank, search=self._search or "", facet=self._facet or "")
+        return desk.wanted(status=self._status, rank=self._rank, search=self._search, facet=self._facet)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -5,16 +5,20 @@ own figures; only a lead accepts what waits in a stratum at once.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import gradio as gr
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 
 from annotators.ledger import Account, QueueFilter
 from apps.review.access import Gate
+from apps.review.call import DIRECTLY
 from apps.review.dashboard_panels import dashboard
 from apps.review.desk import Desk
-from apps.review.markup import say
+from apps.review.markup import notice, say
 from schemas.annotations import FieldName
 from schemas.errors import AccessError, LedgerError
 
@@ -32,6 +36,8 @@ class Dashboard:
 
     def __init__(self, desk: Desk, gate: Gate, *, bound: float, reviewer: str = "") -> None:
         self._desk, self._gate, self._bound = desk, gate, bound
+        self._few = CapacityLimiter(2)
+        self.said = gr.HTML(elem_id="dashboard-said")
         with gr.Row(elem_id="dashboard-top"):
             gr.HTML(f'<a href="/">Back to the queue</a> <b>{say(desk.episodes.ref)}</b>', elem_id="dashboard-title")
             self.reviewer = gr.Textbox(
@@ -49,44 +55,52 @@ class Dashboard:
 
     def connect(self, app: gr.Blocks) -> None:
         """Every control with its own handler."""
-        common: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 2}
+        common = DIRECTLY
         app.load(self.on_dashboard, [self.reviewer], [self.figures], **common)
         self.refresh.click(self.on_count_again, [self.reviewer], [self.figures], **common)
         self.timer.tick(self.on_minute, [self.reviewer], [self.figures], **common)
-        self.figures.click(self.on_batch, [self.reviewer], [self.figures], **common)
+        self.figures.click(self.on_batch, [self.reviewer], [self.figures, self.said], **common)
 
     # Handlers
 
-    def on_dashboard(self, reviewer: str, request: gr.Request) -> str:
+    async def on_dashboard(self, reviewer: str, request: gr.Request) -> str:
         """The page was opened."""
-        return self._shown(self._enter(request, reviewer))
+        return await self._apart(self._figures, request, reviewer)
 
-    def on_count_again(self, reviewer: str, request: gr.Request) -> str:
+    async def on_count_again(self, reviewer: str, request: gr.Request) -> str:
         """Newer figures are wanted."""
-        return self._shown(self._enter(request, reviewer))
+        return await self._apart(self._figures, request, reviewer)
 
-    def on_minute(self, reviewer: str, request: gr.Request) -> str:
+    async def on_minute(self, reviewer: str, request: gr.Request) -> str:
         """Time passed."""
+        return await self._apart(self._figures, request, reviewer)
+
+    async def on_batch(self, reviewer: str, event: gr.EventData, request: gr.Request) -> tuple[str, str]:
+        """A lead accepts what waits in a stratum."""
+        return await self._apart(self._batch, request, reviewer, event)
+
+    # What they share
+
+    async def _apart[*Values, Given](self, does: Callable[[*Values], Given], *values: *Values) -> Given:
+        """Counting takes seconds: it must not take all the threads that reviewers wait for."""
+        return await run_sync(does, *values, limiter=self._few)
+
+    def _figures(self, request: gr.Request, reviewer: str) -> str:
         return self._shown(self._enter(request, reviewer))
 
-    def on_batch(self, reviewer: str, event: gr.EventData, request: gr.Request) -> str:
-        """A lead accepts what waits in a stratum."""
+    def _batch(self, request: gr.Request, reviewer: str, event: gr.EventData) -> tuple[str, str]:
         account = self._enter(request, reviewer)
         if account is None:
-            gr.Warning("A decision needs your name. Type it at the top.")
-            return self._shown(account)
+            return self._shown(account), notice("A decision needs your name. Type it at the top.")
         if not account.may("lead"):
             self._refuse(f"the role {account.role} may not do that; it takes lead. Ask your lead.")
         try:
             done = self._desk.accept_batch(reviewer=account.name, stratum=_stratum(event), bound=self._bound)
         except LedgerError as error:
-            gr.Warning(say(error))
-            return self._shown(account)
+            return self._shown(account), notice(str(error))
         left = "".join(f" Left to people: {count:,}, {reason}." for reason, count in done.left.items())
-        gr.Info(say(f"Accepted {done.num_accepted:,} items in your name.{left}"))
-        return self._shown(account)
-
-    # What they share
+        words = f"Accepted {done.num_accepted:,} items in your name.{left}"
+        return self._shown(account), notice(words, kind="info")
 
     def _enter(self, request: gr.Request, typed: str) -> Account | None:
         """Who calls; None where nobody logs in and no name was typed. Raises gr.Error for who may not look."""

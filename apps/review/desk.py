@@ -7,6 +7,7 @@ ledger checks every part of it again, so a second tab, a reload or a forged toke
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -30,7 +31,9 @@ from annotators.ledger.rows import AnyPayload
 from annotators.ledger.statistics import Statistics
 from annotators.review import Reading, TraceForm, read_segments, read_trace, segment_rows
 from annotators.scene_forms import PlacementForm, SceneForm, read_placement, read_scene
+from apps.review.counts import Counts
 from apps.review.sheet import Remarked, Sheet, Token, Typed, typed_cells
+from apps.review.shelf import Shelf
 from dataengine.episode_set import EpisodeSet
 from dataengine.sinks.lerobot_v3 import IMAGES
 from dataengine.workspace import Workspace
@@ -42,6 +45,7 @@ from schemas.scenes import PictureRef, PlacementTrace, SceneNotes
 from schemas.spans import frame_ns
 
 __all__ = ["UNSAVED", "Choice", "Desk", "Shown", "Token", "Typed", "shown", "typed_cells"]
+_MOST_DRAWN = 64_000_000  # characters of pictures and curves that are kept
 Choice = Literal["accept", "edit", "reject", "skip"]
 UNSAVED = "You changed fields. Save the edit (Ctrl+Enter), or reset the fields first."
 
@@ -79,9 +83,11 @@ class Desk:
         self.episodes = EpisodeSet.open(workspace, episodes)
         self.ledger = Ledger.open(ledger_url)
         self.looking = threading.Lock()  # an EpisodeSet's decoders are not for several threads at once
+        self.drawn = Shelf(_MOST_DRAWN)
         ids = self.episodes.ids()
         self._scope = self.ledger.scope(ids)
         hashes = {name: self.episodes.row(name).hashes for name in ids}
+        self._counts = Counts(self.ledger, self.wanted())
         self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
 
     @property
@@ -115,7 +121,10 @@ class Desk:
 
     def accept_batch(self, *, reviewer: str, stratum: QueueFilter, bound: float) -> Batch:
         """Accept at once what waits in one stratum of these episodes; LedgerError where audits do not allow it."""
-        return self.ledger.accept_batch(reviewer=reviewer, wanted=replace(stratum, scope=self._scope), bound=bound)
+        wanted = replace(stratum, scope=self._scope)
+        done = self.ledger.accept_batch(reviewer=reviewer, wanted=wanted, bound=bound)
+        self._counts.include(self.ledger.seq())
+        return done
 
     def facets(self) -> list[tuple[str, str]]:
         """What the queue can be filtered by: words for people, and how `wanted` takes them."""
@@ -135,8 +144,12 @@ class Desk:
 
     def again(self, token: Token, reviewer: str) -> Shown:
         """The item a token names, as the ledger has it now."""
+        return self._with_words(self.bare(token, reviewer))
+
+    def bare(self, token: Token, reviewer: str) -> Shown:
+        """The same without what was said beside decisions."""
         item = self.ledger.item(token.item_id, reviewer=reviewer, track=token.track)
-        return self._with_words(Shown(item=item, token=token, reviewer=reviewer))
+        return Shown(item=item, token=token, reviewer=reviewer)
 
     def _with_words(self, found: Shown) -> Shown:
         """The same with what was said about the item beside decisions."""
@@ -182,9 +195,15 @@ class Desk:
         """The queue, in order."""
         return self.ledger.queue(wanted, reviewer=reviewer, track=track)
 
+    def listed(
+        self, item_ids: Sequence[str], wanted: QueueFilter, *, reviewer: str, track: Track = "review"
+    ) -> list[QueueRow]:
+        """Those of some items that the queue lists somewhere."""
+        return self.ledger.listed(item_ids, wanted, reviewer=reviewer, track=track)
+
     def progress(self) -> Progress:
         """How far these episodes are."""
-        return self.ledger.progress(self.wanted())
+        return self._counts.progress()
 
     def read(self, shown: Shown, typed: Typed) -> Reading:
         """What the fields amount to now. Fields that say what the newest proposal says stand for all of it."""
@@ -242,7 +261,7 @@ class Desk:
         What is confirmed is what is shown: an accept of fields that say something else than the proposal is written as
         an edit, and an edit back to the words of the proposal as an accept.
         """
-        before = self.again(token, reviewer)
+        before = self.bare(token, reviewer)
         payload: AnyPayload | None = None
         action: Action = choice
         if choice == "edit":
@@ -256,8 +275,8 @@ class Desk:
             action, payload = ("accept", None) if same else ("edit", payload)
         if action == "accept" and _is_blank(before):
             raise LedgerError("Nothing is proposed here, so there is nothing to accept. Fill it in, or reject.")
-        lies_beside = before.guideline
-        return self.ledger.decide(
+        lies_beside, counted = before.guideline, self._counts.group(token.item_id)
+        made = self.ledger.decide(
             item_id=token.item_id,
             base_proposal_id=token.base_proposal_id,
             action=action,
@@ -273,6 +292,8 @@ class Desk:
             reason=(typed.reason or None) if choice == "reject" else None,
             ticked=" ".join(typed.ticked) or None,
         )
+        self._counts.add(made, counted)
+        return made
 
     def _edited(self, before: Shown, typed: Typed) -> AnyPayload:
         reading = self.read(before, typed)
@@ -288,6 +309,7 @@ class Desk:
         taken = self.ledger.undo(reviewer=reviewer, idem_key=f"{key}:undo")
         if taken is None:
             return None
+        self._counts.include(taken.seq)
         return self.take(reviewer=reviewer, wanted=self.wanted(), item_id=taken.item_id, track=taken.track)
 
     def close(self) -> None:

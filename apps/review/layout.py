@@ -16,6 +16,7 @@ _OPEN_ROW = """element.addEventListener('click', event => {
 });"""
 # 'typing', 'reject' and 'remark' are the events it may trigger: Gradio finds their names here.
 _SHEET = "window.reviewPage.connect(element, props, trigger, watch, ['typing', 'reject', 'remark']);"
+_ROWS = "window.reviewPage.connectRows(props, watch);"
 _LOG_OUT = '<form method="post" action="/logout"><button>Log out</button></form>'
 Choices = list[str | int | float | tuple[str | I18nData, str | int | float]]
 _STATUSES: Choices = [
@@ -33,6 +34,7 @@ class Layout:
     """
 
     def __init__(self, desk: Desk, *, has_login: bool, reviewer: str) -> None:
+        self.said = gr.HTML(elem_id="said")
         with gr.Row(elem_id="top"):
             self.progress = gr.HTML(elem_id="progress")
             self.reviewer = gr.Textbox(
@@ -64,6 +66,8 @@ class Layout:
             self.verdicts,
             self.bar,
             self.newest,
+            self.said,
+            self.rows,
         ]
 
     def _queue_controls(self, desk: Desk, *, has_login: bool) -> None:
@@ -80,6 +84,7 @@ class Layout:
             with gr.Row():
                 self.work = _choice("Work", _WORK if has_login else SETTLES, "review", "work")
         self.queue = gr.HTML(elem_id="queue", js_on_load=_OPEN_ROW)
+        self.rows = gr.HTML("", html_template="", js_on_load=_ROWS, elem_id="rows")  # rows.js puts them into the queue
 
     def _form_controls(self) -> None:
         with gr.Column(elem_id="facts"):

@@ -2,6 +2,8 @@
 
 import html
 import re
+import time
+from typing import Literal
 
 from annotators.ledger.rows import RANK_DISAGREEMENT, RANK_FAIL, RANK_RARE, RANK_UNKNOWN
 from schemas.annotations import Mark
@@ -29,6 +31,11 @@ def say(text: object) -> str:
     The component that shows it expands `${...}` and `{{...}}`, so those signs are escaped as well.
     """
     return html.escape(str(text), quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("}", "&#125;")
+
+
+def notice(words: str, *, kind: Literal["warning", "info"] = "warning") -> str:
+    """A sentence that lies over the page for a while; each is a new one, so that the same words are shown again."""
+    return f'<p role="alert" class="{kind}" data-at="{time.time_ns()}">{say(words)}</p>'
 
 
 def verdict_badge(verdict: str) -> str:

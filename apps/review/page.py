@@ -9,8 +9,8 @@ from apps.review.access import Gate
 from apps.review.call import Call
 from apps.review.desk import UNSAVED, Choice, Desk, Shown
 from apps.review.layout import SETTLES, Layout
-from apps.review.markup import say
-from apps.review.panels import idle_panel, progress_panel, queue_panel, words_panel
+from apps.review.markup import notice, say
+from apps.review.panels import changed_rows, idle_panel, progress_panel, queue_panel, words_panel
 from apps.review.sheet import Sheet, Token
 from apps.review.side import own_panel, side_panel
 from apps.review.stage import stage
@@ -46,7 +46,7 @@ class Page(Layout):
         if call.token is not None and self._is_unsaved(call):
             owner = self._desk.again(call.token, call.reviewer).item.lease_owner
             back = f"Put the name back to {owner} and save the edit" if owner else "Save the edit"
-            return _warn(f"You changed fields. {back} (Ctrl+Enter), or reset the fields first.")
+            return self._warn(f"You changed fields. {back} (Ctrl+Enter), or reset the fields first.")
         return self._next(call)
 
     def on_name_left(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
@@ -74,14 +74,14 @@ class Page(Layout):
         """Take back the last decision and show its item."""
         call = self._enter(request, values, "reviewer")
         if not call.reviewer:
-            return _warn("Type your name first.")
+            return self._warn("Type your name first.")
         if self._is_unsaved(call):
-            return _warn(UNSAVED)
+            return self._warn(UNSAVED)
         try:
             shown = self._desk.undo(reviewer=call.reviewer, token=call.token)
         except LedgerError as error:
-            return _warn(str(error))
-        return _warn("There is nothing of yours to undo.") if shown is None else self._show(shown, call)
+            return self._warn(str(error))
+        return self._warn("There is nothing of yours to undo.") if shown is None else self._show(shown, call)
 
     def on_reset(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """Drop the draft: put the fields back to what the item says."""
@@ -100,7 +100,7 @@ class Page(Layout):
         """A row of the queue was clicked: what was typed about the other item stays as a draft."""
         call = self._enter(request, values)
         if self._is_unsaved(call):
-            return _warn(UNSAVED)
+            return self._warn(UNSAVED)
         return self._open(str(event.item), call)
 
     def on_typing(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
@@ -120,9 +120,9 @@ class Page(Layout):
         try:
             self._desk.remark(call.sheet.remark, token=call.token, reviewer=call.reviewer)
         except LedgerError as error:
-            return _warn(str(error))
-        gr.Info(f"Noted: {say(call.sheet.remark.kind)}.")
-        return side_panel(self._desk.again(call.token, call.reviewer))
+            return [gr.skip(), notice(str(error))]
+        done = notice(f"Noted: {call.sheet.remark.kind}.", kind="info")
+        return [side_panel(self._desk.again(call.token, call.reviewer)), done]
 
     def on_filter(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """A filter changed: show the queue it leaves."""
@@ -135,7 +135,7 @@ class Page(Layout):
             queue, progress = self._lists(call)
             shown: dict[Any, Any] = {self.queue: queue, self.progress: progress}
             return [shown.get(output, gr.skip()) for output in self.outputs]
-        return _warn(UNSAVED) if self._is_unsaved(call) else self._next(call)
+        return self._warn(UNSAVED) if self._is_unsaved(call) else self._next(call)
 
     def on_tick(self, request: gr.Request, *values: Any) -> Any:  # noqa: ANN401 - Gradio's values
         """Time passed: show what others did."""
@@ -158,28 +158,28 @@ class Page(Layout):
 
     def _is_unsaved(self, call: Call) -> bool:
         """True when showing another item would lose what was typed."""
-        return call.token is not None and self._desk.is_changed(self._desk.again(call.token, call.reviewer), call.typed)
+        return call.token is not None and self._desk.is_changed(self._desk.bare(call.token, call.reviewer), call.typed)
 
     def _decide(self, choice: Choice, request: gr.Request, values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - as above
         call = self._enter(request, values, "reviewer")
         if not call.reviewer:
-            return _warn("A decision needs your name. Type it at the top right.")
+            return self._warn("A decision needs your name. Type it at the top right.")
         if call.token is None:
-            return _warn("Nothing is shown, so there is nothing to decide. Open an item in the queue.")
+            return self._warn("Nothing is shown, so there is nothing to decide. Open an item in the queue.")
         try:
             self._desk.decide(choice, token=call.token, reviewer=call.reviewer, typed=call.typed)
         except LedgerError as error:
-            gr.Warning(say(error))
-            words = self._words(call.token, call)  # with what somebody else decided meanwhile; the fields stay
-            return [words if output is self.words else gr.skip() for output in self.outputs]
-        return self._next(call)
+            # The words, with what somebody else decided meanwhile; the fields stay.
+            return self._warn(str(error), {self.words: self._words(call.token, call)})
+        return self._next(call, call.token.item_id)
 
     def _words(self, token: Token, call: Call) -> str:
         """What the fields amount to, beside what the ledger says of the item now."""
         shown = self._desk.again(token, call.reviewer)
         return words_panel(shown, self._desk.read(shown, call.typed), sequence=call.sheet.sequence)
 
-    def _next(self, call: Call) -> Any:  # noqa: ANN401 - Gradio's values
+    def _next(self, call: Call, decided: str | None = None) -> Any:  # noqa: ANN401 - Gradio's values
+        """Show the next item. After a decision only its row of the queue is sent, not the queue."""
         if not call.reviewer:
             return self._idle("Type your name at the top right to begin.", call)
         if not call.decides:
@@ -190,12 +190,12 @@ class Page(Layout):
             return self._idle(str(error), call)
         if shown is None:
             return self._idle("Nothing waits for you here. Change the filters, or open an item in the queue.", call)
-        return self._show(shown, call)
+        return self._show(shown, call, changed=decided)
 
     def _open(self, item_id: str, call: Call, *, afresh: bool = False) -> Any:  # noqa: ANN401 - Gradio's values
         """Show a named item; `afresh`: without the draft, which it forgets."""
         if not call.reviewer:
-            return _warn("Type your name first.")
+            return self._warn("Type your name first.")
         try:
             if call.decides:
                 name, everything = call.reviewer, self._desk.wanted()
@@ -203,7 +203,7 @@ class Page(Layout):
             else:
                 shown = self._desk.look(item_id, reviewer=call.reviewer)
         except LedgerError as error:
-            return _warn(str(error))
+            return self._warn(str(error))
         if shown is None:
             return gr.skip()
         sheet = Sheet.of(shown.start, shown.token) if afresh else None
@@ -211,19 +211,33 @@ class Page(Layout):
             self._desk.keep(sheet, call.reviewer)  # newer than any draft, so that a late one does not come back
         return self._show(shown, call, sheet)
 
+    def _progress(self) -> str:
+        return progress_panel(self._desk.progress(), str(self._desk.episodes.ref))
+
     def _lists(self, call: Call, current: str | None = None) -> tuple[str, str]:
         """Queue, or own decisions, and progress."""
         if current is None and call.token is not None:
             current = call.token.item_id
-        progress = progress_panel(self._desk.progress(), str(self._desk.episodes.ref))
+        progress = self._progress()
         if call.wants_own and call.reviewer:
             return own_panel(self._desk.ledger.own(call.reviewer), current), progress
         rows = self._desk.queue(call.wanted(self._desk), reviewer=call.reviewer, track=call.track)
         return queue_panel(rows, current, call.reviewer), progress
 
-    def _show(self, shown: Shown, call: Call, sheet: Sheet | None = None) -> list[Any]:
-        """Everything about an item; the fields as they start, unless told otherwise."""
-        queue, progress = self._lists(call, shown.item.item_id)
+    def _show(self, shown: Shown, call: Call, sheet: Sheet | None = None, *, changed: str | None = None) -> list[Any]:
+        """Everything about an item; the fields as they start, unless told otherwise.
+
+        With the queue, or, where one other item changed, with the rows of these two alone.
+        """
+        item_id, rows = shown.item.item_id, ""
+        if changed is None or call.wants_own:
+            queue, progress = self._lists(call, item_id)
+        else:
+            queue, progress = gr.skip(), self._progress()
+            found = self._desk.listed(
+                [changed, item_id], call.wanted(self._desk), reviewer=call.reviewer, track=call.track
+            )
+            rows = changed_rows(found, {changed, item_id}, item_id, call.reviewer)
         sheet = sheet or self._desk.sheet(shown)
         return [
             sheet.model_dump_json(),
@@ -234,14 +248,17 @@ class Page(Layout):
             side_panel(shown),
             gr.update(visible=call.decides),
             gr.update(visible=shown.start != shown.newest),
+            "",
+            rows,
         ]
 
     def _idle(self, reason: str, call: Call) -> list[Any]:
         queue, progress = self._lists(call, "")
         bar = gr.update(visible=call.decides or not call.reviewer)
-        return [Sheet().model_dump_json(), progress, queue, idle_panel(reason), "", "", bar, gr.update(visible=False)]
+        hidden = gr.update(visible=False)
+        return [Sheet().model_dump_json(), progress, queue, idle_panel(reason), "", "", bar, hidden, "", ""]
 
-
-def _warn(words: str) -> Any:  # noqa: ANN401 - Gradio's "change nothing"
-    gr.Warning(say(words))
-    return gr.skip()
+    def _warn(self, words: str, changes: dict[Any, Any] | None = None) -> list[Any]:
+        """Say why nothing was done; everything else stays as it is, but for the changes."""
+        given = {**(changes or {}), self.said: notice(words)}
+        return [given.get(output, gr.skip()) for output in self.outputs]

@@ -1,6 +1,6 @@
 """The sides of the page: progress, the queue, the words as the model would learn them, and what the verifiers found."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from annotators.edits import FieldChange, changes, recheck
 from annotators.ledger import Progress, QueueRow
@@ -38,6 +38,14 @@ def queue_panel(rows: Sequence[QueueRow], current: str | None, reviewer: str) ->
     if not rows:
         return '<p class="hint">No item matches. Clear the filters to see all.</p>'
     return '<div class="queue" role="list">' + "".join(_queue_row(row, current, reviewer) for row in rows) + "</div>"
+
+
+def changed_rows(rows: Sequence[QueueRow], asked: Collection[str], current: str, reviewer: str) -> str:
+    """Rows of the queue that rows.js puts in the place of older ones; of an item that has none, that it has none."""
+    gone = "".join(
+        f'<i data-item="{say(item_id)}"></i>' for item_id in asked if item_id not in {row.item_id for row in rows}
+    )
+    return gone + "".join(_queue_row(row, current, reviewer) for row in rows)
 
 
 def _queue_row(row: QueueRow, current: str | None, reviewer: str) -> str:

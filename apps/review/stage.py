@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from apps.review.access import VIDEOS
 from apps.review.desk import Desk, Shown
 from apps.review.markup import say
-from apps.review.timeline import timeline
+from apps.review.timeline import curves, timeline
+from apps.review.videos import VIDEOS
 from schemas.annotations import ReasoningTrace
 from schemas.errors import EngineError
 
@@ -35,8 +35,8 @@ def stage(desk: Desk, shown: Shown) -> str:
         for index, camera in enumerate(cameras)
     )
     segments = desk.segments(shown)
-    with desk.looking:
-        lanes = timeline(episodes, item.episode_id, segments, item.head.results)
+    drawn = desk.drawn.get(("curves", item.episode_id), lambda: _curves(desk, item.episode_id))
+    lanes = timeline(episodes, item.episode_id, drawn, segments, item.head.results)
     crops = _crops(desk, shown)
     screen = (
         '<video muted playsinline preload="auto" aria-label="the episode"></video>'
@@ -119,19 +119,30 @@ def _ordered(images: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(images.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else 99, pair[0]))
 
 
+def _curves(desk: Desk, episode_id: str) -> str:
+    with desk.looking:
+        return curves(desk.episodes, episode_id)
+
+
 def _figure(desk: Desk, episode_id: str, name: str, spec: dict[str, Any]) -> str:
-    """One cut-out at full resolution; a click on it seeks to its frame."""
+    """One cut-out at full resolution, or why there is none."""
     words = name.replace("_", " ")
     try:
-        index = int(spec["frame"]) - desk.episodes.row(episode_id).start_frame
-        if index < 0:
-            raise IndexError("this picture was trimmed off")
-        with desk.looking:  # decoding is not for several threads at once, cutting and encoding are
-            frame = desk.episodes.frame(episode_id, str(spec["camera"]), index)
-        picture = _cut(frame, spec.get("box_xyxy"))
+        about = json.dumps([spec["camera"], spec["frame"], spec.get("box_xyxy")])
+        return desk.drawn.get(("cut", episode_id, name, about), lambda: _drawn(desk, episode_id, name, words, spec))
     except (EngineError, KeyError, ValueError, TypeError, IndexError) as error:
         # A proposal's picture may name what these episodes lack; the item can still be decided from the video.
         return f'<figure class="crop missing"><figcaption>{say(words)}: {say(error)}</figcaption></figure>'
+
+
+def _drawn(desk: Desk, episode_id: str, name: str, words: str, spec: dict[str, Any]) -> str:
+    """The cut-out; a click on it seeks to its frame."""
+    index = int(spec["frame"]) - desk.episodes.row(episode_id).start_frame
+    if index < 0:
+        raise IndexError("this picture was trimmed off")
+    with desk.looking:  # decoding is not for several threads at once, cutting and encoding are
+        frame = desk.episodes.frame(episode_id, str(spec["camera"]), index)
+    picture = _cut(frame, spec.get("box_xyxy"))
     height, width = picture.shape[:2]
     grown = "tiny" if height < _LEAST_SHOWN else "plain"
     kind = "wide" if name.startswith("board") or spec.get("box_xyxy") is None else "narrow"

@@ -19,17 +19,28 @@ _LABELS = ("reach", "grasp", "carry", "release", "retreat", "move", "hold")  # e
 
 
 def timeline(
-    episodes: EpisodeSet, episode_id: str, segments: SegmentList | None, results: Sequence[VerifierResult] = ()
+    episodes: EpisodeSet,
+    episode_id: str,
+    drawn: str,
+    segments: SegmentList | None,
+    results: Sequence[VerifierResult] = (),
 ) -> str:
     """All rows of one episode; the page draws a playhead over them and seeks where they are clicked.
 
-    `results` are what verifiers found: the times they name are marks that seek there.
+    `drawn` are its `curves`, `results` what verifiers found: the times they name are marks that seek there.
     """
     start_ns, end_ns = episodes.row(episode_id).start_ns, episodes.end_ns(episode_id)
-    columns = episodes.columns(episode_id)
     rows = [_bands(segments, start_ns, end_ns, episodes.rate_hz)] if segments is not None else []
     if marks := _marks(results, start_ns, end_ns, episodes.rate_hz):
         rows.append(marks)
+    ticks = _seconds(start_ns / NS_PER_S, (end_ns - start_ns) / NS_PER_S)
+    return f'<div class="timeline" data-timeline>{"".join(rows)}{drawn}{ticks}</div>'
+
+
+def curves(episodes: EpisodeSet, episode_id: str) -> str:
+    """The rows of one episode that no proposal changes: grippers and joints."""
+    columns = episodes.columns(episode_id)
+    rows = []
     taken: dict[str, set[int]] = {}
     for end in episodes.rig.end_effectors:
         taken.setdefault(end.feature, set()).update(end.indices)
@@ -46,8 +57,7 @@ def timeline(
         column = columns.get(feature)
         if column is not None and max(indices) < column.shape[1]:
             rows.append(_joints(name, column[:, indices]))
-    ticks = _seconds(start_ns / NS_PER_S, (end_ns - start_ns) / NS_PER_S)
-    return f'<div class="timeline" data-timeline>{"".join(rows)}{ticks}</div>'
+    return "".join(rows)
 
 
 def _row(label: str, body: str, kind: str) -> str:
@@ -144,7 +154,8 @@ def _points(values: NDArray[np.float64], low: float, high: float, height: int) -
     picked = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST_POINTS)).round().astype(int))
     x = (picked + 0.5) / len(values) * _WIDTH
     y = height - 1 - (values[picked] - low) / max(high - low, 1e-9) * (height - 2)
-    return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+    both = np.stack([x, y], axis=1).ravel().tolist()
+    return ("%.0f,%.1f " * len(picked) % tuple(both)).rstrip()  # one call takes a fraction of a call for each point
 
 
 def _seconds(start_s: float, duration_s: float) -> str:

@@ -138,14 +138,6 @@ def test_a_chat_marker_is_refused_in_a_sentence(desk: Desk) -> None:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the page warns about."""
-    words: list[str] = []
-    monkeypatch.setattr("gradio.Warning", words.append)
-    return words
-
-
-@pytest.fixture
 def page(desk: Desk) -> Page:
     import gradio as gr
 
@@ -166,15 +158,20 @@ def sheet_in(page: Page, given: Any) -> Sheet:
     return Sheet.read(dict(zip(page.outputs, given, strict=True))[page.sheet])
 
 
+def said_in(page: Page, given: Any) -> str:
+    """Why nothing was done, among the values that a handler gives."""
+    return str(dict(zip(page.outputs, given, strict=True))[page.said])
+
+
 NOBODY = SimpleNamespace(username=None)
 
 
 @pytest.mark.parametrize("handler", ["on_undo", "on_name"])
-def test_nothing_that_was_typed_is_dropped_in_silence(desk: Desk, page: Page, said: list[str], handler: str) -> None:
+def test_nothing_that_was_typed_is_dropped_in_silence(desk: Desk, page: Page, handler: str) -> None:
     propose(desk, MACHINE)
     shown = shown_to(desk, "alice")
-    getattr(page, handler)(NOBODY, *values(shown, "alice", board="4+8"))
-    assert "You changed fields" in said[0]
+    given = getattr(page, handler)(NOBODY, *values(shown, "alice", board="4+8"))
+    assert "You changed fields" in said_in(page, given)
     assert desk.ledger.item(shown.item.item_id).lease_owner == "alice"
 
 
@@ -190,21 +187,19 @@ def test_the_newest_proposal_can_be_put_into_the_fields_and_confirmed(desk: Desk
     assert (made.action, desk.ledger.item(made.item_id).confirmed) == ("accept", NEWER)
 
 
-def test_a_decision_about_nothing_says_so(page: Page, said: list[str]) -> None:
-    page.on_accept(NOBODY, *values(None, "alice"))
-    page.on_accept(NOBODY, *values(None, ""))
-    assert "Nothing is shown" in said[0]
-    assert "needs your name" in said[1]
+def test_a_decision_about_nothing_says_so(page: Page) -> None:
+    assert "Nothing is shown" in said_in(page, page.on_accept(NOBODY, *values(None, "alice")))
+    assert "needs your name" in said_in(page, page.on_accept(NOBODY, *values(None, "")))
 
 
-def test_a_late_decision_shows_the_other_one_and_keeps_what_was_typed(desk: Desk, page: Page, said: list[str]) -> None:
+def test_a_late_decision_shows_the_other_one_and_keeps_what_was_typed(desk: Desk, page: Page) -> None:
     propose(desk, MACHINE)
     shown = shown_to(desk, "bob")
     desk.ledger.renew(reviewer="bob", item_id=shown.item.item_id, lease_s=0)
     hers = shown_to(desk, "alice")
     desk.decide("edit", token=hers.token, reviewer="alice", typed=fields(ALICE))
     given = dict(zip(page.outputs, page.on_save(NOBODY, *values(shown, "bob", board="4+8")), strict=True))
-    assert "alice (edit) decided about this item meanwhile" in said[0]
+    assert "alice (edit) decided about this item meanwhile" in str(given[page.said])
     assert "<b>Edited</b> by alice" in given[page.words]
     assert given[page.sheet]["__type__"] == "update"  # the fields stay as they are
     assert [row.reviewer for row in desk.ledger.decisions()] == ["alice"]

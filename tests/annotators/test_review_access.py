@@ -1,7 +1,6 @@
 """Who is let in to a served review page, and what each role may make it do, whatever the page shows them."""
 
 import http.client
-import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -103,13 +102,13 @@ def call(served: Served, client: httpx.Client, number: int, track: str = "review
     """What a handler answers to a plain POST, past the page."""
     [row] = served.ledger.queue()
     body = {"data": sent(served, number, track), "fn_index": number, "session_hash": f"s{number}"}
-    joined = client.post("/gradio_api/queue/join", json={**body, "event_data": {"item": row.item_id}})
-    assert joined.status_code == 200, joined.text
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": f"s{number}"}) as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data:") and (said := json.loads(line[5:]))["msg"] == "process_completed":
-                return dict(said)
-    raise AssertionError("the queue ended without an answer")
+    return answered(client.post("/gradio_api/run/predict", json={**body, "event_data": {"item": row.item_id}}))
+
+
+def answered(answer: httpx.Response) -> dict[str, Any]:
+    """What a handler gave, or the error in its place."""
+    assert answer.status_code in (200, 500), answer.text
+    return {"success": answer.status_code == 200, "output": answer.json()}
 
 
 def test_nothing_is_served_to_somebody_who_is_not_logged_in(served: Served) -> None:
@@ -131,7 +130,8 @@ def test_no_handler_answers_somebody_who_is_not_logged_in(served: Served) -> Non
         client.cookies.set("review_session", "guessed")
         for name, number in endpoints(served).items():
             body = {"data": sent(served, number), "fn_index": number, "session_hash": "s"}
-            for path in ("/gradio_api/queue/join", f"/gradio_api/run/{name}", f"/gradio_api/call/{name}"):
+            paths = ("run/predict", "queue/join", f"run/{name}", f"call/{name}")
+            for path in (f"/gradio_api/{path}" for path in paths):
                 assert client.post(path, json=body).status_code in (401, 404)
     assert served.ledger.decisions() == []
     assert served.ledger.queue()[0].lease_owner is None
@@ -208,9 +208,47 @@ def test_a_range_that_ends_behind_the_file_gets_what_there_is(served: Served) ->
         assert behind.status_code == 416
 
 
+def test_a_range_says_of_its_file_what_the_whole_file_says(served: Served) -> None:
+    with served.session("reviewer") as client:
+        whole = client.get(video_url(served))
+        assert whole.content == served.video.read_bytes()
+        ranged = {"range": "bytes=10-99"}
+        for headers in (ranged, ranged | {"if-range": whole.headers["etag"]}):
+            part = client.get(video_url(served), headers=headers)
+            assert (part.status_code, part.content) == (206, whole.content[10:100])
+            assert part.headers["content-range"] == f"bytes 10-99/{len(whole.content)}"
+            for name in ("etag", "last-modified", "content-type", "accept-ranges"):
+                assert part.headers[name] == whole.headers[name]
+        changed = client.get(video_url(served), headers=ranged | {"if-range": '"another"'})
+        assert (changed.status_code, changed.content) == (200, whole.content)
+
+
+def test_who_is_removed_decides_nothing_more_and_soon_watches_nothing_more(served: Served) -> None:
+    served.ledger.accounts.add("guest", "reviewer", PASSWORD)
+    watched = {"range": "bytes=0-9"}
+    with served.session("guest") as client:
+        assert client.get(video_url(served), headers=watched).status_code == 206
+        served.ledger.accounts.remove("guest")
+        number = endpoints(served)["on_accept"]
+        body = {"data": sent(served, number), "fn_index": number, "session_hash": "s"}
+        assert client.post("/gradio_api/run/predict", json=body).status_code == 401
+        while client.get(video_url(served), headers=watched).status_code == 206:
+            time.sleep(0.1)
+        assert client.get(video_url(served), headers=watched).status_code == 401
+
+
+def test_who_logs_out_watches_nothing_more(served: Served) -> None:
+    with served.session("viewer") as client:
+        secret = client.cookies["review_session"]
+        assert client.get(video_url(served), headers={"range": "bytes=0-9"}).status_code == 206
+        client.post("/logout")
+        client.cookies.set("review_session", secret)
+        assert client.get(video_url(served), headers={"range": "bytes=0-9"}).status_code == 401
+
+
 def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
     with served.session("reviewer") as client:
-        assert client.post("/gradio_api/queue/join", content=b" " * 3_000_000).status_code == 413
+        assert client.post("/gradio_api/run/predict", content=b" " * 3_000_000).status_code == 413
     with served.client() as client:
         assert client.post("/login", content=b"name=" + b"a" * 3_000_000).status_code == 413
         assert client.post("/login", content="&".join(f"a{n}=1" for n in range(50))).status_code == 400

@@ -80,9 +80,10 @@ def test_nobody_logs_in_or_out_past_the_proxy(served: Served) -> None:
 def test_another_web_page_can_not_speak_through_somebodys_browser(served: Served) -> None:
     with httpx.Client(base_url=served.url, headers=BOB, timeout=60) as client:
         cross = {"sec-fetch-site": "cross-site"}
-        assert client.post("/gradio_api/queue/join", json={}, headers=cross).status_code == 401
+        assert client.post("/gradio_api/run/predict", json={}, headers=cross).status_code == 401
         assert (
-            client.post("/gradio_api/queue/join", json={}, headers={"sec-fetch-site": "same-origin"}).status_code != 401
+            client.post("/gradio_api/run/predict", json={}, headers={"sec-fetch-site": "same-origin"}).status_code
+            != 401
         )
 
 

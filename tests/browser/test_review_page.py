@@ -144,6 +144,11 @@ def test_the_keyboard_accepts_and_moves_on_and_undo_comes_back(page: Page, desk:
     press(page, "a")
     shown(page, desk.ids[1])
     expect(page.locator("#progress")).to_contain_text("1 done")
+    with Ledger.open(desk.ledger_url) as ledger:
+        [made] = ledger.decisions()
+        [current] = [row.item_id for row in ledger.queue() if row.lease_owner == "alice"]
+    expect(page.locator(f'#queue [data-item="{made.item_id}"]')).to_have_attribute("title", re.compile("accepted"))
+    expect(page.locator("#queue [aria-current]")).to_have_attribute("data-item", current)
     press(page, "s")
     press(page, "u")
     shown(page, desk.ids[1])
@@ -166,12 +171,12 @@ def test_letters_typed_into_a_field_decide_nothing(page: Page, desk: Desk) -> No
     expect(page.locator("#words")).to_contain_text("The board reads ras.")
     page.keyboard.press("Escape")
     page.keyboard.press("a")
-    expect(page.locator(".toast-wrap")).to_contain_text("You changed fields")
+    expect(page.locator("#said")).to_contain_text("You changed fields")
     expect(page.locator("#board input")).to_have_value("ras")
     page.locator("#card-2 input").fill("")
     expect(page.locator("#words [role=alert]")).to_contain_text("The card at the middle has no number")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".toast-wrap")).to_contain_text("Not saved yet")
+    expect(page.locator("#said")).to_contain_text("Not saved yet")
     expect(page.locator("#board input")).to_have_value("ras")
     with Ledger.open(desk.ledger_url) as ledger:
         assert ledger.decisions() == []

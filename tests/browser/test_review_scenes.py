@@ -146,7 +146,7 @@ def test_a_placement_is_corrected_by_keys_and_by_dragging_its_box(page: Page, de
     expect(page.locator("#words .draft")).to_contain_text("Your draft of")
     expect(page.locator("#target input")).to_have_value("pink box")
     page.keyboard.press("a")  # decides nothing: fields differ from the proposal
-    expect(page.locator(".toast-wrap")).to_contain_text("You changed fields")
+    expect(page.locator("#said")).to_contain_text("You changed fields")
     press(page, "Control+Enter")
     with Ledger.open(desk.ledger_url) as ledger:
         [made] = ledger.decisions()
@@ -176,7 +176,7 @@ def test_a_scene_is_corrected_part_by_part_and_what_follows_from_it_follows(page
     cell(page, "answer 2", "")
     expect(page.locator("#words [role=alert]")).to_contain_text("Question 2 lacks its answer")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".toast-wrap")).to_contain_text("Not saved yet. Question 2 lacks its answer")
+    expect(page.locator("#said")).to_contain_text("Not saved yet. Question 2 lacks its answer")
     cell(page, "answer 2", "The pink box.")
     page.locator("#outcome select").select_option("failure")
     page.keyboard.press("Escape")
@@ -210,7 +210,7 @@ def test_a_scene_is_corrected_part_by_part_and_what_follows_from_it_follows(page
 def test_a_placement_and_a_scene_are_written_from_nothing(page: Page, desk: Desk) -> None:
     open_item(page, desk, 1, "trace")
     page.keyboard.press("a")
-    expect(page.locator(".toast-wrap")).to_contain_text("nothing to accept")
+    expect(page.locator("#said")).to_contain_text("nothing to accept")
     page.evaluate("window.reviewPage.stop(5)")
     at_frame(page, 5)
     page.locator("#target input").fill("red box")
@@ -278,7 +278,7 @@ def test_a_late_save_of_a_scene_shows_the_other_decision_and_keeps_what_was_type
         )
     cell(page, "noun 2", "blue tray")
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".toast-wrap")).to_contain_text("bob (edit) decided about this item meanwhile")
+    expect(page.locator("#said")).to_contain_text("bob (edit) decided about this item meanwhile")
     expect(page.locator("#words .standing")).to_contain_text("it fell")
     expect(page.get_by_role("textbox", name="noun 2", exact=True)).to_have_text("blue tray")
     with Ledger.open(desk.ledger_url) as ledger:
