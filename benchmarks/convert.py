@@ -23,10 +23,12 @@ from dataengine.rig_files import load_rig
 from dataengine.sinks import zarr_frames
 from dataengine.sinks.lerobot_v3 import commit
 from dataengine.sinks.packets import Clip, join_clips, scan_video
+from dataengine.sinks.shard_plan import ShardPlan
 from dataengine.sinks.staging import StageFrames, StageVideos, boot_id, load_staged
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
+from dataengine.sources.copying import read_copying, shard_plan
 from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected
@@ -235,7 +237,10 @@ def _shards(raw: Path, place: Path) -> None:
     job = StageFrames(root=place / "staging", frame_size=None, quality=JPEG_QUALITY, boot=boot_id())
     job.root.mkdir()
     names = source.names()
-    task = partial(_stage_one, source, job)
+    plan = shard_plan(source, dict.fromkeys(names, ""), (job,))
+    if plan is not None:
+        plan.prepare()
+    task = partial(_stage_one, source, job, plan)
     for name, result in for_each_episode(task, names, workers=None, num_bytes=raw_bytes(source), disk=job.root):
         if isinstance(result, Rejected):
             raise RuntimeError(f"{name} was rejected: {result.reason}")
@@ -245,8 +250,8 @@ def _shards(raw: Path, place: Path) -> None:
     zarr_frames.commit(place / "store", staged, source.rig, recipe)
 
 
-def _stage_one(source: Source, job: StageFrames | StageVideos, name: str) -> None:
-    stage_episode(source.read(name), name, source.rig, (job,), stamp="")
+def _stage_one(source: Source, job: StageFrames | StageVideos, plan: ShardPlan | None, name: str) -> None:
+    stage_episode(read_copying(source, name, plan), name, source.rig, (job,), stamp="")
 
 
 def _forge(folder: Path, quick: bool) -> list[Figure]:
@@ -377,7 +382,7 @@ def _stage_numbers(raw: Path, rig: Path, place: Path, *, workers: int) -> None:
     source = open_source(raw, load_rig(str(rig)))
     job = StageVideos(root=place / "staging", encoding=ENCODING, encoder_threads=1, boot=boot_id())
     job.root.mkdir()
-    task = partial(_stage_one, source, job)
+    task = partial(_stage_one, source, job, None)
     results = for_each_episode(task, source.names(), workers=workers, num_bytes=raw_bytes(source), disk=job.root)
     for name, result in results:
         if isinstance(result, Rejected):
