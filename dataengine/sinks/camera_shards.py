@@ -123,7 +123,7 @@ class CameraShards:
             store.close()
             return
         staged = self.parts[index].staged
-        found, frames = np.load(staged.folder / f"{self.key}.npy"), staged.cameras[self.key].frames
+        found, frames = _sizes_and_places(staged.folder / f"{self.key}.npy"), staged.cameras[self.key].frames
         if frames is None or frames.source is None:
             offsets = np.cumsum(found) - found
             blob = staged.folder / f"{self.key}.jpegs"
@@ -149,6 +149,12 @@ def _shard_of(store: Path, key: str, number: int) -> Path:
     """A shard of an older version, whose names may be another layout's."""
     opened = _open_store(store)
     return (opened.cameras.get(key) or opened.depth_cameras[key]).shard_path(number)
+
+
+@lru_cache(maxsize=64)  # neighbouring shards ask for the same one
+def _sizes_and_places(path: Path) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = np.load(path)
+    return found
 
 
 @lru_cache(maxsize=8)
