@@ -129,6 +129,14 @@ def copy_files(paths: Sequence[Path], folder: Path) -> None:
         subprocess.run(["cp", *inside, str(folder / parent.name)], check=True)
 
 
+def forget(paths: Sequence[Path]) -> None:
+    """Drop files from memory, so that whoever reads them next reads from the disk; they must have been synced."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
 def copy_durably(paths: Sequence[Path], folder: Path) -> None:
     """`cp`, then what an artifact has as well, on all cores: every copy synced to the disk, and its sha256.
 

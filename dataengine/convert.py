@@ -26,10 +26,12 @@ from dataengine.rig_files import load_rig
 from dataengine.sinks import lerobot_v3, zarr_frames
 from dataengine.sinks.kept import KeptArtifact
 from dataengine.sinks.parts import Part
-from dataengine.sinks.staging import StagedEpisode, StageFrames, StageJob, StageVideos, boot_id, load_staged
+from dataengine.sinks.shard_plan import ShardPlan, drop_plans
+from dataengine.sinks.staging import MARKER, StagedEpisode, StageFrames, StageJob, StageVideos, boot_id, load_staged
 from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
+from dataengine.sources.copying import read_copying, shard_plan
 from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected, StreamSkew
@@ -111,7 +113,9 @@ def convert(
         if drafts:
             stamps = source.stamps()
             jobs = _jobs(drafts, encoding, frame_size, workers)
-            rejected = _stage(source, stamps, jobs, workers, ray_address, on_progress)
+            # of a version that extends another one, the first rows are linked
+            plan = None if bases else shard_plan(source, stamps, jobs)
+            rejected = _stage(source, stamps, jobs, plan, workers, ray_address, on_progress)
             for kind, draft in drafts.items():
                 records[kind] = _publish(draft, source.rig, stamps, rejected, max_rejected, encoding, bases.get(kind))
     return _report(tuple(records[kind] for kind in recipes), workspace, already_there=not drafts)
@@ -184,6 +188,8 @@ def _staging_root(draft: Draft) -> Path:
 
 def _drop_if_empty(root: Path) -> None:
     """A run in which nothing could be staged leaves no work that another recipe would have to respect."""
+    if not any(root.glob(f"*{MARKER}")):
+        drop_plans(root)
     with suppress(OSError):
         root.rmdir()
 
@@ -192,6 +198,7 @@ def _stage(
     source: Source,
     stamps: dict[str, str],
     jobs: tuple[StageJob, ...],
+    plan: ShardPlan | None,
     workers: int | None,
     ray_address: str | None,
     on_progress: Callable[[int, int], None] | None,
@@ -202,7 +209,9 @@ def _stage(
     if done:
         _log.info("going on with %d of %d episodes already staged", done, len(stamps))
     rejected: dict[str, str] = {}
-    task = partial(_stage_one, source, jobs, stamps)
+    if plan is not None:
+        plan.prepare()
+    task = partial(_stage_one, source, jobs, stamps, plan)
     staged = for_each_episode(
         task, todo, workers=workers, ray_address=ray_address, num_bytes=raw_bytes(source), disk=jobs[0].root
     )
@@ -221,8 +230,10 @@ def _is_staged(root: Path, name: str, stamp: str) -> bool:
     return staged is not None and staged.stamp == stamp
 
 
-def _stage_one(source: Source, jobs: tuple[StageJob, ...], stamps: dict[str, str], name: str) -> None:
-    stage_episode(source.read(name), name, source.rig, jobs, stamp=stamps[name])
+def _stage_one(
+    source: Source, jobs: tuple[StageJob, ...], stamps: dict[str, str], plan: ShardPlan | None, name: str
+) -> None:
+    stage_episode(read_copying(source, name, plan), name, source.rig, jobs, stamp=stamps[name])
 
 
 def _publish(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dataengine.sinks.mp4_tables import FileStat
 from dataengine.sinks.pictures import Picture, encode_jpeg, resized
-from dataengine.sinks.staging import StagedFrames, StageFrames
+from dataengine.sinks.staging import PlannedRows, StagedFrames, StageFrames
 from schemas.episodes import CameraSpec
 
 
@@ -22,6 +22,7 @@ class RawPlaces:
     lengths: NDArray[np.int64]
     content: str  # xxh3 of the length and the bytes of each, all of which were looked at
     file_stat: FileStat  # before they were read: while the file has these, they are what was read
+    planned: PlannedRows | None
 
     @classmethod
     def of(cls, stream: Any, job: StageFrames | None) -> "RawPlaces | None":  # noqa: ANN401 - any stream may have places
@@ -34,6 +35,7 @@ class RawPlaces:
             lengths=stream.lengths,
             content=stream.content,
             file_stat=stream.file_stat,
+            planned=stream.planned,
         )
 
     def stage(self, folder: Path, key: str, spec: CameraSpec) -> StagedFrames:
@@ -48,6 +50,7 @@ class RawPlaces:
             subsampling=None,
             source=self.path,
             file_stat=self.file_stat,
+            planned=self.planned,
         )
 
 

@@ -22,6 +22,7 @@ from schemas.rigs import Rig
 
 CONTENTS = "contents.parquet"  # in meta/ of a dataset, at the root of a frame store
 _NOWHERE = {"path": Path(), "first": 0, "file_stat": None}  # meta/episodes says where the packets lie
+_UNPUBLISHED = {"staged": {"cameras": {"__all__": {"frames": {"planned"}}}}}  # of no meaning without the staging
 _BATCH = 256  # a histogram of three channels is about 5 kB per camera
 
 
@@ -60,7 +61,7 @@ def write_contents(path: Path, parts: Sequence[Part]) -> None:
             hashes = [part.hashes() for part in some]
             rows = {
                 "episode_id": [part.staged.episode_id for part in some],
-                "content_json": [_content(part).model_dump_json() for part in some],
+                "content_json": [_content(part).model_dump_json(exclude=_UNPUBLISHED) for part in some],
                 "clock_hash": [found.clock for found in hashes],
                 "columns_hash": [found.columns for found in hashes],
                 "pixels_hash": [canonical_json(found.pixels) for found in hashes],

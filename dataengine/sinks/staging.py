@@ -85,6 +85,15 @@ class StagedVideo(BaseModel):
     num_beyond: int = 0  # depth pixels farther than the format reaches, stored as the farthest
 
 
+class PlannedRows(BaseModel):
+    """The rows of a store that workers filled: see `ShardPlan`."""
+
+    model_config = _FROZEN
+    folder: str  # of the plan, in the staging root
+    first: int
+    num_rows: int  # of the whole store
+
+
 class StagedFrames(BaseModel):
     """Where the pictures of one camera lie, and how they must be read."""
 
@@ -99,6 +108,7 @@ class StagedFrames(BaseModel):
     dtype: str = "uint8"  # of depth "uint16" or "float32"
     source: Path | None = None  # the raw file in which the JPEGs lie, where they are not staged but copied from there
     file_stat: tuple[int, int, int] | None = None  # of that file
+    planned: PlannedRows | None = None  # where the same pictures lie as well
 
 
 class StagedCamera(BaseModel):
@@ -218,6 +228,14 @@ def _load(root: Path, name: str) -> StagedEpisode | str:
             return f"the raw file {camera.frames.source.name} that was to be copied is gone"
         cameras[key] = camera
     return staged.model_copy(update={"folder": folder, "cameras": cameras})
+
+
+def unwritable(name: str, fault: str) -> ArtifactError:
+    """The sentence for a place that can not take what is staged of an episode."""
+    return ArtifactError(
+        f"the draft can not be written while {name} is staged ({fault}). Mend that and run the same command again: "
+        f"what is staged is kept."
+    )
 
 
 def stamp_keys(episodes: Sequence[StagedEpisode]) -> tuple[str, ...]:

@@ -15,10 +15,9 @@ from dataengine.artifacts import write_atomic
 from dataengine.checks import check_episode
 from dataengine.sinks.camera_staging import stage_cameras
 from dataengine.sinks.staged_columns import head_of, pack, with_head
-from dataengine.sinks.staging import StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of
+from dataengine.sinks.staging import StagedEpisode, StageJob, StageVideos, boot_id, load_staged, marker_of, unwritable
 from dataengine.sinks.video_encoding import quiet_codecs
 from schemas.episodes import Episode
-from schemas.errors import ArtifactError
 from schemas.rigs import Rig
 
 
@@ -51,10 +50,7 @@ def stage_episode(episode: Episode, name: str, rig: Rig, jobs: tuple[StageJob, .
                 with suppress(OSError):
                     _next_marker(folder).unlink()
         if fault:
-            raise ArtifactError(
-                f"the draft can not be written while {name} is staged ({fault}). Mend that and run the same command "
-                f"again: what is staged is kept."
-            ) from error
+            raise unwritable(name, fault) from error
         raise
 
 

@@ -6,16 +6,20 @@ order: the rig states them. What a trainer does to actions (ACT reads action[t-1
 """
 
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
-from dataengine.sources.hdf5_cameras import IMAGES, LENGTHS, check_colours, open_camera, unnamed_frames
+from dataengine.sources.copying import CopyTo
+from dataengine.sources.hdf5_cameras import IMAGES, LENGTHS, check_colours, jpeg_sizes, open_camera, unnamed_frames
 from dataengine.sources.hdf5_content import content_digest, low_dim_hash, open_hdf5, text_at, texts_of
 from dataengine.sources.hdf5_fit import fitted, raw_words, read_columns, refuse_extras
 from dataengine.sources.hdf5_layouts import hdf5_names, none_opens, unreadable
@@ -68,17 +72,34 @@ class AlohaHdf5:
 
     def read(self, name: str) -> Episode:
         """One file as an episode. Raises EpisodeError for a truncated, incomplete or inconsistent one."""
+        with self._opened(name) as file:
+            return self._read(self.root / name, file, name, None)
+
+    def jpeg_sizes(self, name: str) -> dict[str, NDArray[np.int64]]:
+        """Bytes of each JPEG of each camera, from `compress_len`; empty where one camera has none."""
+        with self._opened(name) as file:
+            sizes = {ours: jpeg_sizes(file, name, ours, self.rig) for ours in self.rig.cameras}
+        known = {ours: found for ours, found in sizes.items() if found is not None}
+        return known if len(known) == len(sizes) else {}
+
+    def read_copying(self, name: str, copy_to: CopyTo) -> Episode:
+        """As `read`; JPEGs of which the file states the sizes go to whom `copy_to` names."""
+        with self._opened(name) as file:
+            return self._read(self.root / name, file, name, copy_to)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[h5py.File]:
         path = self.root / name
         try:
             with open_hdf5(path) as file:
-                return self._read(path, file, name)
+                yield file
         except (OSError, RuntimeError) as error:  # h5py raises either for damaged files
             raise EpisodeError(unreadable(path, name, error)) from None
 
-    def _read(self, path: Path, file: h5py.File, name: str) -> Episode:
+    def _read(self, path: Path, file: h5py.File, name: str, copy_to: CopyTo | None) -> Episode:
         columns = read_columns(file, name, self.rig)
         refuse_extras(file, name, self.rig, self.declared)
-        cameras = {ours: open_camera(path, file, name, ours, self.rig) for ours in self.rig.cameras}
+        cameras = {ours: open_camera(path, file, name, ours, self.rig, copy_to) for ours in self.rig.cameras}
         digest = content_digest(
             file,
             known={self.rig.cameras[ours].key: camera.content for ours, camera in cameras.items()},

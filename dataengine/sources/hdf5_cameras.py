@@ -5,7 +5,7 @@ is hashed, and every JPEG's start and end are looked at without decoding it.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from dataengine.sinks.mp4_tables import FileStat, stat_of
 from dataengine.sinks.pictures import check_jpeg
+from dataengine.sinks.staging import PlannedRows
+from dataengine.sources.copying import CopyTo
 from dataengine.sources.hdf5_content import (
     blocks,
     frames_digest,
     is_jpeg_rows,
     is_vlen_bytes,
+    neighbours_at,
     open_hdf5,
     padded_rows,
     row_bytes,
@@ -50,6 +53,7 @@ class Hdf5Jpegs:
     offsets: NDArray[np.int64] | None
     content: str  # hash of all JPEGs
     file_stat: FileStat  # before they were read
+    planned: PlannedRows | None  # where they were copied to
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -120,7 +124,9 @@ def camera_names(file: h5py.Group) -> list[str]:
     return sorted(group) if isinstance(group, h5py.Group) else []
 
 
-def open_camera(path: Path, group: h5py.Group, episode: str, name: str, rig: Rig) -> Hdf5Camera:
+def open_camera(
+    path: Path, group: h5py.Group, episode: str, name: str, rig: Rig, copy_to: CopyTo | None = None
+) -> Hdf5Camera:
     """The stream of one camera, every frame read once. Raises EpisodeError that names the frame."""
     camera = rig.cameras[name]
     dataset = group.get(camera.key)
@@ -142,7 +148,14 @@ def open_camera(path: Path, group: h5py.Group, episode: str, name: str, rig: Rig
             f"{episode}: camera '{name}' has shape {dataset.shape} of {dataset.dtype}, neither (T, H, W, 3) uint8 nor "
             f"JPEG rows. Correct cameras: in the rig or record it again.{hint}"
         )
-    return _open_jpegs(path, group, dataset, episode, name, rig)
+    return _open_jpegs(path, group, dataset, episode, name, rig, copy_to)
+
+
+def jpeg_sizes(group: h5py.Group, episode: str, name: str, rig: Rig) -> NDArray[np.int64] | None:
+    """Bytes of each JPEG of one camera, as the file states them; None where it does not."""
+    dataset = group.get(rig.cameras[name].key)
+    is_rows = isinstance(dataset, h5py.Dataset) and dataset.ndim == 2 and dataset.dtype == np.uint8
+    return _stated_lengths(group, dataset, episode, name) if is_rows else None
 
 
 def picture_keys(group: h5py.Group) -> list[str]:
@@ -209,42 +222,72 @@ def colour_question(rig_name: str, camera: str) -> str:
     )
 
 
-def _open_jpegs(path: Path, group: h5py.Group, dataset: h5py.Dataset, episode: str, name: str, rig: Rig) -> Hdf5Jpegs:
+def _open_jpegs(
+    path: Path,
+    group: h5py.Group,
+    dataset: h5py.Dataset,
+    episode: str,
+    name: str,
+    rig: Rig,
+    copy_to: CopyTo | None,
+) -> Hdf5Jpegs:
     if len(dataset) == 0:
         raise EpisodeError(f"{episode}: camera '{name}' has no frames. Record it again or drop the episode.")
     file_stat = stat_of(path)
     stated = _stated_lengths(group, dataset, episode, name)
     offsets = row_offsets(dataset)
-    lengths = np.empty(len(dataset), np.int64)
+    lengths: list[int] = []
+    copy = copy_to(name, stated) if copy_to and stated is not None and offsets is not None else None
     specs: list[CameraSpec] = []  # of the first frame: all others must be like it
-    heads: list[bytes] = []  # of it, up to its last scan: an equal one needs no second look
+    head = b""  # of it, up to its last scan: cameras write the same tables and sizes before every picture
 
-    def checked() -> Iterator[bytes]:
-        for frame, jpeg in enumerate(_frames(path, dataset, stated, offsets)):
-            if jpeg[:2] != _SOI or jpeg[-2:] != _EOI:
-                fault = "does not start as a JPEG" if jpeg[:2] != _SOI else "is cut off (no end marker)"
-                raise EpisodeError(
-                    f"{episode}: camera '{name}' frame {frame} {fault}. Record it again or drop the episode."
-                )
-            if not frame:
-                width, height = _size(jpeg, episode, name)
-                specs.append(_spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg"))
-                heads.append(jpeg[: jpeg.rfind(_SOS)])
-            elif not jpeg.startswith(heads[0]):  # cameras write the same tables and sizes before every picture
-                check_jpeg(jpeg, specs[0])
-            lengths[frame] = len(jpeg)
-            yield jpeg
+    def look_at(jpeg: bytes) -> None:
+        """A frame whose head is another one."""
+        nonlocal head
+        if jpeg[:2] != _SOI or jpeg[-2:] != _EOI:
+            fault = "does not start as a JPEG" if jpeg[:2] != _SOI else "is cut off (no end marker)"
+            raise EpisodeError(
+                f"{episode}: camera '{name}' frame {len(lengths)} {fault}. Record it again or drop the episode."
+            )
+        if specs:
+            check_jpeg(jpeg, specs[0])
+            return
+        width, height = _size(jpeg, episode, name)
+        specs.append(_spec(name, rig.cameras[name], rig, height=height, width=width, encoding="jpeg"))
+        head = jpeg[: jpeg.rfind(_SOS)]
+
+    def checked() -> Iterator[bytes | memoryview]:
+        for neighbours in _neighbours(path, dataset, stated, offsets):
+            for jpeg in neighbours:
+                if not head or bytes(jpeg[: len(head)]) != head or jpeg[-2:] != _EOI:
+                    look_at(bytes(jpeg))
+                lengths.append(len(jpeg))
+                yield jpeg
+            if copy is not None:  # while they are in the processor's cache
+                copy.write(neighbours)
 
     content = frames_digest(checked())
     return Hdf5Jpegs(
         spec=specs[0],
         path=path,
         key=str(dataset.name),
-        lengths=lengths,
+        lengths=np.asarray(lengths, np.int64),
         offsets=offsets,
         content=content,
         file_stat=file_stat,
+        planned=copy.place if copy else None,
     )
+
+
+def _neighbours(
+    path: Path, dataset: h5py.Dataset, stated: NDArray[np.int64] | None, offsets: NDArray[np.int64] | None
+) -> Iterator[Sequence[bytes | memoryview]]:
+    """As `_frames`, several at a time where the file says where they lie; the next ones overwrite them."""
+    if stated is not None and offsets is not None:
+        yield from neighbours_at(path, offsets, stated)
+    else:
+        for jpeg in _frames(path, dataset, stated, offsets):
+            yield [jpeg]
 
 
 def _frames(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from dataengine.sinks.frame_shards import BUFFER_BYTES, Stretch
 from dataengine.sources.content import WHOLE_BYTES
 from schemas.errors import EpisodeError
 
@@ -42,9 +43,10 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
     chunk_rows = dataset.chunks[0]
     if dataset.chunks[1:] != dataset.shape[1:] or dataset.id.get_create_plist().get_nfilters():
         return None
-    places: list[tuple[int, int]] = []
-    dataset.id.chunk_iter(lambda chunk: places.append((chunk.chunk_offset[0], chunk.byte_offset)))
-    firsts, starts = np.asarray(places, np.int64).reshape(-1, 2).T
+    places: list[Any] = []
+    dataset.id.chunk_iter(places.append)
+    firsts = np.asarray([place.chunk_offset[0] for place in places], np.int64)
+    starts = np.asarray([place.byte_offset for place in places], np.int64)
     steps = np.arange(chunk_rows, dtype=np.int64)
     rows = (firsts[:, None] + steps).ravel()
     offsets = np.full(num_rows, -1, np.int64)
@@ -71,6 +73,20 @@ def rows_at(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) 
             if len(row) != length:
                 raise EpisodeError(f"{path.name}: file is truncated. Copy it again from the recorder, or drop it.")
             yield row
+
+
+def neighbours_at(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[Sequence[memoryview]]:
+    """As `rows_at`, with neighbours read together; those that were given are overwritten by the next ones."""
+    stretch = Stretch(path=path, offsets=offsets, sizes=lengths)
+    buffer = memoryview(bytearray(BUFFER_BYTES))
+    with path.open("rb", buffering=0) as raw:
+        for low, high in stretch.neighbours():
+            start, stop = int(offsets[low]), int(offsets[high - 1] + lengths[high - 1])
+            view = buffer[: stop - start] if stop - start <= BUFFER_BYTES else memoryview(bytearray(stop - start))
+            if os.preadv(raw.fileno(), [view], start) != len(view):
+                raise EpisodeError(f"{path.name}: file is truncated. Copy it again from the recorder, or drop it.")
+            begins = (offsets[low:high] - start).tolist()
+            yield [view[begin : begin + size] for begin, size in zip(begins, lengths[low:high].tolist(), strict=True)]
 
 
 def padded_rows(path: Path, dataset: h5py.Dataset, offsets: NDArray[np.int64] | None) -> Iterator[bytes]:
@@ -126,7 +142,7 @@ def values_digest(dataset: h5py.Dataset) -> str:
     return digest.hexdigest()
 
 
-def frames_digest(frames: Iterable[bytes]) -> str:
+def frames_digest(frames: Iterable[bytes | memoryview]) -> str:
     """Hash of pictures that are rows of bytes: of the length and the bytes of each.
 
     Twelve times as fast as sha256, which took more than half of the time that reading 640x480 JPEGs took; an id tells
@@ -157,9 +173,9 @@ def content_digest(
 
     links: list[tuple[str, str]] = []  # h5py does not survive an exception inside this walk
 
-    def follow(key: str, link: Any) -> None:  # noqa: ANN401 - h5py hands one of its kinds of links
-        if isinstance(link, h5py.ExternalLink):
-            links.append((key, link.filename))
+    def follow(key: bytes, info: Any) -> None:  # noqa: ANN401 - h5py has no types
+        if info.type == h5py.h5l.TYPE_EXTERNAL:
+            links.append((key.decode(), group.get(key, getlink=True).filename))
 
     def note(key: str, item: Any) -> None:  # noqa: ANN401 - h5py hands a group or a dataset
         if not isinstance(item, h5py.Dataset) or key in skip or key.split("/", 1)[0] in skip:
@@ -171,7 +187,7 @@ def content_digest(
             values = known.get(key) or values_digest(item)
             digest.update(f"{key} {item.shape} {item.dtype} {values} ".encode())
 
-    group.visititems_links(follow)
+    group.id.links.visit(follow, info=True)  # `visititems_links` makes an object of each, in four times the time
     for key, filename in links:
         name = Path(group.file.filename).name
         raise EpisodeError(

@@ -98,13 +98,14 @@ def _has(group: h5py.Group, key: str) -> bool:
 
 def _misfit(group: h5py.Group, name: str, rig: Rig) -> str | None:
     """Why the rig cannot read this episode, in one sentence; None where it can."""
-    has = ", ".join(picture_keys(group)) or "none" if rig.cameras else "none"
     where = f"in rig '{rig.name}'"
-    for ours, camera in rig.cameras.items():
-        if camera.key not in group and not camera.optional:
+    absent = {ours: camera for ours, camera in rig.cameras.items() if camera.key not in group}
+    has = ", ".join(picture_keys(group)) or "none" if absent else ""  # to list them takes longer than all the rest
+    for ours, camera in absent.items():
+        if not camera.optional:
             reads = f"camera '{ours}' reads {camera.key}, not in {name} (has: {has})."
             return f"{reads} Correct its key under cameras: {where}"
-    if rig.cameras and has != "none" and not any(camera.key in group for camera in rig.cameras.values()):
+    if absent and has != "none" and len(absent) == len(rig.cameras):
         return f"none of the rig's cameras is in {name} (has: {has}). Name them under cameras: {where}"
     for ours, feature in rig.features.items():
         if not _has(group, feature.key):
