@@ -9,6 +9,7 @@ leases items. `correction`: one person corrects one episode, here and in Label S
 
 import multiprocessing
 import random
+import resource
 import shutil
 import statistics
 import tempfile
@@ -141,8 +142,12 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
         Ledger.open(url).close()
         fill(url, load.num_items, episode_ids=ids)
         people = add_people(url, load.num_people)
+        before_s = _processor_s(resource.RUSAGE_CHILDREN)
         with served(workspace, EPISODES, url, Path(folder) / "page.log") as server:
+            clients_s = -_processor_s(resource.RUSAGE_SELF)
             seen = work(server.address, people, load)
+            clients_s += _processor_s(resource.RUSAGE_SELF)
+        page_s = _processor_s(resource.RUSAGE_CHILDREN) - before_s
         with Ledger.open(url) as ledger:
             held = [row.item_id for row in ledger.decisions()]
             problems = ledger.audit().problems
@@ -151,10 +156,15 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
     lost, doubled = len(set(seen.acknowledged) - set(held)), len(held) - len(set(held))
     who = f"{load.num_people} reviewers at the page, {load.think_s:g} s think time, {name}"
     video = f"{seen.video_bytes / 1e6 / load.seconds:.1f} MB/s of video"
+    took = f"of the processors the page took {page_s:.0f} s with its start, the clients {clients_s:.0f} s"
     return [
         _figure(f"open and claim, {who}, p99", _percentile(seen.opens_ms, 99), "ms", len(seen.opens_ms)),
         _figure(
-            f"accept and claim the next, {who}, median", statistics.median(seen.accepts_ms), "ms", len(seen.accepts_ms)
+            f"accept and claim the next, {who}, median",
+            statistics.median(seen.accepts_ms),
+            "ms",
+            len(seen.accepts_ms),
+            note=took,
         ),
         _figure(
             f"accept and claim the next, {who}, p99",
@@ -261,6 +271,12 @@ def _accept(ledger: Ledger, name: str, item: ReviewItem) -> None:
         lead_time_ms=1000,
         base_revision=item.revision,
     )
+
+
+def _processor_s(whose: int) -> float:
+    """Processor time of this process, or of those it started and that ended."""
+    used = resource.getrusage(whose)
+    return used.ru_utime + used.ru_stime
 
 
 def _percentile(values: list[float], percent: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -17,6 +18,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from schemas.errors import LedgerError
 
 BUSY_TIMEOUT_MS = 30_000
+# As many as SQLAlchemy allows, all kept open: it keeps 5, and many reviewers open and close the others all the time.
+_POOL: dict[str, Any] = {"pool_size": 15, "max_overflow": 0}
 _MIGRATION_LOCK = 0x7646_6C61  # any fixed number: PostgreSQL's advisory lock for "someone migrates"
 
 
@@ -24,13 +27,14 @@ def open_engine(url: str) -> Engine:
     """An engine for `sqlite:///FILE` or `postgresql://...`. Raises LedgerError in one sentence when that fails."""
     target = _parsed(url)
     if target.get_backend_name() == "sqlite":
-        if target.database and target.database != ":memory:":
-            Path(target.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        is_file = bool(target.database) and target.database != ":memory:"
+        if is_file:
+            Path(str(target.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(target, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, **(_POOL if is_file else {}))
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(target, pool_pre_ping=True)
+        engine = create_engine(target, pool_pre_ping=True, **_POOL)
     try:
         with engine.connect():
             pass

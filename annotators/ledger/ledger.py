@@ -294,12 +294,13 @@ class Ledger:
     def remarks(self, item_id: str, *, reviewer: str | None = None) -> list[Remark]:
         """Remarks about an item, oldest first; those that `reviewer` may see: of an unsettled shared item their own."""
         with reading(self._engine) as connection:
-            found = remarks.about(connection, item_id)
-            if reviewer is None or all(row.reviewer == reviewer for row in found):
-                return found
-            history = store.load_history(connection, item_id)
-            is_blind = history is not None and history.as_seen_by(reviewer) is not history
-            return [row for row in found if row.reviewer == reviewer or not is_blind]
+            return remarks.shown_to(connection, item_id, reviewer)
+
+    def beside(self, item_id: str, *, reviewer: str, track: Track) -> tuple[Draft | None, list[Remark]]:
+        """What stands beside an item's decisions: a reviewer's draft, and the remarks that they may see."""
+        with reading(self._engine) as connection:
+            draft = drafts.find(connection, reviewer=reviewer, item_id=item_id)
+            return draft, remarks.shown_to(connection, item_id, None if track == "adjudication" else reviewer)
 
     def own(self, reviewer: str, *, limit: int = 50) -> list[OwnDecision]:
         """A reviewer's decisions, newest first, and what became of each, as far as that reviewer may know."""

@@ -46,7 +46,12 @@ def add(connection: Connection, remark: Remark) -> bool:
     return True
 
 
-def about(connection: Connection, item_id: str) -> list[Remark]:
-    """Remarks about an item, oldest first."""
+def shown_to(connection: Connection, item_id: str, reviewer: str | None) -> list[Remark]:
+    """Remarks about an item, oldest first; those that a reviewer may see: of an unsettled shared item their own."""
     rows = connection.execute(REMARKS_OF, {"item": item_id})
-    return [Remark(**{name: getattr(row, name) for name in Remark.__slots__}) for row in rows]
+    found = [Remark(**{name: getattr(row, name) for name in Remark.__slots__}) for row in rows]
+    if reviewer is None or all(remark.reviewer == reviewer for remark in found):
+        return found
+    history = store.load_history(connection, item_id)
+    is_blind = history is not None and history.as_seen_by(reviewer) is not history
+    return [remark for remark in found if remark.reviewer == reviewer or not is_blind]

@@ -153,10 +153,8 @@ class Desk:
 
     def _with_words(self, found: Shown) -> Shown:
         """The same with what was said about the item beside decisions."""
-        item_id, reviewer = found.item.item_id, found.reviewer
-        draft = self.ledger.draft(reviewer=reviewer, item_id=item_id)
-        seen_by = None if found.token.track == "adjudication" else reviewer
-        return replace(found, draft=draft, remarks=tuple(self.ledger.remarks(item_id, reviewer=seen_by)))
+        draft, remarks = self.ledger.beside(found.item.item_id, reviewer=found.reviewer, track=found.token.track)
+        return replace(found, draft=draft, remarks=tuple(remarks))
 
     def keep(self, sheet: Sheet, reviewer: str) -> bool:
         """Keep what was typed as a draft, and the item theirs; False when a later draft is there, or a decision."""
