@@ -277,7 +277,7 @@ class EndpointClient:
         if not reply.may_be_paid:
             self._tokens.give_back(tokens)
         spread_s = min(config.longest_wait_s, _FIRST_WAIT_S * 2**job.attempt)
-        if reply.retry_after_s:  # it said when; a few that come back together are no crowd
+        if reply.is_there:  # where others are answered, few that come back are no crowd: the more wait, the longer
             spread_s *= min(1.0, (1 + len(run.waiting)) / config.in_flight)
         wait_s = reply.retry_after_s + random.uniform(0.0, spread_s)
         self._lanes[server].refused(time.monotonic(), min(wait_s, config.longest_wait_s))

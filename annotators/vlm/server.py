@@ -36,7 +36,8 @@ class NoAnswer:
 
     reason: str
     retry_after_s: float = 0.0
-    says_when: bool = False  # somebody is there, who has too much to do
+    is_there: bool = False  # it took the call, whatever became of it
+    says_when: bool = False  # it has too much to do
     may_be_paid: bool = False  # the server may have worked on it; money counts as spent then
 
 
@@ -86,7 +87,8 @@ class Server:
             return NoAnswer(reason=f"{self._url}: no answer in {self._timeout_s:g} s", may_be_paid=True)
         except (ClientError, OSError) as error:
             reason = self._hidden(f"{self._url}: {type(error).__name__} {error}")
-            return NoAnswer(reason=reason, may_be_paid=not isinstance(error, ClientConnectorError))
+            was_taken = not isinstance(error, ClientConnectorError)
+            return NoAnswer(reason=reason, is_there=was_taken, may_be_paid=was_taken)
         if status < 400:
             return self._without_secret(read_response(text))
         reason = f"HTTP {status}: {self._hidden(_message(text))[:_LONGEST_REASON]}"
@@ -95,7 +97,8 @@ class Server:
         if status not in _PASSING and status < 500:
             return self._without_secret(RawAnswer(outcome="error", text=reason, raw_json=text))
         retry_after_s = _seconds(later)
-        return NoAnswer(reason=reason, retry_after_s=retry_after_s, says_when=status == 429 or retry_after_s > 0)
+        says_when = status == 429 or retry_after_s > 0
+        return NoAnswer(reason=reason, retry_after_s=retry_after_s, is_there=True, says_when=says_when)
 
     async def close(self) -> None:
         """Let the connections go."""
