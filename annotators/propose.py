@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from pydantic import JsonValue
+
 from annotators.annotate_report import Tally
 from annotators.calls import RawAnswer
 from annotators.card_scenes import card_scene
@@ -21,7 +23,7 @@ from annotators.vlm.rewording import LOOK as WORDINGS
 from annotators.vlm.rewording import RETELLING, retold, reworded
 from annotators.vlm.steps import held, named_segments
 from annotators.voice import Voice
-from schemas.annotations import Card, FieldName, Proposal, ReasoningTrace
+from schemas.annotations import AnyPayload, Card, FieldName, Proposal, ReasoningTrace
 from schemas.records import RejectedRow
 from schemas.scenes import SceneNotes
 
@@ -113,16 +115,10 @@ def _open(
     segments = named_segments(seen.segments, answers["steps"])[0] if "steps" in answers else seen.segments
     scene, num_invalid = heard(seen.evidence.scene, answers, segments)
     tally.invalid += num_invalid
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field="scene",
-        family=voice.family.label,
-        payload=open_notes(seen.evidence.task, scene),
-        provenance=voice.provenance("scene", keys),
-        images=open_images(scene),
+    notes = open_notes(seen.evidence.task, scene)
+    return _proposal(seen, voice, "scene", notes, open_images(scene), keys), replace(
+        seen.evidence, scene=scene, placement=scene.placement
     )
-    return proposal, replace(seen.evidence, scene=scene, placement=scene.placement)
 
 
 def _whole(
@@ -131,15 +127,7 @@ def _whole(
     """What follows from a placement that programs or a model saw, about all of an episode."""
     task = seen.evidence.task
     payload = placement_trace(task, placement) if name == "trace" else scene_notes(task, placement, seen.segments)
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field=name,
-        family=voice.family.label,
-        payload=payload,
-        provenance=voice.provenance(name, keys),
-        images=placement_images(task, placement),
-    )
+    proposal = _proposal(seen, voice, name, payload, placement_images(task, placement), keys)
     return proposal, replace(seen.evidence, placement=placement)
 
 
@@ -152,16 +140,8 @@ def _segments(
         segments, is_in_form = named_segments(segments, answers["steps"])
         evidence = replace(evidence, held=held(looks, seen.grasps))
         tally.invalid += (not is_in_form) + sum(not in_form("held", answer) for answer in looks.values())
-    proposal = Proposal(
-        episode_id=seen.episode_id,
-        stamp_ns=0,
-        field="segments",
-        family=voice.family.label,
-        payload=segments,
-        provenance=voice.provenance("segments", keys),
-        images=seen.images if voice.asks_about("segments") else {},
-    )
-    return proposal, evidence
+    images = seen.images if voice.asks_about("segments") else {}
+    return _proposal(seen, voice, "segments", segments, images, keys), evidence
 
 
 def _read(
@@ -184,13 +164,24 @@ def _read(
             pick=seen_as.pick,
             segments=seen.segments,
         )
-    proposal = Proposal(
+    return _proposal(seen, voice, name, payload, seen.images, keys), seen_as
+
+
+def _proposal(
+    seen: Observation,
+    voice: Voice,
+    name: FieldName,
+    payload: AnyPayload,
+    images: dict[str, JsonValue],
+    keys: tuple[str, ...],
+) -> Proposal:
+    """What this voice says about a whole episode, from these calls and pictures."""
+    return Proposal(
         episode_id=seen.episode_id,
         stamp_ns=0,
         field=name,
         family=voice.family.label,
         payload=payload,
         provenance=voice.provenance(name, keys),
-        images=seen.images,
+        images=images,
     )
-    return proposal, seen_as
