@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import raw_files
 from numpy.typing import NDArray
@@ -123,6 +124,8 @@ def test_what_workers_wrote_is_published_and_equals_what_a_second_reading_would_
     )
     assert published_inodes(workspace) == seen[-1]
     assert len(seen[-1]) == 2 * len(raw_files.ALOHA_CAMERAS)
+    contents = pq.read_table(workspace.path("frames", REF) / "contents.parquet")
+    assert not [row for row in contents.column("content_json").to_pylist() if "planned" in row]
     assert shards(workspace.path("frames", REF)) == copied_afterwards(raw, tmp_path / "twice")
 
 
@@ -199,6 +202,26 @@ def test_what_is_not_as_planned_is_left_to_the_commit(tmp_path: Path) -> None:
     assert not list(plan.folder.iterdir())
     kept = read_copying(source, "episode_0.hdf5", plan)
     assert all(getattr(stream, "planned", None) for stream in kept.cameras.values())
+
+
+def test_a_damaged_table_of_sizes_is_a_row_and_the_others_are_planned(tmp_path: Path, workspace: Workspace) -> None:
+    raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=3, num_frames=5)
+    with h5py.File(raw / "episode_1.hdf5", "r+") as file:
+        del file["compress_len"]
+        file["compress_len"] = [[b"many"] * 5] * len(raw_files.ALOHA_CAMERAS)
+    seen: list[dict[str, int]] = []
+    report = convert(
+        source_path=raw,
+        to=REF,
+        workspace=workspace,
+        rig="aloha_sim",
+        sink="zarr",
+        workers=2,
+        max_rejected=0.5,
+        on_progress=lambda *_: seen.append(planned_inodes(workspace)),
+    )
+    assert [row.episode for row in report.rejected] == ["episode_1.hdf5"]
+    assert published_inodes(workspace) == seen[-1]
 
 
 @pytest.mark.parametrize("options", [{"with_compress_len": False}, {"compressed": False}, {"vlen": True}])
