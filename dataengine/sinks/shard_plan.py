@@ -24,6 +24,8 @@ from schemas.errors import EpisodeError
 from schemas.records import sha256_of
 
 _FOLDER = "shards."
+# What numpy and h5py raise for headers that state nonsense; here one such episode would end the run.
+_DAMAGED = (ArithmeticError, LookupError, MemoryError, TypeError, ValueError)
 
 type Sizes = Mapping[str, NDArray[np.int64]]  # camera -> bytes of each of its JPEGs
 
@@ -52,7 +54,7 @@ class ShardPlan:
     ) -> "ShardPlan | None":
         """Of all episodes in the order of `stamps`; None where a readable one does not state the sizes of its JPEGs.
 
-        An episode of which `sizes_of` raises EpisodeError will be rejected, and takes no place.
+        An episode of which `sizes_of` raises an error will be rejected, and takes no place.
         """
         starts: dict[str, dict[str, _Start]] = {}
         offsets: dict[str, int] = {}
@@ -60,8 +62,8 @@ class ShardPlan:
         for name in stamps:
             try:
                 sizes = sizes_of(name)
-            except EpisodeError:
-                continue
+            except (EpisodeError, *_DAMAGED):
+                continue  # whoever reads it meets the same, and the reason becomes a row
             rows = {len(found) for found in sizes.values()}
             if not rows or (starts and offsets.keys() != sizes.keys()):
                 return None

@@ -1,5 +1,6 @@
 """Pictures that are written into planned shards while they are read: the same store, whatever turns out otherwise."""
 
+import os
 import random
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import raw_files
 from numpy.typing import NDArray
@@ -69,8 +71,15 @@ def copied_afterwards(raw: Path, folder: Path, *, without: Sequence[str] = ()) -
     return shards(folder / "store")
 
 
-def planned_inodes(workspace: Workspace) -> dict[str, int]:
-    return {path.name: path.stat().st_ino for path in workspace.root.glob("frames/.*.draft/.staging/*/shards.*/*")}
+def planned_inodes(workspace: Workspace, held: Path) -> dict[str, int]:
+    """Which file each planned shard is; linked under `held`, so that a later file can not be given the same number."""
+    held.mkdir(exist_ok=True)
+    found: dict[str, int] = {}
+    for path in workspace.root.glob("frames/.*.draft/.staging/*/shards.*/*"):
+        found[path.name] = path.stat().st_ino
+        if not (held / path.name).exists():
+            os.link(path, held / path.name)
+    return found
 
 
 def published_inodes(workspace: Workspace) -> dict[str, int]:
@@ -119,10 +128,12 @@ def test_what_workers_wrote_is_published_and_equals_what_a_second_reading_would_
         rig="aloha_sim",
         sink="zarr",
         workers=2,
-        on_progress=lambda *_: seen.append(planned_inodes(workspace)),
+        on_progress=lambda *_: seen.append(planned_inodes(workspace, tmp_path / "held")),
     )
     assert published_inodes(workspace) == seen[-1]
     assert len(seen[-1]) == 2 * len(raw_files.ALOHA_CAMERAS)
+    contents = pq.read_table(workspace.path("frames", REF) / "contents.parquet")
+    assert not [row for row in contents.column("content_json").to_pylist() if "planned" in row]
     assert shards(workspace.path("frames", REF)) == copied_afterwards(raw, tmp_path / "twice")
 
 
@@ -131,7 +142,7 @@ def test_a_rejected_episode_costs_the_shards_from_its_own_on(tmp_path: Path, wor
     spoil(raw / "episode_4.hdf5", 100)
     with pytest.raises(RejectedError, match=r"episode_4.*frame 100 is cut off"):
         convert(source_path=raw, to=REF, workspace=workspace, rig="aloha_sim", sink="zarr", workers=2)
-    before = planned_inodes(workspace)
+    before = planned_inodes(workspace, tmp_path / "held")
     convert(source_path=raw, to=REF, workspace=workspace, rig="aloha_sim", sink="zarr", workers=2, max_rejected=0.5)
     now = published_inodes(workspace)
     assert {name for name in now if now[name] == before[name]} == {f"{key}.0" for key in raw_files.ALOHA_CAMERAS}
@@ -199,6 +210,26 @@ def test_what_is_not_as_planned_is_left_to_the_commit(tmp_path: Path) -> None:
     assert not list(plan.folder.iterdir())
     kept = read_copying(source, "episode_0.hdf5", plan)
     assert all(getattr(stream, "planned", None) for stream in kept.cameras.values())
+
+
+def test_a_damaged_table_of_sizes_is_a_row_and_the_others_are_planned(tmp_path: Path, workspace: Workspace) -> None:
+    raw = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=3, num_frames=5)
+    with h5py.File(raw / "episode_1.hdf5", "r+") as file:
+        del file["compress_len"]
+        file["compress_len"] = [[b"many"] * 5] * len(raw_files.ALOHA_CAMERAS)
+    seen: list[dict[str, int]] = []
+    report = convert(
+        source_path=raw,
+        to=REF,
+        workspace=workspace,
+        rig="aloha_sim",
+        sink="zarr",
+        workers=2,
+        max_rejected=0.5,
+        on_progress=lambda *_: seen.append(planned_inodes(workspace, tmp_path / "held")),
+    )
+    assert [row.episode for row in report.rejected] == ["episode_1.hdf5"]
+    assert published_inodes(workspace) == seen[-1]
 
 
 @pytest.mark.parametrize("options", [{"with_compress_len": False}, {"compressed": False}, {"vlen": True}])
