@@ -168,22 +168,23 @@ class Person:
     async def review(self, end: float, think_s: float) -> None:
         """Open the page, then watch, accept, and get the next item, over and over."""
         await asyncio.sleep(random.uniform(0, think_s))  # people do not begin in the same second
-        await self._call("on_load", self.seen.opens_ms)
+        await self.call("on_load", self.seen.opens_ms)
         next_tick = time.monotonic() + _TICK_S
-        while time.monotonic() < end and (item_id := self._item()):
+        while time.monotonic() < end and (item_id := self.item_id()):
             pause_end = time.monotonic() + think_s * random.uniform(0.5, 1.5)
             await self._watch()
             if time.monotonic() > next_tick:
-                await self._call("on_tick", self.seen.ticks_ms)
+                await self.call("on_tick", self.seen.ticks_ms)
                 next_tick = time.monotonic() + _TICK_S
             await asyncio.sleep(max(0.0, pause_end - time.monotonic()))
-            if await self._call("on_accept", self.seen.accepts_ms):
-                if self._item() == item_id:
+            if await self.call("on_accept", self.seen.accepts_ms):
+                if self.item_id() == item_id:
                     self.seen.errors.append("an accept was refused")
                 else:
                     self.seen.acknowledged.append(item_id)
 
-    def _item(self) -> str:
+    def item_id(self) -> str:
+        """The item that is shown; empty for none."""
         token = json.loads(self.values[self.sheet])["token"]
         return str(token["item_id"]) if token else ""
 
@@ -205,7 +206,7 @@ class Person:
                 if answer.status_code not in (206, 416):  # 416: the file is shorter
                     self.seen.errors.append(f"video: {answer.status_code}")
 
-    async def _call(self, name: str, times_ms: list[float]) -> bool:
+    async def call(self, name: str, times_ms: list[float]) -> bool:
         """Call a handler with the values it takes, and take over what it gives back; False when that failed."""
         handler = self.handlers[name]
         body = {

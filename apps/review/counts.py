@@ -47,7 +47,7 @@ class Counts:
         """Count a decision that was just made here."""
         after = self.group(made.item_id)
         with self._lock:
-            if made.seq > self._seq:
+            if made.seq > self._seq and all(seq != made.seq for seq, _, _ in self._moves):  # a double click is one
                 self._moves.append((made.seq, before, after))
                 _move(self._groups, before, after)
 

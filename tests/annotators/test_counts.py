@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ledger_rows import proposal, result, trace
 
-from annotators.ledger import Ledger, QueueFilter, StoredDecision
+from annotators.ledger import Ledger, QueueFilter, ReviewItem, StoredDecision
 from apps.review.counts import Counts
 from apps.review.shelf import Shelf
 from schemas.annotations import Action
@@ -25,6 +25,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def decide(ledger: Ledger, action: Action, reviewer: str) -> StoredDecision:
     item = ledger.claim(reviewer=reviewer)
     assert item is not None
+    return decided(ledger, item, action, reviewer)
+
+
+def decided(ledger: Ledger, item: ReviewItem, action: Action, reviewer: str) -> StoredDecision:
     return ledger.decide(
         item_id=item.item_id,
         base_proposal_id=item.head.proposal_id,
@@ -53,7 +57,8 @@ def test_what_is_decided_here_is_counted_at_once(ledger: Ledger) -> None:
         item = ledger.claim(reviewer=f"person {number}")
         assert item is not None
         before = counts.group(item.item_id)
-        counts.add(decide(ledger, action, f"person {number}"), before)
+        for _ in range(2):  # a double click
+            counts.add(decided(ledger, item, action, f"person {number}"), before)
         assert same(counts, ledger), action
     assert counts.progress().num_done == 3
 
