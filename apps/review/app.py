@@ -26,6 +26,7 @@ from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
 from apps.review.page import Page
 from apps.review.proxy import Proxy
+from apps.review.stage import draw_ahead
 from dataengine.workspace import Workspace
 from schemas.annotations import UNUSABLE
 from schemas.errors import UsageError
@@ -128,6 +129,7 @@ def launch(
     )
     sys.setswitchinterval(_TURN_S)
     app.desk.statistics(reviewer=None)  # the first count reads every decision; nobody shall wait for it
+    draw_ahead(app.desk)
     serve(app, host=host, port=port, open_browser=open_browser)
     typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
     app.blocks.block_thread()
