@@ -60,7 +60,7 @@ def stage(desk: Desk, shown: Shown) -> str:
 
 
 def draw_ahead(desk: Desk) -> None:
-    """Draw what the first people to open the page will see, as nobody: they come together, and all would wait for it."""
+    """Draw, as nobody, what the first people will see: they come together, and all would wait for it."""
     for row in desk.queue(desk.wanted(), reviewer="", track="review")[:_AHEAD]:
         stage(desk, desk.look(row.item_id, reviewer=""))
 

@@ -18,6 +18,7 @@ from apps.review.page import Page
 from apps.review.panels import words_panel
 from apps.review.sheet import Remarked, Sheet
 from apps.review.side import side_panel
+from apps.review.stage import draw_ahead
 from dataengine.workspace import Workspace
 from schemas.annotations import BoxedIn, Card, ReasoningTrace, SegmentList
 from schemas.errors import LedgerError
@@ -360,3 +361,16 @@ def test_the_queue_is_filtered_by_what_there_is(desk: Desk) -> None:
     assert ("stratum: sum with +", "stratum=sum with +") in desk.facets()
     assert len(desk.queue(desk.wanted(facet="stratum=sum with +"))) == 1
     assert desk.queue(desk.wanted(facet="verifier=arithmetic")) == []
+
+
+def test_drawing_ahead_leases_nothing_and_spares_the_first_reviewer_the_wait(desk: Desk) -> None:
+    propose(desk, MACHINE)
+    draw_ahead(desk)
+    [episode_id] = desk.episodes.ids()
+
+    def draw_now() -> str:
+        raise AssertionError("it was not drawn ahead")
+
+    assert desk.drawn.get(("curves", episode_id), draw_now)
+    [row] = desk.queue(desk.wanted())
+    assert desk.look(row.item_id, reviewer="alice").item.lease_owner is None
