@@ -29,8 +29,8 @@ def write_vlm_page(workspace: Workspace, ref: Ref) -> Path:
             *(_skills(source, found) for source, found in scores.items()),
             note(
                 f"Right word for word (a point: within 8 pixels), with Wilson's 95 % interval. {exams['per_skill']} "
-                f"questions a skill, frozen before the first step (what is planned hashes to {exams['plans'][:12]}). Equations, "
-                f"handwriting, card layouts and seeds of the held-out questions are in no lesson."
+                f"questions a skill, frozen before the first step (what is planned hashes to {exams['plans'][:12]}). "
+                f"Equations, handwriting, card layouts and seeds of the held-out questions are in no lesson."
             ),
         ),
         section("Training", picture(_curves(rows), "svg+xml", "Losses and shares of right tokens by step")),
