@@ -140,6 +140,7 @@ def test_a_placement_is_corrected_by_keys_and_by_dragging_its_box(page: Page, de
     page.locator("#relation select").select_option("behind")
     expect(page.locator("#trace-words")).to_contain_text("The pink box is at [22, 13, 32, 23].")
     expect(page.locator("#words .changes")).to_contain_text("red box [10, 12, 20, 22]")
+    expect(page.locator("#words .changes")).to_contain_text("behind")  # the last change, too, has come there
     expect(page.locator("#words .saved")).to_contain_text("draft saved")
     page.reload()
     shown(page, desk.ids[0])
