@@ -7,6 +7,7 @@ and ends and stays inside. Nothing is copied or re-encoded.
 import base64
 import io
 import json
+import logging
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from apps.review.videos import VIDEOS
 from schemas.annotations import ReasoningTrace
 from schemas.errors import EngineError
 
+_log = logging.getLogger(__name__)
 _LEAST_SHOWN = 96  # pixels: smaller cut-outs are enlarged without smoothing, so that every pixel is seen
 _AHEAD = 16  # items drawn before the page opens: half a second, most of it for the decoder's own start
 
@@ -62,7 +64,10 @@ def stage(desk: Desk, shown: Shown) -> str:
 def draw_ahead(desk: Desk) -> None:
     """Draw, as nobody, what the first people will see: they come together, and all would wait for it."""
     for row in desk.queue(desk.wanted(), reviewer="", track="review")[:_AHEAD]:
-        stage(desk, desk.look(row.item_id, reviewer=""))
+        try:
+            stage(desk, desk.look(row.item_id, reviewer=""))
+        except (EngineError, OSError, ValueError) as error:  # one damaged episode must not keep the page from opening
+            _log.warning("%s can not be drawn (%s: %s)", row.item_id, type(error).__name__, error)
 
 
 _TRANSPORT = """

@@ -1,5 +1,6 @@
 """What a reviewer's press writes down: the words that were shown, under the name of the one who pressed."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -374,3 +375,18 @@ def test_drawing_ahead_leases_nothing_and_spares_the_first_reviewer_the_wait(des
     assert desk.drawn.get(("curves", episode_id), draw_now)
     [row] = desk.queue(desk.wanted())
     assert desk.look(row.item_id, reviewer="alice").item.lease_owner is None
+
+
+def test_a_damaged_episode_does_not_keep_the_page_from_opening(
+    tiny: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny.root, tmp_path / "damaged")
+    workspace = Workspace.at(tmp_path / "damaged")
+    [data] = (workspace.root / "episodes" / str(EPISODES) / "data").rglob("*.parquet")
+    opened = Desk(workspace=workspace, episodes=EPISODES, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}")
+    propose(opened, MACHINE)
+    data.chmod(0o644)
+    data.write_bytes(data.read_bytes()[:100])
+    draw_ahead(opened)
+    assert "can not be drawn" in caplog.text
+    opened.close()
