@@ -1,6 +1,7 @@
 """`make nano-vlm`, its last step: a trained small VLM into the package, with all that is needed to make it again.
 
 python -m apps.vlm_shipping nano-vlm@3 nano-vlm@2 nano-vlm@1
+python -m apps.vlm_shipping nano-vlm@5 nano    # it went on from the one that ships now
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from annotators.vlm.local import NANO_DIR
 from dataengine.artifacts import write_atomic
@@ -20,16 +22,18 @@ from trainers.checkpoint import weights_fingerprint
 from trainers.vlm_directory import load_vlm_directory
 
 TRAINING_FILE = "training.json"
+SHIPPED: Literal["nano"] = "nano"
 NUM_FIRST_LOSSES = 10
 _COMMAND = "make nano-vlm"
 _MOST_BYTES = 16_000_000
 _LEFT_OUT = ("record.json", "metrics.jsonl", "recipe.json", "samples.json")
 
 
-def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequence[Ref] = ()) -> Path:
+def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequence[Ref | Literal["nano"]] = ()) -> Path:
     """Copy the model directory of a checkpoint, its scores, and beside them where it comes from; returns the folder.
 
     `bases` are the checkpoint it went on from, the one that went on from, and so on; their origins are kept too.
+    The last may be `nano`, the one that ships so far.
     Raises ArtifactError where there is no such checkpoint, UsageError where its files are too large to ship or a base
     is not what was gone on from.
     """
@@ -46,7 +50,7 @@ def ship(workspace: Workspace, ref: Ref, *, to: Path, commit: str, bases: Sequen
     return to
 
 
-def _chain(workspace: Workspace, ref: Ref, commit: str, bases: Sequence[Ref]) -> dict[str, object]:
+def _chain(workspace: Workspace, ref: Ref, commit: str, bases: Sequence[Ref | Literal["nano"]]) -> dict[str, object]:
     """The origin of a checkpoint, and under `base` that of what it went on from, down to the one from nothing."""
     started, told = workspace.record("checkpoints", ref).recipe.get("start"), _origin(workspace, ref, commit)
     if not bases:
@@ -54,9 +58,12 @@ def _chain(workspace: Workspace, ref: Ref, commit: str, bases: Sequence[Ref]) ->
             raise UsageError(f"{ref} went on from another checkpoint. Name that too, behind {ref}.")
         return told
     base, *others = bases
-    loaded = load_vlm_directory(workspace.find("checkpoints", base)).vlm
+    loaded = load_vlm_directory(NANO_DIR if base == SHIPPED else workspace.find("checkpoints", base)).vlm
     if started != weights_fingerprint({name: value.detach() for name, value in loaded.named_parameters()}):
         raise UsageError(f"{ref} did not go on from {base}. Name the checkpoint that it was started from.")
+    if base == SHIPPED:
+        known = json.loads((NANO_DIR / TRAINING_FILE).read_bytes())
+        return told | {"base": {name: value for name, value in known.items() if name != "command"}}
     return told | {"base": _chain(workspace, base, commit, others)}
 
 
@@ -114,13 +121,15 @@ def skill_table(folder: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """`NAME@VERSION BASE@VERSION BASE@VERSION ... [COMMIT]`; without a commit, the one that is checked out."""
+    """`NAME@VERSION BASE@VERSION ... [nano] [COMMIT]`; without a commit, the one that is checked out."""
     workspace = Workspace.at(os.environ.get("DATAENGINE_WORKSPACE", "workspace"))
     try:
-        refs = [Ref.parse(word) for word in words if "@" in word]
-        named = [word for word in words if "@" not in word]
-        commit = named[0] if named else _head()
-        folder = ship(workspace, refs[0], to=NANO_DIR, commit=commit, bases=refs[1:])
+        refs = [SHIPPED if word == SHIPPED else Ref.parse(word) for word in words if "@" in word or word == SHIPPED]
+        if not refs or refs[0] == SHIPPED:
+            raise UsageError("name the checkpoint that is to ship, then what it went on from: REF BASE ...")
+        ref, *bases = refs
+        named = [word for word in words if "@" not in word and word != SHIPPED]
+        folder = ship(workspace, ref, to=NANO_DIR, commit=named[0] if named else _head(), bases=bases)
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -99,8 +99,9 @@ def placed(number_or_position: int | Position) -> str:
 
 
 def chosen(equation: Equation, numbers: Sequence[int]) -> str:
-    """`I pick 5 from the middle.`"""
-    return f"I pick {equation.answer} from the {POSITIONS[list(numbers).index(equation.answer)]}."
+    """`4+1=5. I pick 5 from the middle.`: what is picked follows from what was said, as in a trace."""
+    place = POSITIONS[list(numbers).index(equation.answer)]
+    return f"{solved(equation)} I pick {equation.answer} from the {place}."
 
 
 def traced(equation: Equation, numbers: Sequence[int]) -> str:

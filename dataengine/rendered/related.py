@@ -56,16 +56,19 @@ def render_exercise(
     difficulty: Difficulty = FULL,
     most_cards: int | None = None,
     asks_places: bool = False,
+    asks_things: bool = False,
 ) -> Exercise:
     """The picture of `render_item` with at most `most` questions: a pure function of its arguments.
 
     `asks_places`: half of the other questions are about which of three cards lies where, a step on the way to listing.
+    `asks_things`: or about where an object lies, a step on the way to how two of them lie.
     """
     drawn = draw_item(split=split, seed=seed, row=row, skill=skill, difficulty=difficulty, most_cards=most_cards)
     item, rng = drawn.item, keyed_rng("related", split, seed, row, skill)
     asked = [Question(skill=item.skill, question=item.question, answer=item.answer)]
     others = [other for other in _others(drawn, rng) if (other.skill, other.answer) != (item.skill, item.answer)]
     places = list(_places(drawn)) if asks_places else []
+    places += _thing_places(drawn) if asks_things else []
     asked += [places[int(place)] for place in rng.permutation(len(places))[: most // 2]]
     order = rng.permutation(len(others))[: most - len(asked)]
     return Exercise(
@@ -119,6 +122,16 @@ def _places(drawn: Drawn) -> Iterator[Question]:
             skill="cards",
             question=f"Is the card {card.number} on the left, in the middle or on the right?",
             answer=questions.placed(position),
+        )
+
+
+def _thing_places(drawn: Drawn) -> Iterator[Question]:
+    """Which pixel each object lies on."""
+    for thing in _things_at(drawn):
+        yield Question(
+            skill="relation",
+            question=f"Where is the {thing.kind}? Give pixel coordinates.",
+            answer=questions.pointed((thing.x_px, thing.y_px)),
         )
 
 

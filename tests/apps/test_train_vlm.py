@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from annotators.vlm.chat_model import fingerprint
+from annotators.vlm.local import NANO_DIR
 from apps.report.vlm_page import write_vlm_page
 from apps.vlm_shipping import ship
 from dataengine.rendered import SKILLS
@@ -90,6 +91,18 @@ def test_what_went_on_from_others_ships_with_the_origin_of_each(place: Path, tmp
     ):
         with pytest.raises(UsageError, match=sentence):
             ship(workspace, refs[0], to=tmp_path / "no", commit="c", bases=wrong)
+
+
+@pytest.mark.slow
+def test_what_went_on_from_the_one_that_ships_keeps_its_origin(tmp_path: Path) -> None:
+    words = ("nano_vlm_reasons", *("--weights", str(NANO_DIR)), *("--to", "vlm@1"))
+    done = run("train", *words, "--steps", "2", "--frames", "0", "--exams", "1", "--workspace", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = ship(Workspace.at(tmp_path), Ref("vlm", "1"), to=tmp_path / "nano", commit="c", bases=["nano"])
+    told, known = (json.loads((each / "training.json").read_text()) for each in (folder, NANO_DIR))
+    assert told["base"] == {name: value for name, value in known.items() if name != "command"}
+    with pytest.raises(UsageError, match=r"vlm@1 went on from another checkpoint\. Name that too"):
+        ship(Workspace.at(tmp_path), Ref("vlm", "1"), to=tmp_path / "no", commit="c")
 
 
 @pytest.mark.parametrize(

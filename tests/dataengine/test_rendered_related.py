@@ -44,10 +44,10 @@ def test_all_answers_about_one_picture_tell_one_story(skill: Skill) -> None:
         lying = re.findall(r"(\d+)(?: \((\w+)\))?[,.]", said.get("cards", ""))
         if count := re.search(r"\d+", said.get("count", "")):
             assert not lying or len(lying) == int(count[0])
-        if picked := re.fullmatch(r"I pick (\d+) from the (\w+)\.", said.get("choice", "")):
-            assert not lying or picked.groups() in lying
-            assert not solved or picked[1] == solved[2]
-            assert said.get("trace", picked[0]).endswith(picked[0])
+        if picked := re.fullmatch(r"(.+)=(\d+)\. (I pick \2 from the (\w+)\.)", said.get("choice", "")):
+            assert not lying or picked.group(2, 4) in lying
+            assert not solved or picked.group(1, 2) == solved.groups()
+            assert said.get("trace", picked[3]).endswith(picked[3])
 
 
 def test_company_comes_from_other_skills_and_points_at_cards_that_lie_there() -> None:
@@ -81,6 +81,18 @@ def test_places_are_asked_of_three_cards_and_fit_what_is_listed() -> None:
                 [number] = re.findall(r"\d+", question.question)
                 assert lying[question.answer.rstrip(".")] == number
     assert num_asked
+
+
+def test_where_an_object_lies_is_asked_by_its_name_and_fits_the_picture() -> None:
+    num_asked = 0
+    for row in ROWS:
+        made = render_exercise(split="train", seed=3, row=row, skill="relation", most=9, asks_things=True)
+        lying = {thing.kind: (round(thing.x_px), round(thing.y_px)) for thing in made.things}
+        for question in made.questions:
+            if which := re.fullmatch(r"Where is the (\w+)\? Give pixel coordinates\.", question.question):
+                num_asked += 1
+                assert question.answer == "({}, {})".format(*lying[which[1]])
+    assert num_asked >= len(ROWS)
 
 
 def test_no_more_cards_lie_there_than_asked_for() -> None:

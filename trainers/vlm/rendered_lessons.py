@@ -156,6 +156,12 @@ class RenderedLessons:
                 )
                 digest.update(asked.picture)
                 digest.update(repr(asked.questions).encode())
+        if any(phase.asks_things for phase in self.config.phases):
+            for row in range(_HASHED_ROWS):
+                told = render_exercise(
+                    split="train", seed=self.config.seed, row=row, skill="relation", most=9, asks_things=True
+                )
+                digest.update(repr(told.questions).encode())
         if any(phase.thing_weight for phase in self.config.phases):
             for row in range(_HASHED_ROWS):
                 shown = render_exercise(split="train", seed=self.config.seed, row=row, skill="colour", most=9)
@@ -213,6 +219,7 @@ class RenderedLessons:
             difficulty=phase.difficulty(phase_step),
             most_cards=phase.most_cards,
             asks_places=phase.asks_places,
+            asks_things=phase.asks_things,
         )
         names = {name for name, _ in phase.skills}
         return Lesson(

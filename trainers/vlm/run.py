@@ -94,6 +94,14 @@ def train_vlm(
     return model.eval()
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether its matrix products in bfloat16 are fast: a processor without such instructions imitates them, and takes
+    thirty to fifty times as long as for float32."""
+    if device.type != "cpu":
+        return True
+    return any(bool(has) for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def _optimizer(model: LearningVlm, config: VlmConfig) -> torch.optim.AdamW:
     """Norms and biases are not decayed."""
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
@@ -115,7 +123,7 @@ def _learn(
     rate = learning_rate(config, step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16" and has_bfloat16(device)):
         losses = model(
             batch.to(device),
             text_weight=phase.text_weight,
