@@ -125,9 +125,9 @@ def main(words: list[str]) -> int:
     workspace = Workspace.at(os.environ.get("DATAENGINE_WORKSPACE", "workspace"))
     try:
         refs = [SHIPPED if word == SHIPPED else Ref.parse(word) for word in words if "@" in word or word == SHIPPED]
-        if not refs or refs[0] == SHIPPED:
+        if not refs or not isinstance(refs[0], Ref):
             raise UsageError("name the checkpoint that is to ship, then what it went on from: REF BASE ...")
-        ref, *bases = refs
+        ref, bases = refs[0], refs[1:]
         named = [word for word in words if "@" not in word and word != SHIPPED]
         folder = ship(workspace, ref, to=NANO_DIR, commit=named[0] if named else _head(), bases=bases)
     except EngineError as error:
