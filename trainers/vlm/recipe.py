@@ -298,7 +298,7 @@ def nano_vlm_reasons() -> VlmConfig:
         base,
         name="nano_vlm_reasons",
         goes_on_from=base.name,
-        phases=(replace(last, steps=1200, skills=skills, frames_share=0.35, crops_share=0.12, asks_things=True),),
+        phases=(replace(last, steps=800, skills=skills, frames_share=0.35, crops_share=0.12, asks_things=True),),
         pictures_per_step=32,
     )
 
