@@ -143,7 +143,7 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
         fill(url, load.num_items, episode_ids=ids)
         people = add_people(url, load.num_people)
         before_s = _processor_s(resource.RUSAGE_CHILDREN)
-        with served(workspace, EPISODES, url, Path(folder) / "page.log") as server:
+        with served(workspace, EPISODES, url, Path(folder) / "page.log", load.processes) as server:
             clients_s = -_processor_s(resource.RUSAGE_SELF)
             seen = work(server.address, people, load)
             clients_s += _processor_s(resource.RUSAGE_SELF)

@@ -6,8 +6,11 @@ reads the ledger, and the page holds one `Token` that says what it shows.
 
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -25,6 +28,7 @@ from apps.review.dashboard import STYLE as DASHBOARD_STYLE
 from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
 from apps.review.page import Page
+from apps.review.processes import Others, accept, listen
 from apps.review.proxy import Proxy
 from apps.review.stage import draw_ahead
 from dataengine.workspace import Workspace
@@ -113,13 +117,15 @@ def launch(
     reviewer: str | None = None,
     batch_bound: float = BATCH_BOUND,
     proxy: Proxy | None = None,
+    processes: int = 1,
     open_browser: bool = False,
 ) -> None:
     """Serve the page until interrupted. Where there are accounts, everybody decides under the name of the login.
 
     Raises UsageError when the port is taken, and for a host that other machines reach while there are no accounts.
     """
-    app = build_app(
+    build = partial(
+        build_app,
         workspace=workspace,
         episodes=episodes,
         ledger_url=ledger_url,
@@ -127,15 +133,50 @@ def launch(
         batch_bound=batch_bound,
         proxy=proxy,
     )
+    app = build()
+    check_host(host, has_login=app.gate.has_login)
+    said = f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made)."
+    if processes == 1:
+        _prepare(app)
+        serve(app, host=host, port=port, open_browser=open_browser)
+        typer.echo(said)
+        app.blocks.block_thread()
+        return
+    with (
+        listen(host, port) as shared,
+        Others(processes - 1, partial(_share, build, app.blocks.app_id), shared) as others,
+    ):
+        _prepare(app)
+        _start_beside(app)
+        others.wait()
+        typer.echo(said)
+        accept(app.blocks.app, shared, idle_s=_IDLE_S)
+
+
+def _share(build: Callable[[], ReviewApp], app_id: int, shared: socket.socket, ready: Callable[[], None]) -> None:
+    """One more process behind the same port, as one page to browsers."""
+    app = build()
+    app.blocks.app_id = app_id
+    _prepare(app)
+    _start_beside(app)
+    ready()
+    accept(app.blocks.app, shared, idle_s=_IDLE_S)
+
+
+def _prepare(app: ReviewApp) -> None:
+    """What nobody shall wait for when they open the page."""
     sys.setswitchinterval(_TURN_S)
-    app.desk.statistics(reviewer=None)  # the first count reads every decision; nobody shall wait for it
+    app.desk.statistics(reviewer=None)  # the first count reads every decision
     draw_ahead(app.desk)
-    serve(app, host=host, port=port, open_browser=open_browser)
-    typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
-    app.blocks.block_thread()
 
 
-def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -> None:
+def _start_beside(app: ReviewApp) -> None:
+    """Gradio starts an app by serving it, on a port of its own; that server is not needed afterwards."""
+    serve(app, host="127.0.0.1", port=None)
+    app.blocks.server.close()
+
+
+def serve(app: ReviewApp, *, host: str, port: int | None, open_browser: bool = False) -> None:
     """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError as `launch` does."""
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)

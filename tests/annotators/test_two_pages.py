@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from annotators.ledger import Ledger
@@ -32,6 +35,50 @@ def test_two_pages_over_one_ledger_serve_one_team(tiny: Workspace, url: str, tmp
         assert sorted(told) == sorted(row.item_id for row in ledger.decisions())
         assert len(told) == len(set(told)) == ROUNDS * len(names)
         assert ledger.audit().problems == ()
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_port_and_one_that_is_killed_takes_nothing_with_it(
+    tiny: Workspace, url: str, tmp_path: Path
+) -> None:
+    Ledger.open(url).close()
+    review_data.fill(url, 60, episode_ids=EpisodeSet.open(tiny, EPISODES).ids())
+    names = review_http.add_people(url, 3)
+    with review_http.served(tiny, EPISODES, url, tmp_path / "page.log", processes=2) as page:
+        told = asyncio.run(_work((page.address, page.address), names))
+        [second] = _beside(page)
+        second.kill()
+        told += asyncio.run(_work((page.address, page.address), names))
+        end = time.monotonic() + 60
+        while _beside(page) in ([], [second]) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert len(_beside(page)) == 1, "it is replaced"
+    with Ledger.open(url) as ledger:
+        assert sorted(told) == sorted(row.item_id for row in ledger.decisions())
+        assert len(told) == len(set(told)) == 2 * ROUNDS * len(names)
+        assert ledger.audit().problems == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_all_processes_of_a_page_end_with_the_first(tiny: Workspace, tmp_path: Path, end: signal.Signals) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    Ledger.open(url).close()
+    with review_http.served(tiny, EPISODES, url, tmp_path / "page.log", processes=3) as page:
+        others = _beside(page)
+        assert len(others) == 2
+        page.process.send_signal(end)
+        page.process.wait(20)
+        assert psutil.wait_procs(others, timeout=20)[1] == []
+    assert "Traceback" not in (tmp_path / "page.log").read_text()
+
+
+def _beside(page: review_http.Server) -> list[psutil.Process]:
+    """The page's other processes."""
+    children = psutil.Process(page.process.pid).children()
+    return [
+        one for one in children if one.status() != psutil.STATUS_ZOMBIE and "--multiprocessing-fork" in one.cmdline()
+    ]
 
 
 async def _work(addresses: tuple[str, str], names: list[str]) -> list[str]:
