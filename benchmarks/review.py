@@ -156,7 +156,7 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
     lost, doubled = len(set(seen.acknowledged) - set(held)), len(held) - len(set(held))
     who = f"{load.num_people} reviewers at the page, {load.think_s:g} s think time, {name}"
     video = f"{seen.video_bytes / 1e6 / load.seconds:.1f} MB/s of video"
-    took = f"{load.processes} processes; of the processors they took {page_s:.0f} s with its start, the clients {clients_s:.0f} s"
+    took = f"{load.processes} processes; they took {page_s:.0f} s of the processors, the clients {clients_s:.0f} s"
     return [
         _figure(f"open and claim, {who}, p99", _percentile(seen.opens_ms, 99), "ms", len(seen.opens_ms)),
         _figure(

@@ -118,7 +118,6 @@ def launch(
     batch_bound: float = BATCH_BOUND,
     proxy: Proxy | None = None,
     processes: int = 1,
-    open_browser: bool = False,
 ) -> None:
     """Serve the page until interrupted. Where there are accounts, everybody decides under the name of the login.
 
@@ -138,7 +137,7 @@ def launch(
     said = f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made)."
     if processes == 1:
         _prepare(app)
-        serve(app, host=host, port=port, open_browser=open_browser)
+        serve(app, host=host, port=port)
         typer.echo(said)
         app.blocks.block_thread()
         return
@@ -176,7 +175,7 @@ def _start_beside(app: ReviewApp) -> None:
     app.blocks.server.close()
 
 
-def serve(app: ReviewApp, *, host: str, port: int | None, open_browser: bool = False) -> None:
+def serve(app: ReviewApp, *, host: str, port: int | None) -> None:
     """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError as `launch` does."""
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)
@@ -185,7 +184,7 @@ def serve(app: ReviewApp, *, host: str, port: int | None, open_browser: bool = F
         app.blocks.launch(
             server_name=host,
             server_port=port,
-            inbrowser=open_browser,
+            inbrowser=False,
             prevent_thread_lock=True,
             share=False,
             auth_dependency=app.gate.login_of if has_login else None,
