@@ -84,9 +84,10 @@ class Others:
     def _replace(self) -> None:
         while self._started:
             connection.wait([process.sentinel for process, _ in self._started])
-            for place, (process, _) in enumerate(self._started):
+            for place, (process, hears) in enumerate(self._started):
                 if not process.is_alive() and not self._is_over.wait(_PAUSE_S):
                     _log.warning("one of the page's processes ended (%s) and is replaced", process.exitcode)
+                    hears.close()
                     self._started[place] = self._start()
             if self._is_over.is_set():
                 return
