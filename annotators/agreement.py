@@ -6,7 +6,7 @@
 
 Payloads are read as plain JSON, so that every kind of payload has its fields without code of its own.
 
-Axes: E entries of a ballot, U units (items), P pairs of entries.
+Axes: E entries of a ballot, U units (items), P pairs of entries that are compared.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ from schemas.spans import NS_PER_S
 KEEP = "keep"  # the field that says whether the item is usable at all; a reject says nothing about the others
 TOLERANCES_S = (0.25, 0.5)
 # Events come from the recording, people do not set them; where something was seen is no part of what is said.
-_MANY = 1 << 20  # more than there are people, or fields
 _NO_FIELD = ("kind", "events", "board_box_xyxy", "boxed_in", "picture")
 
 
@@ -161,15 +160,22 @@ def pair_agreement(ballot: Ballot) -> tuple[PairAgreement, ...]:
     order_E = np.lexsort((person_E, ballot.item_E, ballot.field_E))
     person_E, value_E = person_E[order_E], ballot.value_E[order_E]
     field_E, item_E = ballot.field_E[order_E], ballot.item_E[order_E]
-    key_P, one_P, other_P = _compared(field_E, item_E, person_E, value_E)
+    pairs = Comparisons(num_values=int(value_E.max()) + 1 if len(value_E) else 1)
+    for apart in range(1, len(field_E)):  # entries to compare stand 1, 2, ... places apart
+        is_pair = (field_E[apart:] == field_E[:-apart]) & (item_E[apart:] == item_E[:-apart])
+        first_P = np.flatnonzero(is_pair)
+        if not len(first_P):
+            break
+        key_P = (person_E[first_P] * len(names) + person_E[first_P + apart]) * len(ballot.fields) + field_E[first_P]
+        pairs.add(key_P, value_E[first_P], value_E[first_P + apart])
     rows = []
-    for key, num_items, num_same, kappa in cohen_kappas(key_P, one_P, other_P):
-        pair, field = divmod(key, _MANY)
-        first, second = divmod(pair, _MANY)
+    for key, num_items, num_same, kappa in pairs.kappas():
+        people, field = divmod(key, len(ballot.fields))
+        one, other = divmod(people, len(names))
         rows.append(
             PairAgreement(
-                first=names[first],
-                second=names[second],
+                first=names[one],
+                second=names[other],
                 field=ballot.fields[field],
                 num_items=num_items,
                 num_same=num_same,
@@ -179,46 +185,56 @@ def pair_agreement(ballot: Ballot) -> tuple[PairAgreement, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.num_items, row.first, row.second, row.field)))
 
 
-def _compared(
-    field_E: NDArray[np.int64],
-    item_E: NDArray[np.int64],
-    person_E: NDArray[np.int64],
-    value_E: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], ...]:
-    """Every two entries about one field of one item, P of them: which people and field, and what each said. Entries
-    come in the order of field, item and person, so those to compare stand 1, 2, ... places apart."""
-    found: list[tuple[NDArray[np.int64], ...]] = []
-    for apart in range(1, len(field_E)):
-        is_pair = (field_E[apart:] == field_E[:-apart]) & (item_E[apart:] == item_E[:-apart])
-        first = np.flatnonzero(is_pair)
-        if not len(first):
-            break
-        key_P = (person_E[first] * _MANY + person_E[first + apart]) * _MANY + field_E[first]
-        found.append((key_P, value_E[first], value_E[first + apart]))
-    if not found:
-        return (np.zeros(0, dtype=np.int64),) * 3
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+class Comparisons:
+    """What two said about the same things, under any number of keys, counted as it comes: where everybody votes about
+    gold there are millions of them."""
+
+    def __init__(self, *, num_values: int) -> None:
+        self._num_values = num_values  # both say a number below it
+        self._all, self._same, self._said, self._heard = Sums(), Sums(), Sums(), Sums()
+
+    def add(self, key_P: NDArray[np.int64], one_P: NDArray[np.int64], other_P: NDArray[np.int64]) -> None:
+        """What the one and the other said, each time under a key."""
+        self._all.add(key_P)
+        self._same.add(key_P[one_P == other_P])
+        self._said.add(key_P * self._num_values + one_P)
+        self._heard.add(key_P * self._num_values + other_P)
+
+    def kappas(self) -> Iterator[tuple[int, int, int, float | None]]:
+        """Each key, how much was compared, how much of it is the same, and Cohen's kappa; None where both always say
+        one same thing."""
+        same = dict(zip(self._same.keys.tolist(), self._same.counts.tolist(), strict=True))
+        both, at_said, at_heard = np.intersect1d(
+            self._said.keys, self._heard.keys, assume_unique=True, return_indices=True
+        )
+        chances = np.zeros(len(self._all.keys), dtype=np.int64)
+        place = np.searchsorted(self._all.keys, both // self._num_values)
+        np.add.at(chances, place, self._said.counts[at_said] * self._heard.counts[at_heard])
+        listed = (self._all.keys.tolist(), self._all.counts.tolist(), chances.tolist())
+        for key, total, chance in zip(*listed, strict=True):
+            at_random = chance / total**2
+            observed = same.get(key, 0) / total
+            yield (
+                key,
+                total,
+                same.get(key, 0),
+                None if chance == total**2 else (observed - at_random) / (1 - at_random),
+            )
 
 
-def cohen_kappas(
-    key_P: NDArray[np.int64], one_P: NDArray[np.int64], other_P: NDArray[np.int64]
-) -> Iterator[tuple[int, int, int, float | None]]:
-    """For each key: its number of comparisons, how many are the same, and kappa; None where both always say one same
-    thing. What the one and the other said are numbers from 0."""
-    if not len(key_P):
-        return
-    keys, group_P = np.unique(key_P, return_inverse=True)
-    totals = np.bincount(group_P)
-    sames = np.bincount(group_P[one_P == other_P], minlength=len(keys))
-    most = int(max(one_P.max(), other_P.max())) + 1
-    said, num_said = np.unique(group_P * most + one_P, return_counts=True)
-    heard, num_heard = np.unique(group_P * most + other_P, return_counts=True)
-    both, at_said, at_heard = np.intersect1d(said, heard, assume_unique=True, return_indices=True)
-    chances = np.zeros(len(keys), dtype=np.int64)
-    np.add.at(chances, both // most, num_said[at_said] * num_heard[at_heard])
-    for key, total, same, chance in zip(keys.tolist(), totals.tolist(), sames.tolist(), chances.tolist(), strict=True):
-        at_random = chance / total**2
-        yield key, total, same, None if chance == total**2 else (same / total - at_random) / (1 - at_random)
+class Sums:
+    """How often each number was met; `keys` in their order."""
+
+    def __init__(self) -> None:
+        self.keys, self.counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+
+    def add(self, numbers: NDArray[np.int64]) -> None:
+        """Count some more."""
+        keys, counts = np.unique(numbers, return_counts=True)
+        self.keys, place = np.unique(np.concatenate([self.keys, keys]), return_inverse=True)
+        summed = np.zeros(len(self.keys), dtype=np.int64)
+        np.add.at(summed, place, np.concatenate([self.counts, counts]))
+        self.counts = summed
 
 
 def boundary_agreement(votes: Iterable[Vote]) -> tuple[BoundaryAgreement, ...]:

@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from annotators.ledger.deeds import BATCH, EDIT, KINDS, REJECT, SKIP, UNDO, Columns
+from annotators.ledger.deeds import ACCEPT, BATCH, EDIT, KINDS, REJECT, SKIP, UNDO, Columns
 from annotators.ledger.kept import Kept, Speaker
 
 
@@ -109,7 +109,7 @@ def _paces(
 
 def _verdicts(claims: tuple[tuple[Speaker, str], ...], num_judged: list[list[int]]) -> tuple[Verdicts, ...]:
     rows = [
-        Verdicts(speaker=speaker, field=field, num_accepted=row[0], num_edited=row[EDIT], num_rejected=row[REJECT])
+        Verdicts(speaker=speaker, field=field, num_accepted=row[ACCEPT], num_edited=row[EDIT], num_rejected=row[REJECT])
         for (speaker, field), row in zip(claims, num_judged, strict=True)
         if sum(row)
     ]

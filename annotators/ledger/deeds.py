@@ -39,9 +39,6 @@ class GrowingColumns:
     def __init__(self) -> None:
         self._columns = {part.name: array("q") for part in fields(Columns)}
 
-    def __len__(self) -> int:
-        return len(self._columns["item_D"])
-
     def add(self, **values: int) -> None:
         """One decision, every column of it."""
         for name, column in self._columns.items():

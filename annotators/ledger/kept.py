@@ -1,7 +1,7 @@
 """What the figures need of rows that never change, kept between two counts.
 
-Decisions, proposals and assignments are append-only and numbered in the order of their commits, so what is new has a
-higher number than everything that was read before. Whole columns are read in the order in which they lie in the file,
+Decisions and proposals are append-only and numbered in the order of their commits, so what is new has a higher number
+than everything that was read before. Whole columns are read in the order in which they lie in the file,
 and joined here: ids are hashes, so a join in the database jumps once for every row, and took twice as long over 100,000
 decisions.
 """
@@ -89,10 +89,10 @@ class Kept:
         newest = store.current(connection)
         if newest < self._seq or (self._last_seq and self._last_hash != self._hash(connection, self._last_seq)):
             self._forget()
+        self._read_assigned(connection)
         if newest == self._seq:
             return
         self._read_claims(connection)
-        self._read_assigned(connection)
         self._read_deeds(connection)
         self._seq = newest
 
@@ -148,8 +148,8 @@ class Kept:
 
     def _read_assigned(self, connection: Connection) -> None:
         table = ASSIGNMENTS.c
-        query = select(table.item_id, table.overlap, table.gold).where(table.seq > self._seq).order_by(table.seq)
-        self._assigned.update((row.item_id, Assigned(row.overlap, row.gold)) for row in connection.execute(query))
+        query = select(table.item_id, table.overlap, table.gold).order_by(table.seq)  # few, and the last one holds
+        self._assigned = {item_id: Assigned(overlap, gold) for item_id, overlap, gold in connection.execute(query)}
 
     def _read_deeds(self, connection: Connection) -> None:
         edits = self._edits(connection)

@@ -127,7 +127,7 @@ def statistics(connection: Connection, kept: Kept, wanted: QueueFilter, reviewer
 
 
 def _outside(connection: Connection, wanted: QueueFilter) -> list[str]:
-    """Items that are not wanted: few, or what is wanted is."""
+    """Items that are not wanted."""
     if not (conditions := wanted.conditions()):
         return []
     return list(connection.execute(select(ITEMS.c.item_id).where(not_(and_(*conditions)))).scalars())

@@ -8,7 +8,9 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from apps.review.dashboard import STYLE as DASHBOARD_STYLE
 from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
 from apps.review.page import Page
-from apps.review.processes import Others, accept, listen
+from apps.review.processes import Others, accepting, listen
 from apps.review.proxy import Proxy
 from apps.review.stage import draw_ahead
 from dataengine.workspace import Workspace
@@ -59,6 +61,14 @@ class ReviewApp:
         self.desk.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """What all processes of a page have from the first one."""
+
+    has_login: bool
+    app_id: int  # by which browsers tell that a page was started anew
+
+
 def build_app(
     *,
     workspace: Workspace,
@@ -67,13 +77,17 @@ def build_app(
     reviewer: str | None = None,
     batch_bound: float = BATCH_BOUND,
     proxy: Proxy | None = None,
+    first: First | None = None,
 ) -> ReviewApp:
     """The page for one set of episodes. Where the ledger holds accounts, people log in, or a proxy says who they are;
-    else `reviewer` fills the name field of the one person of this machine."""
+    else `reviewer` fills the name field of the one person of this machine. `first`: another process serves it, too."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
-    gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()), proxy=proxy)
+    desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url, refits=first is None)
+    has_login = bool(desk.ledger.accounts.all()) if first is None else first.has_login
+    gate = Gate(desk.ledger.accounts, has_login=has_login, proxy=proxy)
     blocks = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
+    if first is not None:
+        blocks.app_id = first.app_id
     with blocks:
         _connect(blocks, Page(desk, gate, reviewer or ""))
         gr.HTML('<a href="/dashboard">Dashboard</a>', elem_id="to-dashboard")
@@ -141,25 +155,32 @@ def launch(
         typer.echo(said)
         app.blocks.block_thread()
         return
+    # As the first found it: what the ledger says later must not make one of them a page without a login.
+    same = partial(build, first=First(has_login=app.gate.has_login, app_id=app.blocks.app_id))
     with (
         listen(host, port) as shared,
-        Others(processes - 1, partial(_share, build, app.blocks.app_id), shared) as others,
+        ExitStack() as stack,
+        Others(processes - 1, partial(_share, same), shared) as others,
     ):
         _prepare(app)
         _start_beside(app)
         others.wait()
+        stack.enter_context(
+            accepting(app.blocks.app, shared, idle_s=_IDLE_S)
+        )  # answers end after the others were told to
         typer.echo(said)
-        accept(app.blocks.app, shared, idle_s=_IDLE_S)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
-def _share(build: Callable[[], ReviewApp], app_id: int, shared: socket.socket, ready: Callable[[], None]) -> None:
+def _share(build: Callable[[], ReviewApp], shared: socket.socket, ready: Callable[[], None]) -> None:
     """One more process behind the same port, as one page to browsers."""
     app = build()
-    app.blocks.app_id = app_id
     _prepare(app)
     _start_beside(app)
-    ready()
-    accept(app.blocks.app, shared, idle_s=_IDLE_S)
+    with accepting(app.blocks.app, shared, idle_s=_IDLE_S):
+        ready()
+        threading.Event().wait()
 
 
 def _prepare(app: ReviewApp) -> None:
