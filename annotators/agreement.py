@@ -5,15 +5,20 @@
 * Boundary F1: twice the boundaries that both set, within a tolerance, over the boundaries of both.
 
 Payloads are read as plain JSON, so that every kind of payload has its fields without code of its own.
+
+Axes: E entries of a ballot, U units (items), P pairs of entries that are compared.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from annotators.ballots import Ballot
 from schemas.records import canonical_json
 from schemas.spans import NS_PER_S
 
@@ -118,77 +123,118 @@ def agrees(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bo
     return len(ours) == len(theirs) == _num_near(ours, theirs, TOLERANCES_S[0])
 
 
-def field_agreement(votes: Iterable[Vote]) -> tuple[FieldAgreement, ...]:
-    """Alpha of every field, by name."""
-    units: dict[str, dict[str, list[str]]] = {}
-    for vote in votes:
-        for name, value in vote.said.items():
-            units.setdefault(name, {}).setdefault(vote.item_id, []).append(value)
-    return tuple(
-        FieldAgreement(
-            field=name,
-            num_items=sum(len(values) > 1 for values in by_item.values()),
-            alpha=krippendorff_alpha(by_item.values()),
-        )
-        for name, by_item in sorted(units.items())
-    )
+def field_agreement(ballot: Ballot) -> tuple[FieldAgreement, ...]:
+    """Alpha of every field that anybody spoke about, by name."""
+    found = []
+    for number in np.unique(ballot.field_E):
+        is_it_E = ballot.field_E == number
+        item_E, value_E = ballot.item_E[is_it_E], ballot.value_E[is_it_E]
+        num_items = int((np.unique(item_E, return_counts=True)[1] > 1).sum())
+        alpha = krippendorff_alpha(item_E, value_E)
+        found.append(FieldAgreement(field=ballot.fields[number], num_items=num_items, alpha=alpha))
+    return tuple(sorted(found, key=lambda row: row.field))
 
 
-def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
-    """Nominal alpha over units, each with the values that so many people gave; None where it is not defined."""
-    together: Counter[str] = Counter()  # how often a value was given in a unit of two or more
-    num_apart = 0.0  # ordered pairs of different values, each unit's weighted by 1 / (its values - 1)
-    for values in units:
-        if len(values) < 2:
-            continue
-        if all(value == values[0] for value in values):  # most units: a Counter for each is what takes the time
-            together[values[0]] += len(values)
-            continue
-        counts = Counter(values)
-        together.update(counts)
-        num_apart += sum(count * (len(values) - count) for count in counts.values()) / (len(values) - 1)
-    total = together.total()
-    expected = sum(count * (total - count) for count in together.values())
+def krippendorff_alpha(unit_E: NDArray[np.int64], value_E: NDArray[np.int64]) -> float | None:
+    """Nominal alpha of values that people gave to units, both as numbers from 0; None where it is not defined."""
+    _, unit_E, size_U = np.unique(unit_E, return_inverse=True, return_counts=True)
+    is_paired_E = size_U[unit_E] > 1
+    unit_E, value_E = unit_E[is_paired_E], value_E[is_paired_E]
+    if not len(value_E):
+        return None
+    together = np.unique(value_E, return_counts=True)[1]
+    total = int(together.sum())
+    expected = int((together * (total - together)).sum())
+    alike, num_alike = np.unique(unit_E * (value_E.max() + 1) + value_E, return_counts=True)
+    unit = alike // (value_E.max() + 1)
+    # Ordered pairs of different values, each unit's weighted by 1 / (its values - 1).
+    num_apart = float((num_alike * (size_U[unit] - num_alike) / (size_U[unit] - 1)).sum())
     return None if expected == 0 else 1 - (total - 1) * num_apart / expected
 
 
-def pair_agreement(votes: Iterable[Vote]) -> tuple[PairAgreement, ...]:
+def pair_agreement(ballot: Ballot) -> tuple[PairAgreement, ...]:
     """Kappa of every two people who voted about the same items, field by field; most items first."""
-    by_item: dict[str, list[Vote]] = {}
-    for vote in votes:
-        by_item.setdefault(vote.item_id, []).append(vote)
-    tables: dict[tuple[str, str, str], Counter[tuple[str, str]]] = {}
-    for together in by_item.values():
-        fields = {vote.reviewer: vote.said for vote in together}
-        for first, second in combinations(sorted(fields), 2):
-            for name in fields[first].keys() & fields[second].keys():
-                table = tables.setdefault((first, second, name), Counter())
-                table[fields[first][name], fields[second][name]] += 1
-    rows = [
-        PairAgreement(
-            first=first,
-            second=second,
-            field=name,
-            num_items=table.total(),
-            num_same=sum(count for (one, other), count in table.items() if one == other),
-            kappa=cohen_kappa(table),
+    names = sorted(ballot.people)
+    place_of = np.array([names.index(name) for name in ballot.people], dtype=np.int64)
+    person_E = place_of[ballot.person_E]
+    order_E = np.lexsort((person_E, ballot.item_E, ballot.field_E))
+    person_E, value_E = person_E[order_E], ballot.value_E[order_E]
+    field_E, item_E = ballot.field_E[order_E], ballot.item_E[order_E]
+    pairs = Comparisons(num_values=int(value_E.max()) + 1 if len(value_E) else 1)
+    for apart in range(1, len(field_E)):  # entries to compare stand 1, 2, ... places apart
+        is_pair = (field_E[apart:] == field_E[:-apart]) & (item_E[apart:] == item_E[:-apart])
+        first_P = np.flatnonzero(is_pair)
+        if not len(first_P):
+            break
+        key_P = (person_E[first_P] * len(names) + person_E[first_P + apart]) * len(ballot.fields) + field_E[first_P]
+        pairs.add(key_P, value_E[first_P], value_E[first_P + apart])
+    rows = []
+    for key, num_items, num_same, kappa in pairs.kappas():
+        people, field = divmod(key, len(ballot.fields))
+        one, other = divmod(people, len(names))
+        rows.append(
+            PairAgreement(
+                first=names[one],
+                second=names[other],
+                field=ballot.fields[field],
+                num_items=num_items,
+                num_same=num_same,
+                kappa=kappa,
+            )
         )
-        for (first, second, name), table in tables.items()
-    ]
     return tuple(sorted(rows, key=lambda row: (-row.num_items, row.first, row.second, row.field)))
 
 
-def cohen_kappa(table: Mapping[tuple[str, str], int]) -> float | None:
-    """Kappa of a table (what one said, what the other said) -> items; None where both always say one same thing."""
-    total = sum(table.values())
-    rows: Counter[str] = Counter()
-    columns: Counter[str] = Counter()
-    for (one, other), count in table.items():
-        rows[one] += count
-        columns[other] += count
-    same = sum(count for (one, other), count in table.items() if one == other) / total
-    chance = sum(count * columns[value] for value, count in rows.items()) / total**2
-    return None if chance == 1 else (same - chance) / (1 - chance)
+class Comparisons:
+    """What two said about the same things, under any number of keys, counted as it comes: where everybody votes about
+    gold there are millions of them."""
+
+    def __init__(self, *, num_values: int) -> None:
+        self._num_values = num_values  # both say a number below it
+        self._all, self._same, self._said, self._heard = Sums(), Sums(), Sums(), Sums()
+
+    def add(self, key_P: NDArray[np.int64], one_P: NDArray[np.int64], other_P: NDArray[np.int64]) -> None:
+        """What the one and the other said, each time under a key."""
+        self._all.add(key_P)
+        self._same.add(key_P[one_P == other_P])
+        self._said.add(key_P * self._num_values + one_P)
+        self._heard.add(key_P * self._num_values + other_P)
+
+    def kappas(self) -> Iterator[tuple[int, int, int, float | None]]:
+        """Each key, how much was compared, how much of it is the same, and Cohen's kappa; None where both always say
+        one same thing."""
+        same = dict(zip(self._same.keys.tolist(), self._same.counts.tolist(), strict=True))
+        both, at_said, at_heard = np.intersect1d(
+            self._said.keys, self._heard.keys, assume_unique=True, return_indices=True
+        )
+        chances = np.zeros(len(self._all.keys), dtype=np.int64)
+        place = np.searchsorted(self._all.keys, both // self._num_values)
+        np.add.at(chances, place, self._said.counts[at_said] * self._heard.counts[at_heard])
+        listed = (self._all.keys.tolist(), self._all.counts.tolist(), chances.tolist())
+        for key, total, chance in zip(*listed, strict=True):
+            at_random = chance / total**2
+            observed = same.get(key, 0) / total
+            yield (
+                key,
+                total,
+                same.get(key, 0),
+                None if chance == total**2 else (observed - at_random) / (1 - at_random),
+            )
+
+
+class Sums:
+    """How often each number was met; `keys` in their order."""
+
+    def __init__(self) -> None:
+        self.keys, self.counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+
+    def add(self, numbers: NDArray[np.int64]) -> None:
+        """Count some more."""
+        keys, counts = np.unique(numbers, return_counts=True)
+        self.keys, place = np.unique(np.concatenate([self.keys, keys]), return_inverse=True)
+        summed = np.zeros(len(self.keys), dtype=np.int64)
+        np.add.at(summed, place, np.concatenate([self.counts, counts]))
+        self.counts = summed
 
 
 def boundary_agreement(votes: Iterable[Vote]) -> tuple[BoundaryAgreement, ...]:

@@ -143,7 +143,7 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
         fill(url, load.num_items, episode_ids=ids)
         people = add_people(url, load.num_people)
         before_s = _processor_s(resource.RUSAGE_CHILDREN)
-        with served(workspace, EPISODES, url, Path(folder) / "page.log") as server:
+        with served(workspace, EPISODES, url, Path(folder) / "page.log", load.processes) as server:
             clients_s = -_processor_s(resource.RUSAGE_SELF)
             seen = work(server.address, people, load)
             clients_s += _processor_s(resource.RUSAGE_SELF)
@@ -156,7 +156,7 @@ def _http(url: str, name: str, load: HttpLoad) -> list[Figure]:
     lost, doubled = len(set(seen.acknowledged) - set(held)), len(held) - len(set(held))
     who = f"{load.num_people} reviewers at the page, {load.think_s:g} s think time, {name}"
     video = f"{seen.video_bytes / 1e6 / load.seconds:.1f} MB/s of video"
-    took = f"of the processors the page took {page_s:.0f} s with its start, the clients {clients_s:.0f} s"
+    took = f"{load.processes} processes; they took {page_s:.0f} s of the processors, the clients {clients_s:.0f} s"
     return [
         _figure(f"open and claim, {who}, p99", _percentile(seen.opens_ms, 99), "ms", len(seen.opens_ms)),
         _figure(

@@ -46,10 +46,13 @@ class HttpLoad:
     num_episodes: int
     num_frames: int
     num_items: int
+    processes: int
 
 
-FULL = HttpLoad(num_people=100, think_s=10.0, seconds=300.0, num_episodes=12, num_frames=250, num_items=6_000)
-QUICK = HttpLoad(num_people=4, think_s=1.0, seconds=10.0, num_episodes=2, num_frames=50, num_items=200)
+FULL = HttpLoad(
+    num_people=100, think_s=10.0, seconds=300.0, num_episodes=12, num_frames=250, num_items=6_000, processes=2
+)
+QUICK = HttpLoad(num_people=4, think_s=1.0, seconds=10.0, num_episodes=2, num_frames=50, num_items=200, processes=2)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,9 +85,9 @@ class Server:
 
 
 @contextmanager
-def served(workspace: Workspace, ref: Ref, url: str, log: Path) -> Iterator[Server]:
+def served(workspace: Workspace, ref: Ref, url: str, log: Path, processes: int = 1) -> Iterator[Server]:
     """The page, started as a user starts it."""
-    server = _start(workspace, ref, url, log)
+    server = _start(workspace, ref, url, log, processes)
     try:
         yield server
     finally:
@@ -92,13 +95,14 @@ def served(workspace: Workspace, ref: Ref, url: str, log: Path) -> Iterator[Serv
         server.process.wait(30)
 
 
-def _start(workspace: Workspace, ref: Ref, url: str, log: Path) -> Server:
+def _start(workspace: Workspace, ref: Ref, url: str, log: Path, processes: int) -> Server:
     """On a port of this machine. Somebody else may take it between the look and the use: then look again."""
     for _ in range(_TRIES):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         words = ["review", "open", str(ref), "--workspace", str(workspace.root), "--db", url, "--port", str(port)]
+        words += ["--processes", str(processes)]
         with log.open("w") as out:
             process = subprocess.Popen([sys.executable, "-m", "apps", *words], stdout=out, stderr=subprocess.STDOUT)
         server = Server(address=f"http://127.0.0.1:{port}", process=process)

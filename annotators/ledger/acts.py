@@ -1,13 +1,17 @@
 """What people did, decision by decision: how fast they are, and how each speaker's proposals held."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
-from annotators.ledger.kept import Deed, Kept, Speaker
+import numpy as np
+from numpy.typing import NDArray
+
+from annotators.ledger.deeds import ACCEPT, BATCH, EDIT, KINDS, REJECT, SKIP, UNDO, Columns
+from annotators.ledger.kept import Kept, Speaker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pace:
     """What one person did."""
 
@@ -16,7 +20,7 @@ class Pace:
     num_batch: int  # accepted without a look
     num_skipped: int
     num_undone: int
-    seconds: tuple[float, ...]  # they looked at each item, in the order of the decisions
+    seconds: NDArray[np.float64]  # they looked at each item, in the order of the decisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +36,11 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """One edit: which fields of what was proposed somebody changed, of all there are."""
+    """Edits that changed the same fields of what was proposed, of all there are."""
 
     field: str
     changed: Mapping[str, bool]
+    num: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,60 +53,64 @@ class Acts:
     edits: tuple[Edit, ...]  # that stand for themselves
 
 
-def acts(kept: Kept, deeds: Sequence[Deed], reviewer: str | None) -> Acts:
+def acts(kept: Kept, deeds: Columns, reviewer: str | None) -> Acts:
     """Count what people did; hours, verdicts and edits of one reviewer alone, when named."""
-    taken_back = {deed.undoes for deed in deeds}
-    kinds: Counter[tuple[str, str]] = Counter()  # reviewer, what else than a look at an item
-    hours: Counter[str] = Counter()
-    seconds: dict[str, list[float]] = {}
-    judged: Counter[tuple[Speaker, str, str]] = Counter()  # speaker, field, action
-    edits: list[Edit] = []
-    for deed in deeds:
-        is_theirs = reviewer in (None, deed.reviewer)
-        hours[deed.hour] += deed.is_look and is_theirs
-        if deed.decision_id in taken_back:
-            continue
-        times = seconds.setdefault(deed.reviewer, [])
-        if not deed.is_look:
-            kinds[deed.reviewer, deed.action if deed.action in ("skip", "undo") else "batch"] += 1
-            continue
-        times.append(deed.lead_time_ms / 1000)
-        if is_theirs and deed.track == "review":
-            speaker, field = kept.speakers[deed.proposal_id]
-            judged[speaker, field, deed.action] += 1
-            if deed.action == "edit":
-                edits.append(Edit(field=field, changed=kept.edits[deed.decision_id]))
-    paces = [
-        Pace(
-            reviewer=name,
-            num_decisions=len(times),
-            num_batch=kinds[name, "batch"],
-            num_skipped=kinds[name, "skip"],
-            num_undone=kinds[name, "undo"],
-            seconds=tuple(times),
-        )
-        for name, times in sorted(seconds.items())
-    ]
+    people, hours, claims, edits = tuple(kept.people), tuple(kept.hours), tuple(kept.claims), tuple(kept.edits)
+    is_look_D = deeds.kind_D <= REJECT
+    is_theirs_D = np.ones(len(deeds.kind_D), dtype=bool)
+    if reviewer is not None:
+        is_theirs_D = deeds.person_D == (people.index(reviewer) if reviewer in people else -1)
+    stands_D = ~deeds.is_taken_back_D
+    num_in_hour = np.bincount(deeds.hour_D[is_look_D & is_theirs_D], minlength=len(hours)).tolist()
+    judged_D = is_look_D & is_theirs_D & stands_D & deeds.is_review_D
+    num_judged = _table(deeds.claim_D[judged_D], deeds.kind_D[judged_D], len(claims))
+    alike, num_alike = np.unique(
+        np.stack([deeds.claim_D, deeds.edit_D])[:, judged_D & (deeds.kind_D == EDIT)], axis=1, return_counts=True
+    )
     return Acts(
-        paces=tuple(paces),
-        hourly=tuple(sorted((hour, count) for hour, count in hours.items() if count)),
-        verdicts=_verdicts(judged),
-        edits=tuple(edits),
+        paces=tuple(_paces(deeds, people, stands_D, is_look_D)),
+        hourly=tuple(sorted((hour, count) for hour, count in zip(hours, num_in_hour, strict=True) if count)),
+        verdicts=_verdicts(claims, num_judged),
+        edits=tuple(
+            Edit(field=claims[claim][1], changed=dict(edits[edit]), num=num)
+            for claim, edit, num in zip(*alike.tolist(), num_alike.tolist(), strict=True)
+        ),
     )
 
 
-def _verdicts(judged: Counter[tuple[Speaker, str, str]]) -> tuple[Verdicts, ...]:
-    found: dict[tuple[Speaker, str], Counter[str]] = {}
-    for (speaker, field, action), count in judged.items():
-        found.setdefault((speaker, field), Counter())[action] += count
-    rows = [
-        Verdicts(
-            speaker=speaker,
-            field=field,
-            num_accepted=counts["accept"],
-            num_edited=counts["edit"],
-            num_rejected=counts["reject"],
+def _table(row_D: NDArray[np.int64], kind_D: NDArray[np.int64], num_rows: int) -> list[list[int]]:
+    """How many of each kind there are in each row."""
+    counts = np.bincount(row_D * len(KINDS) + kind_D, minlength=num_rows * len(KINDS))
+    table: list[list[int]] = counts.reshape(num_rows, len(KINDS)).tolist()
+    return table
+
+
+def _paces(
+    deeds: Columns, people: tuple[str, ...], stands_D: NDArray[np.bool_], is_look_D: NDArray[np.bool_]
+) -> list[Pace]:
+    counts = _table(deeds.person_D[stands_D], deeds.kind_D[stands_D], len(people))
+    looked_D = np.flatnonzero(stands_D & is_look_D)
+    looked_D = looked_D[np.argsort(deeds.person_D[looked_D], kind="stable")]
+    ends = list(accumulate(sum(row[: REJECT + 1]) for row in counts))
+    seconds = np.split(deeds.lead_time_ms_D[looked_D] / 1000, ends)[: len(people)]
+    return [
+        Pace(
+            reviewer=name,
+            num_decisions=len(times),
+            num_batch=row[BATCH],
+            num_skipped=row[SKIP],
+            num_undone=row[UNDO],
+            seconds=times,
         )
-        for (speaker, field), counts in found.items()
+        for name, row, times in sorted(zip(people, counts, seconds, strict=True), key=lambda one: one[0])
+        if sum(row)
+    ]
+
+
+def _verdicts(claims: tuple[tuple[Speaker, str], ...], num_judged: list[list[int]]) -> tuple[Verdicts, ...]:
+    rows = [
+        Verdicts(speaker=speaker, field=field, num_accepted=row[ACCEPT], num_edited=row[EDIT], num_rejected=row[REJECT])
+        for (speaker, field), row in zip(claims, num_judged, strict=True)
+        if sum(row)
     ]
     return tuple(sorted(rows, key=lambda row: (-row.num_accepted - row.num_edited - row.num_rejected, str(row))))

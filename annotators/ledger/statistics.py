@@ -6,10 +6,11 @@ Everything is counted from the ledger, at one moment of it. A reviewer gets the 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, and_, not_, select
 
 from annotators.agreement import (
     BoundaryAgreement,
@@ -23,9 +24,9 @@ from annotators.agreement import (
 from annotators.ledger import store, tallies
 from annotators.ledger.acts import Edit, Pace, Verdicts, acts
 from annotators.ledger.kept import Kept, Speaker
-from annotators.ledger.progress import tally
 from annotators.ledger.queue import QueueFilter
-from annotators.ledger.tallies import GoldVote, Stratum
+from annotators.ledger.tables import ITEMS
+from annotators.ledger.tallies import GoldVote, Items, Stratum
 from schemas.shares import Share
 
 _LONGEST_S = 600.0  # what lay open for longer than a lease lasts was not worked on all the time
@@ -91,12 +92,19 @@ class Statistics:
 def statistics(connection: Connection, kept: Kept, wanted: QueueFilter, reviewer: str | None = None) -> Statistics:
     """Count everything about the items that are wanted; see Ledger.statistics."""
     kept.read(connection)
-    deeds = kept.among(connection, wanted)
+    outside = _outside(connection, wanted)
+    wanted = wanted if outside else QueueFilter()  # a page's scope mostly holds every item, and asking each takes time
+    deeds = kept.columns
+    places: NDArray[np.int64] = np.arange(len(deeds.item_D))
+    if outside:
+        left_out = [kept.items[item_id] for item_id in outside if item_id in kept.items]
+        places = np.flatnonzero(~np.isin(deeds.item_D, left_out))
+        deeds = deeds.at(places)
     done = acts(kept, deeds, reviewer)
-    progress = tally(connection, wanted).progress()
-    waiting = tallies.waiting(connection, wanted)
-    num_left = tallies.votes_missing(connection, wanted)
-    votes = tallies.votes(connection, wanted, kept, deeds)
+    items = Items.count(connection, wanted)
+    progress = items.progress(store.current(connection, "decisions"))
+    num_left = items.votes_missing(connection, wanted)
+    votes, ballot = tallies.votes(connection, kept, deeds, places)
     gold = tallies.gold_votes(connection, wanted, votes)
     is_lead = reviewer is None
     return Statistics(
@@ -104,23 +112,30 @@ def statistics(connection: Connection, kept: Kept, wanted: QueueFilter, reviewer
         reviewer=reviewer,
         num_items=progress.num_items,
         num_done=progress.num_done,
-        waiting=waiting,
+        waiting=items.waiting(),
         num_decisions_left=num_left,
         hours_left=_hours_left(num_left, done.paces),
         hourly=done.hourly,
         people=tuple(_person(pace, gold) for pace in done.paces if reviewer in (None, pace.reviewer)),
-        agreement=field_agreement(votes) if is_lead else (),
-        pairs=pair_agreement(votes) if is_lead else (),
+        agreement=field_agreement(ballot) if is_lead else (),
+        pairs=pair_agreement(ballot) if is_lead else (),
         boundaries=boundary_agreement(votes) if is_lead else (),
         edit_rates=edit_rates(done.verdicts, done.edits),
         speakers=tuple(_speaker(row) for row in done.verdicts),
-        strata=tuple(tallies.strata(connection, wanted)) if is_lead else (),
+        strata=tuple(tallies.strata(connection, wanted, items)) if is_lead else (),
     )
 
 
+def _outside(connection: Connection, wanted: QueueFilter) -> list[str]:
+    """Items that are not wanted."""
+    if not (conditions := wanted.conditions()):
+        return []
+    return list(connection.execute(select(ITEMS.c.item_id).where(not_(and_(*conditions)))).scalars())
+
+
 def _hours_left(num_left: int, paces: Sequence[Pace]) -> float | None:
-    seconds = [min(one, _LONGEST_S) for pace in paces for one in pace.seconds]
-    return num_left * sum(seconds) / len(seconds) / 3600 if seconds else None
+    seconds = np.concatenate([pace.seconds for pace in paces]) if paces else np.zeros(0)
+    return num_left * float(np.minimum(seconds, _LONGEST_S).mean()) / 3600 if len(seconds) else None
 
 
 def _person(pace: Pace, gold: Sequence[GoldVote]) -> PersonFigures:
@@ -131,7 +146,7 @@ def _person(pace: Pace, gold: Sequence[GoldVote]) -> PersonFigures:
         num_batch=pace.num_batch,
         num_skipped=pace.num_skipped,
         num_undone=pace.num_undone,
-        median_s=median(pace.seconds) if pace.seconds else None,
+        median_s=float(np.median(pace.seconds)) if len(pace.seconds) else None,
         gold=Share(num=sum(agrees(row.vote.words, row.truth) for row in own), of=len(own)),
     )
 
@@ -143,9 +158,9 @@ def edit_rates(verdicts: Sequence[Verdicts], edits: Sequence[Edit]) -> tuple[Edi
         decided[row.field] += row.num_accepted + row.num_edited
     changed: Counter[tuple[str, str]] = Counter({(field, ANY): 0 for field in decided})
     for edit in edits:
-        changed[edit.field, ANY] += 1
+        changed[edit.field, ANY] += edit.num
         for name, is_other in edit.changed.items():
-            changed[edit.field, name] += is_other
+            changed[edit.field, name] += edit.num * is_other
     rows = [
         EditRate(field=f"{field}: {name}", changed=Share(num=num, of=decided[field]))
         for (field, name), num in changed.items()

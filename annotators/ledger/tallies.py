@@ -1,18 +1,24 @@
 """Counts over the ledger, for the lead: what waits, what people said about shared items, what audits showed. No
 histories: a hundred thousand items take seconds, where replaying them would take minutes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from typing import cast as cast_type
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import from_json
-from sqlalchemy import Connection, Join, and_, exists, func, or_, select
+from sqlalchemy import Connection, Join, and_, exists, func, select
 
 from annotators.agreement import Vote
-from annotators.ledger.kept import Deed, Kept
+from annotators.ballots import Ballot
+from annotators.ledger.deeds import REJECT, Columns
+from annotators.ledger.kept import Kept
+from annotators.ledger.progress import Group, Progress
 from annotators.ledger.queue import QueueFilter
-from annotators.ledger.rows import RANK_RARE, RANK_WORDS
+from annotators.ledger.rows import RANK_RARE, RANK_WORDS, ItemStatus
 from annotators.ledger.tables import ASSIGNMENTS, DECISIONS, ITEMS, PROPOSALS, VOTES
 from schemas.annotations import FieldName
 from schemas.shares import Share
@@ -64,35 +70,72 @@ _KEY = (ITEMS.c.family, ITEMS.c.field, ITEMS.c.annotator, ITEMS.c.stratum)
 _CLEAN = ITEMS.c.rank >= RANK_RARE  # every verifier passed and no two speakers disagree
 
 
-def waiting(connection: Connection, wanted: QueueFilter) -> dict[str, int]:
-    """Items that wait for somebody, by the reason why they stand where they stand in the queue."""
-    table = ITEMS.c
-    columns = (table.status, table.conflict, table.stale != "", table.rank)
-    query = select(*columns, func.count()).where(table.waits.in_(("review", "adjudication")), *wanted.conditions())
-    found: dict[str, int] = {}
-    for status, conflict, is_stale, rank, count in connection.execute(query.group_by(*columns)):
-        reason = RANK_WORDS[rank]
-        if status == "disputed":  # a shared item that was settled may wait for an adjudicator for another reason
-            reason = "reviewers disagree"
-        elif is_stale:
-            reason = "the episode changed since"
-        elif conflict:
-            reason = "differs from what a person said"
-        found[reason] = found.get(reason, 0) + count
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """The items that are wanted, counted once by everything that the figures tell them apart by."""
+
+    groups: Mapping["ItemGroup", int]
+
+    @classmethod
+    def count(cls, connection: Connection, wanted: QueueFilter) -> "Items":
+        """One look at every item; each further look would take as long."""
+        query = select(*_GROUP, func.count()).where(*wanted.conditions()).group_by(*_GROUP)
+        return cls(groups={ItemGroup(*found): count for *found, count in connection.execute(query)})
+
+    def progress(self, num_decisions: int) -> Progress:
+        """How far the review is; gold stands apart."""
+        found: Counter[Group] = Counter()
+        for row, count in self.groups.items():
+            if row.waits != "gold":
+                found[Group(row.status, bool(row.conflict), row.rank, row.decided_by, bool(row.is_stale))] += count
+        return Progress.of(found, num_decisions)
+
+    def waiting(self) -> dict[str, int]:
+        """Items that wait for somebody, by the reason why they stand where they stand in the queue."""
+        found: Counter[str] = Counter()
+        for row, count in self.groups.items():
+            if row.waits not in ("review", "adjudication"):
+                continue
+            if (
+                row.status == "disputed"
+            ):  # a shared item that was settled may wait for an adjudicator for another reason
+                found["reviewers disagree"] += count
+            elif row.is_stale:
+                found["the episode changed since"] += count
+            elif row.conflict:
+                found["differs from what a person said"] += count
+            else:
+                found[RANK_WORDS[row.rank]] += count
+        return dict(found)
+
+    def votes_missing(self, connection: Connection, wanted: QueueFilter) -> int:
+        """How many more decisions people have to make: several about items that several decide about."""
+        missing = sum(count for row, count in self.groups.items() if row.waits in ("review", "adjudication"))
+        given = select(VOTES.c.item_id, func.count().label("votes")).group_by(VOTES.c.item_id).subquery()
+        more = ASSIGNMENTS.c.overlap - func.coalesce(given.c.votes, 0) - 1
+        query = select(func.sum(more)).select_from(_assigned().outerjoin(given, given.c.item_id == ITEMS.c.item_id))
+        return missing + int(
+            connection.execute(query.where(ITEMS.c.waits == "review", more > 0, *wanted.conditions())).scalar() or 0
+        )
 
 
-def votes_missing(connection: Connection, wanted: QueueFilter) -> int:
-    """How many more decisions people have to make: several about items that several decide about."""
-    table = ITEMS.c
-    query = select(table.item_id).where(table.waits.in_(("review", "adjudication")), *wanted.conditions())
-    missing = int(connection.execute(select(func.count()).select_from(query.subquery())).scalar_one())
-    given = select(VOTES.c.item_id, func.count().label("votes")).group_by(VOTES.c.item_id).subquery()
-    shared = select(ASSIGNMENTS.c.overlap, func.coalesce(given.c.votes, 0)).select_from(
-        _assigned().outerjoin(given, given.c.item_id == table.item_id)
-    )
-    shared = shared.where(table.waits == "review", ASSIGNMENTS.c.overlap > 1, *wanted.conditions())
-    return missing + sum(max(0, int(overlap) - int(votes) - 1) for overlap, votes in connection.execute(shared))
+class ItemGroup(NamedTuple):
+    """What items have in common that are counted together."""
+
+    status: ItemStatus
+    conflict: bool
+    rank: int
+    decided_by: str | None
+    is_stale: bool
+    waits: str
+    family: str
+    field: FieldName
+    annotator: str
+    stratum: str
+    audit: str
+
+
+_GROUP = tuple((ITEMS.c.stale != "").label(name) if name == "is_stale" else ITEMS.c[name] for name in ItemGroup._fields)
 
 
 def _assigned() -> Join:
@@ -102,24 +145,16 @@ def _assigned() -> Join:
     return ITEMS.join(ASSIGNMENTS, and_(ASSIGNMENTS.c.item_id == ITEMS.c.item_id, ~is_replaced))
 
 
-def votes(connection: Connection, wanted: QueueFilter, kept: Kept, deeds: Sequence[Deed]) -> list[Vote]:
-    """What people said about shared items without seeing each other; gold's own truth is not among them."""
-    gold = ASSIGNMENTS.c.gold
-    query = select(ITEMS.c.item_id, ITEMS.c.field, gold).select_from(_assigned())
-    query = query.where(or_(ASSIGNMENTS.c.overlap > 1, gold.is_not(None)), *wanted.conditions())
-    shared = {item_id: (field, truth) for item_id, field, truth in connection.execute(query)}
-    taken_back = {deed.undoes for deed in deeds}
-    newest: dict[tuple[str, str], tuple[Deed, str]] = {}
-    for deed in deeds:
-        if deed.item_id not in shared or not deed.is_look or deed.track != "review":
-            continue
-        field, truth = shared[deed.item_id]
-        if deed.decision_id != truth and deed.decision_id not in taken_back:
-            newest[deed.item_id, deed.reviewer] = deed, field
-    return kept.votes(connection, newest.values())
+def votes(connection: Connection, kept: Kept, deeds: Columns, places: NDArray[np.int64]) -> tuple[list[Vote], Ballot]:
+    """What people said about shared items without seeing each other, of the decisions `deeds`, which stand at some
+    places of all; gold's own truth is not among them."""
+    is_shared = np.zeros(len(kept.items), dtype=bool)
+    is_shared[[kept.items[item_id] for item_id, _ in kept.assigned() if item_id in kept.items]] = True
+    blind = (deeds.kind_D <= REJECT) & deeds.is_review_D & ~deeds.is_taken_back_D & is_shared[deeds.item_D]
+    return kept.votes(connection, places[blind])
 
 
-def gold_votes(connection: Connection, wanted: QueueFilter, made: list[Vote]) -> list[GoldVote]:
+def gold_votes(connection: Connection, wanted: QueueFilter, made: Sequence[Vote]) -> list[GoldVote]:
     """Those of the votes that are about gold, each with the truth."""
     columns = (DECISIONS.c.item_id, DECISIONS.c.action, DECISIONS.c.payload_json, PROPOSALS.c.body_json)
     query = (
@@ -143,28 +178,29 @@ def _words(row: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - a SQL row
     return dict(from_json(row.body_json)["payload"])
 
 
-def strata(connection: Connection, wanted: QueueFilter) -> list[Stratum]:
-    """Every kind of scene with what its random audits showed, by name."""
+def strata(connection: Connection, wanted: QueueFilter, items: Items | None = None) -> list[Stratum]:
+    """Every kind of scene with what its random audits showed, by name; `items` where they were counted already."""
     table, conditions = ITEMS.c, wanted.conditions()
     clean = and_(_CLEAN, *conditions)
-    gap = select(*_KEY, func.min(table.item_id).label("gap")).where(clean, table.audit == "").group_by(*_KEY).subquery()
-    same = and_(*(column == gap.c[column.name] for column in _KEY))
-    before = or_(gap.c.gap.is_(None), table.item_id < gap.c.gap)
-    is_waiting = table.waits == "review"  # one object, so that it is grouped by what it selects
-    query = (
-        select(*_KEY, table.audit, is_waiting, before, func.count())
-        .select_from(ITEMS.outerjoin(gap, same))
-        .where(clean)
-        .group_by(*_KEY, table.audit, is_waiting, before)
-    )
-    counts: dict[tuple[str, str, str, str], dict[str, int]] = {}
-    for family, field, annotator, stratum, audit, waits, is_before, count in connection.execute(query):
-        found = counts.setdefault((family, field, annotator, stratum), dict.fromkeys(_COUNTS, 0))
+    counts: dict[tuple[str, ...], dict[str, int]] = {}
+    for row, count in (items or Items.count(connection, wanted)).groups.items():
+        if row.rank < RANK_RARE:
+            continue
+        found = counts.setdefault((row.family, row.field, row.annotator, row.stratum), dict.fromkeys(_COUNTS, 0))
         found["num_items"] += count
-        found["num_audited"] += count if is_before and audit in ("right", "wrong") else 0
-        found["num_wrong"] += count if is_before and audit == "wrong" else 0
-        found["num_waiting"] += count if waits and audit == "" else 0
-        found["num_batch"] += count if audit == "batch" else 0
+        found["num_audited"] += count if row.audit in ("right", "wrong") else 0
+        found["num_wrong"] += count if row.audit == "wrong" else 0
+        found["num_waiting"] += count if row.waits == "review" and row.audit == "" else 0
+        found["num_batch"] += count if row.audit == "batch" else 0
+    # Where nobody looked at the first few, what was looked at further on does not count.
+    gaps = select(*_KEY, func.min(table.item_id)).where(clean, table.audit == "").group_by(*_KEY)
+    for *key, gap in connection.execute(gaps).all():
+        same = [column == value for column, value in zip(_KEY, key, strict=True)]
+        before = select(table.audit, func.count()).where(clean, *same, table.item_id < gap).group_by(table.audit)
+        audits: dict[str, int] = dict(connection.execute(before).tuples().all())
+        found = counts[tuple(key)]
+        found["num_audited"] = audits.get("right", 0) + audits.get("wrong", 0)
+        found["num_wrong"] = audits.get("wrong", 0)
     return [
         Stratum(family=family, field=cast_type(FieldName, field), annotator=annotator, stratum=stratum, **found)
         for (family, field, annotator, stratum), found in sorted(counts.items())

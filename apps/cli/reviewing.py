@@ -60,6 +60,9 @@ def open_page(
             "--proxy-secret-file", help="Holds what the proxy sends as X-Review-Proxy-Secret, to prove itself."
         ),
     ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, help="That share the port; two for a team of a hundred.")
+    ] = 1,
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     ledger: LedgerUrl = None,
 ) -> None:
@@ -90,6 +93,7 @@ def open_page(
         reviewer=reviewer,
         batch_bound=batch_bound,
         proxy=proxy,
+        processes=processes,
     )
 
 

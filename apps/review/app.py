@@ -6,8 +6,13 @@ reads the ledger, and the page holds one `Token` that says what it shows.
 
 import json
 import os
+import socket
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -25,6 +30,7 @@ from apps.review.dashboard import STYLE as DASHBOARD_STYLE
 from apps.review.dashboard import Dashboard
 from apps.review.desk import Desk
 from apps.review.page import Page
+from apps.review.processes import Others, accepting, listen
 from apps.review.proxy import Proxy
 from apps.review.stage import draw_ahead
 from dataengine.workspace import Workspace
@@ -55,6 +61,14 @@ class ReviewApp:
         self.desk.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """What all processes of a page have from the first one."""
+
+    has_login: bool
+    app_id: int  # by which browsers tell that a page was started anew
+
+
 def build_app(
     *,
     workspace: Workspace,
@@ -63,13 +77,17 @@ def build_app(
     reviewer: str | None = None,
     batch_bound: float = BATCH_BOUND,
     proxy: Proxy | None = None,
+    first: First | None = None,
 ) -> ReviewApp:
     """The page for one set of episodes. Where the ledger holds accounts, people log in, or a proxy says who they are;
-    else `reviewer` fills the name field of the one person of this machine."""
+    else `reviewer` fills the name field of the one person of this machine. `first`: another process serves it, too."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url)
-    gate = Gate(desk.ledger.accounts, has_login=bool(desk.ledger.accounts.all()), proxy=proxy)
+    desk = Desk(workspace=workspace, episodes=episodes, ledger_url=ledger_url, refits=first is None)
+    has_login = bool(desk.ledger.accounts.all()) if first is None else first.has_login
+    gate = Gate(desk.ledger.accounts, has_login=has_login, proxy=proxy)
     blocks = gr.Blocks(title=f"Review {episodes}", analytics_enabled=False, fill_width=True)
+    if first is not None:
+        blocks.app_id = first.app_id
     with blocks:
         _connect(blocks, Page(desk, gate, reviewer or ""))
         gr.HTML('<a href="/dashboard">Dashboard</a>', elem_id="to-dashboard")
@@ -113,13 +131,14 @@ def launch(
     reviewer: str | None = None,
     batch_bound: float = BATCH_BOUND,
     proxy: Proxy | None = None,
-    open_browser: bool = False,
+    processes: int = 1,
 ) -> None:
     """Serve the page until interrupted. Where there are accounts, everybody decides under the name of the login.
 
     Raises UsageError when the port is taken, and for a host that other machines reach while there are no accounts.
     """
-    app = build_app(
+    build = partial(
+        build_app,
         workspace=workspace,
         episodes=episodes,
         ledger_url=ledger_url,
@@ -127,15 +146,57 @@ def launch(
         batch_bound=batch_bound,
         proxy=proxy,
     )
+    app = build()
+    check_host(host, has_login=app.gate.has_login)
+    said = f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made)."
+    if processes == 1:
+        _prepare(app)
+        serve(app, host=host, port=port)
+        typer.echo(said)
+        app.blocks.block_thread()
+        return
+    # As the first found it: what the ledger says later must not make one of them a page without a login.
+    same = partial(build, first=First(has_login=app.gate.has_login, app_id=app.blocks.app_id))
+    with (
+        listen(host, port) as shared,
+        ExitStack() as stack,
+        Others(processes - 1, partial(_share, same), shared) as others,
+    ):
+        _prepare(app)
+        _start_beside(app)
+        others.wait()
+        stack.enter_context(
+            accepting(app.blocks.app, shared, idle_s=_IDLE_S)
+        )  # answers end after the others were told to
+        typer.echo(said)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+def _share(build: Callable[[], ReviewApp], shared: socket.socket, ready: Callable[[], None]) -> None:
+    """One more process behind the same port, as one page to browsers."""
+    app = build()
+    _prepare(app)
+    _start_beside(app)
+    with accepting(app.blocks.app, shared, idle_s=_IDLE_S):
+        ready()
+        threading.Event().wait()
+
+
+def _prepare(app: ReviewApp) -> None:
+    """What nobody shall wait for when they open the page."""
     sys.setswitchinterval(_TURN_S)
-    app.desk.statistics(reviewer=None)  # the first count reads every decision; nobody shall wait for it
+    app.desk.statistics(reviewer=None)  # the first count reads every decision
     draw_ahead(app.desk)
-    serve(app, host=host, port=port, open_browser=open_browser)
-    typer.echo(f"Reviewing {episodes} at http://{host}:{port} (Ctrl+C ends it; every decision is saved as it is made).")
-    app.blocks.block_thread()
 
 
-def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -> None:
+def _start_beside(app: ReviewApp) -> None:
+    """Gradio starts an app by serving it, on a port of its own; that server is not needed afterwards."""
+    serve(app, host="127.0.0.1", port=None)
+    app.blocks.server.close()
+
+
+def serve(app: ReviewApp, *, host: str, port: int | None) -> None:
     """Serve the page from a thread of this process; `app.close()` ends it. Raises UsageError as `launch` does."""
     has_login = app.gate.has_login
     check_host(host, has_login=has_login)
@@ -144,7 +205,7 @@ def serve(app: ReviewApp, *, host: str, port: int, open_browser: bool = False) -
         app.blocks.launch(
             server_name=host,
             server_port=port,
-            inbrowser=open_browser,
+            inbrowser=False,
             prevent_thread_lock=True,
             share=False,
             auth_dependency=app.gate.login_of if has_login else None,

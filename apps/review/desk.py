@@ -77,18 +77,23 @@ class Shown:
 
 
 class Desk:
-    """One set of episodes, one ledger, any number of reviewers."""
+    """One set of episodes, one ledger, any number of reviewers.
 
-    def __init__(self, *, workspace: Workspace, episodes: Ref, ledger_url: str) -> None:
+    `refits`: tell the ledger what the episodes are like now. It is locked meanwhile, so of several desks over the same
+    episodes one does it.
+    """
+
+    def __init__(self, *, workspace: Workspace, episodes: Ref, ledger_url: str, refits: bool = True) -> None:
         self.episodes = EpisodeSet.open(workspace, episodes)
         self.ledger = Ledger.open(ledger_url)
         self.looking = threading.Lock()  # an EpisodeSet's decoders are not for several threads at once
         self.drawn = Shelf(_MOST_DRAWN)
         ids = self.episodes.ids()
         self._scope = self.ledger.scope(ids)
-        hashes = {name: self.episodes.row(name).hashes for name in ids}
         self._counts = Counts(self.ledger, self.wanted())
-        self.num_stale = self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
+        if refits:
+            hashes = {name: self.episodes.row(name).hashes for name in ids}
+            self.ledger.refit({name: now for name, now in hashes.items() if now is not None})
 
     @property
     def videos(self) -> Path:

@@ -273,7 +273,6 @@ def test_the_review_page_says_what_is_stale_and_why(made: Workspace, url: str) -
     with Ledger.open(url) as ledger:
         say_and_accept(ledger, made, ONE)
     desk = Desk(workspace=made, episodes=BGR, ledger_url=url)
-    assert desk.num_stale == 2
     wanted = desk.wanted(status="stale")
     assert "<b>2</b> stale" in progress_panel(desk.progress(), "tiny@2")
     queue = desk.queue(wanted)
