@@ -43,7 +43,7 @@ review: $(STAMP) ## open the review page on the demo's episodes
 docs: $(STAMP) ## take the pictures of docs/review.md again (needs Chromium)
 	@$(PY) docs/pictures.py
 
-nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (about five hours on 2 cores; resumable)
+nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (about six hours on 2 cores; resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1
 	@$(PY) -m apps train nano_vlm_places --weights workspace/checkpoints/nano-vlm@1 --to nano-vlm@2
 	@$(PY) -m apps train nano_vlm_things --weights workspace/checkpoints/nano-vlm@2 --to nano-vlm@3
