@@ -46,7 +46,7 @@ class HttpLoad:
     num_episodes: int
     num_frames: int
     num_items: int
-    processes: int
+    processes: int = 1
 
 
 FULL = HttpLoad(
