@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from annotators.ledger import Ledger
+from apps.review.app import First, build_app
 from apps.review.sheet import Sheet
 from benchmarks import review_data, review_http
 from benchmarks.review_http import Person, Seen
@@ -176,3 +177,15 @@ async def _work(addresses: tuple[str, str], names: list[str]) -> list[str]:
         assert (found.note, found.token is not None) == (f"half said by {person.name}", True)
         await person.client.aclose()
     return told
+
+
+def test_a_further_process_asks_for_a_login_as_the_first_does(tiny: Workspace, tmp_path: Path) -> None:
+    """Accounts that are gone for a moment must not make it a page where anybody decides in anybody's name."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    first = First(has_login=True, app_id=7)
+    app = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url, first=first)
+    assert (app.gate.has_login, app.blocks.app_id) == (True, 7)
+    app.desk.close()
+    alone = build_app(workspace=tiny, episodes=EPISODES, ledger_url=url)
+    assert not alone.gate.has_login
+    alone.desk.close()
