@@ -74,6 +74,11 @@ class LocalTokenizer:
         ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
         return ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """First and last-but-one character of each token that `encode` gives."""
+        spans: list[tuple[int, int]] = self._bpe.encode(text, add_special_tokens=False).offsets
+        return spans
+
     def decode(self, ids: Sequence[int]) -> str:
         """The words behind the ids, special tokens included."""
         text: str = self._bpe.decode(list(ids), skip_special_tokens=False)

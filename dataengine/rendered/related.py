@@ -1,7 +1,7 @@
 """Several questions about one picture: what a skill's picture shows besides, asked as the other skills ask it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import numpy as np
@@ -11,6 +11,7 @@ from dataengine.rendered import questions
 from dataengine.rendered.equations import Equation, Split
 from dataengine.rendered.items import FULL, Difficulty, Glyph, Skill
 from dataengine.rendered.keyed import keyed_rng
+from dataengine.rendered.looks import Look, looks_of
 from dataengine.rendered.render import Drawn, draw_item
 from dataengine.rendered.scenes import ASIDE_M, FAR_ACROSS_M, FAR_ALONG_M
 from dataengine.rendered.table import DrawnTable
@@ -19,11 +20,12 @@ from dataengine.rendered.views import CloseUp, Colour, TableView, Thing, ThingKi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked about a picture, and the one right answer."""
+    """What is asked about a picture, the one right answer, and where in the picture its words are found."""
 
     skill: Skill
     question: str
     answer: str
+    looks: tuple[Look, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,10 @@ def render_exercise(
         picture=item.picture,
         glyphs=item.glyphs,
         things=tuple(_things_at(drawn)),
-        questions=(*asked, *(others[int(place)] for place in order)),
+        questions=tuple(
+            replace(every, looks=looks_of(every.question, every.answer, drawn))
+            for every in (*asked, *(others[int(place)] for place in order))
+        ),
     )
 
 

@@ -7,8 +7,8 @@ Axes: B pictures, T tokens, N picture tokens, G glyph cells, P patches, C colour
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dataengine.rendered.looks import Look
 from dataengine.rendered.views import COLOURS, THINGS, Colour, ThingKind
-from schemas.chat import IGNORE, Image, Message, Text, render_chat
+from schemas.chat import IGNORE, IMAGE_TOKEN, Image, Message, Text, render_chat
 from trainers.pixels import cut_patches, image_tokens, patch_grid
 from trainers.recipes import VlmSize
 from trainers.tokenizer import END_OF_TEXT, LocalTokenizer
+from trainers.vlm.packing import Packing, pack
 
 GLYPHS = "0123456789+-x()=?"
 _PICTURE_END = "<|vision_end|>"
@@ -34,6 +36,7 @@ class Asked:
     question: str  # may be empty where the instructions say what to do
     answer: str
     instructions: str = ""  # of the system; part of what all questions about a picture share
+    looks: tuple[Look, ...] = ()  # where in the picture words of the answer are found, as far as known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,14 +61,20 @@ class LessonBatch:
     patches_PCX: Tensor  # bytes; the model normalises them, so that a quarter travels between processes and devices
     grids: Tensor
     glyphs_BG: Tensor  # class of each cell of each patch: 0 none, IGNORE where unknown; in the order of the patches
+    gaze_BT2: Tensor  # token of the picture's own part at which each of two heads should look; IGNORE: anywhere
     things_B2N: Tensor  # kind and colour of what lies in each picture token: 0 nothing, IGNORE where unknown
+    packing: Packing
     num_prefix: int
     num_questions: int
 
     def to(self, device: torch.device) -> "LessonBatch":
         """The same batch on another device."""
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            name: value.to(device, non_blocking=True)
+            if isinstance(value, Tensor)
+            else value.to(device)
+            if isinstance(value, Packing)
+            else value
             for name in LessonBatch.__slots__
             for value in (getattr(self, name),)
         }
@@ -79,10 +88,11 @@ class LessonCollator:
         self._size = size
         self._tokenizer = tokenizer
         self._pad = tokenizer.id_of(END_OF_TEXT)
+        self._image = tokenizer.id_of(IMAGE_TOKEN)
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - one collator lives as long as its run
     def _branch(self, asked: Asked, num_image: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """Ids and labels of a whole chat, and how many of them stand before the question."""
+        """Ids and labels of a whole chat, without looks, and how many of them stand before the question."""
         chat = render_chat(messages_of(asked), self._tokenizer, [num_image])
         end = chat.ids.index(self._tokenizer.id_of(_PICTURE_END)) + 1
         return tuple(chat.ids), tuple(chat.labels), end
@@ -90,7 +100,8 @@ class LessonCollator:
     def __call__(self, lessons: Sequence[Lesson]) -> LessonBatch:
         """Pad to the longest picture with its questions."""
         return self._batch(
-            lessons, [[self._branch(asked, self._num_image(row)) for asked in row.asked] for row in lessons]
+            lessons,
+            [[self._branch(replace(asked, looks=()), self._num_image(row)) for asked in row.asked] for row in lessons],
         )
 
     def opened(self, lesson: Lesson) -> list[int]:
@@ -128,13 +139,18 @@ class LessonCollator:
         labels = np.full((len(rows), length), IGNORE, np.int64)
         branch = np.full((len(rows), length), -1, np.int64)
         offset = np.zeros((len(rows), length), np.int64)
+        gaze = np.full((len(rows), length, 2), IGNORE, np.int64)
+        branches = []
         for number, row in enumerate(rows):
             ids[number, :prefix], branch[number, :prefix] = row[0][0][:prefix], 0
             place = prefix
             for which, (words, wanted, _) in enumerate(row, 1):
                 end = place + len(words) - prefix
                 ids[number, place:end], labels[number, place:end] = words[prefix:], wanted[prefix:]
+                branches.append((number, place, end - place))
                 branch[number, place:end], offset[number, place:end] = which, np.arange(end - place)
+                for token, target, other in self._gaze(lessons[number], which - 1, words, wanted, grids[0]):
+                    gaze[number, place + token - prefix - 1, int(other)] = target
                 place = end
         glyphs = np.stack([self._cells(lesson, grids[0]) for lesson in lessons])
         return LessonBatch(
@@ -142,13 +158,41 @@ class LessonCollator:
             labels_BT=torch.from_numpy(labels),
             branch_BT=torch.from_numpy(branch),
             offset_BT=torch.from_numpy(offset),
+            gaze_BT2=torch.from_numpy(gaze),
             patches_PCX=torch.from_numpy(patches),
             grids=torch.from_numpy(grids),
             glyphs_BG=torch.from_numpy(glyphs),
             things_B2N=torch.from_numpy(np.stack([self._things(lesson, grids[0]) for lesson in lessons])),
+            packing=pack(branches, num_prefix=prefix, num_pictures=len(rows), length=length),
             num_prefix=prefix,
             num_questions=sum(map(len, rows)),
         )
+
+    def _gaze(
+        self, lesson: Lesson, which: int, ids: Sequence[int], labels: Sequence[int], grid: NDArray[np.int64]
+    ) -> Iterator[tuple[int, int, bool]]:
+        """A token of a chat, the token of the picture's part that it is about, and whether that is the other thing.
+
+        What is not there is looked for at the mark before the picture.
+        """
+        asked = lesson.asked[which]
+        if not asked.looks:
+            return
+        first = ids.index(self._image)
+        rows, columns = (int(side) // self._size.merge_size for side in grid[1:])
+        height, width = lesson.picture.shape[:2]
+        answer = [token for token, label in enumerate(labels) if label != IGNORE]
+        spans = self._tokenizer.spans(asked.answer)
+        for look in asked.looks:
+            target = first - 1
+            if look.place_px is not None:
+                column, row = int(look.place_px[0] / width * columns), int(look.place_px[1] / height * rows)
+                if not (0 <= column < columns and 0 <= row < rows):
+                    continue
+                target = first + row * columns + column
+            for token, (start, end) in zip(answer, spans, strict=False):  # the last one ends the turn
+                if start < look.end and look.start < end:
+                    yield token, target, look.other
 
     def _things(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
         """(2, N): classes of kind and of colour, in the order of the picture tokens."""

@@ -1,7 +1,7 @@
 """The small VLM while it learns: Hugging Face's Qwen2-VL, and beside it a head that only training needs.
 
-Axes: B pictures, T tokens, N picture tokens, D width, G glyph cells, C classes of them; of patches, P patches,
-C colours, L frames, X pixels.
+Axes: B pictures, T tokens, N real ones of all pictures, W those before a word that is learned, D width, V vocabulary,
+G glyph cells, C classes of them; P picture tokens of all pictures; of patches, P patches, C colours, L frames, X pixels.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from trainers.pixels import MEAN_C, STD_C
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
 from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, LessonBatch
+from trainers.vlm.reading import Read, read
 from trainers.vlm.sight import look
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
@@ -28,14 +29,15 @@ _NOTHING_WEIGHT = 0.05  # nearly all cells hold no character; unweighted, saying
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonLosses:
-    """Means over answer tokens, over glyph cells, and over what picture tokens say about themselves and about the
-    object in them; shares of right answer tokens and of right characters."""
+    """Means over answer tokens, over glyph cells, over what picture tokens say about themselves and about the object in
+    them, and over words that are to be looked for in the picture; shares of right answer tokens and of characters."""
 
     total: Tensor
     text: Tensor
     glyphs: Tensor
     tokens: Tensor
     things: Tensor
+    gaze: Tensor
     text_right: float
     glyphs_right: float
 
@@ -49,10 +51,12 @@ class PackedVlm(nn.Module):
         self.size = size
 
     def scores(self, batch: LessonBatch) -> Tensor:
-        """(B, T, V): of every next token."""
+        """(B, T, V): of every next token; zeros at padding."""
         _, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
-        scores: Tensor = self.vlm.lm_head(self.hidden(image_PD, batch))
-        return scores
+        score_NV: Tensor = self.vlm.lm_head(self._read(image_PD, batch).last_WD)
+        score_TV = score_NV.new_zeros(batch.ids_BT.numel(), score_NV.shape[1])
+        score_TV[batch.packing.place_N] = score_NV
+        return score_TV.unflatten(0, batch.ids_BT.shape)
 
     def normalised(self, batch: LessonBatch) -> Tensor:
         """(P, C*L*X): what `trainers.pixels.patchify` makes of the batch's patches, number for number."""
@@ -60,22 +64,27 @@ class PackedVlm(nn.Module):
         x_PCX = (batch.patches_PCX.float() / 255 - mean_C1) / std_C1
         return x_PCX[:, :, None].expand(-1, -1, self.size.frames_per_patch, -1).flatten(1)
 
-    def hidden(self, image_PD: Tensor, batch: LessonBatch) -> Tensor:
-        """(B, T, D): the language model's last hidden states."""
-        return self._hidden(image_PD, batch)[0]
-
-    def _hidden(self, image_PD: Tensor, batch: LessonBatch, after: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D): the last hidden states, and those behind so many layers where asked for."""
-        x_BTD: Tensor = self.vlm.get_input_embeddings()(batch.ids_BT)
-        place_BT1 = self._is_picture(batch).unsqueeze(-1)
-        found = self.vlm.model.language_model(
-            inputs_embeds=x_BTD.masked_scatter(place_BT1, image_PD.to(x_BTD.dtype)),
-            position_ids=self._positions(batch),
-            attention_mask=_mask(batch.branch_BT),
-            use_cache=False,
-            output_hidden_states=after is not None,
+    def _read(
+        self,
+        image_PD: Tensor,
+        batch: LessonBatch,
+        *,
+        wanted_W: Tensor | None = None,
+        told_after: int | None = None,
+        gaze_N2: Tensor | None = None,
+    ) -> Read:
+        place_N = batch.packing.place_N
+        x_ND: Tensor = self.vlm.get_input_embeddings()(batch.ids_BT.reshape(-1)[place_N])
+        is_picture_N = self._is_picture(batch).reshape(-1)[place_N]
+        return read(
+            self.vlm.model.language_model,
+            x_ND.masked_scatter(is_picture_N[:, None], image_PD.to(x_ND.dtype)),
+            self._positions(batch).flatten(1)[:, place_N],
+            batch.packing,
+            wanted_W=wanted_W,
+            told_after=told_after,
+            gaze_N2=gaze_N2,
         )
-        return found.last_hidden_state, None if after is None else found.hidden_states[after]
 
     def _is_picture(self, batch: LessonBatch) -> Tensor:
         """(B, T) bool. Only in the picture's part: an untrained model may say the placeholder in its answer."""
@@ -120,24 +129,35 @@ class LearningVlm(PackedVlm):
         glyph_weight: float,
         token_weight: float = 0.0,
         thing_weight: float = 0.0,
+        gaze_weight: float = 0.0,
     ) -> LessonLosses:
         """All losses of one batch; with `text_weight` 0 only the vision tower works."""
         patches_PD, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
         glyphs, glyphs_right = self._glyph_loss(patches_PD, batch)
-        text, tokens, things, text_right = *(torch.zeros_like(glyphs) for _ in range(3)), 0.0
+        text, tokens, things, gaze, text_right = *(torch.zeros_like(glyphs) for _ in range(4)), 0.0
         if text_weight:
-            tells = bool(token_weight or thing_weight)
-            last_BTD, told_BTD = self._hidden(image_PD, batch, _TOLD_AFTER if tells else None)
-            text, text_right = self._text_loss(last_BTD, batch)
-            if told_BTD is not None:
-                tokens = self._token_loss(told_BTD, batch)
-                things = self._thing_loss(told_BTD, batch) if thing_weight else things
+            next_N = functional.pad(batch.labels_BT[:, 1:], (0, 1), value=IGNORE).reshape(-1)[batch.packing.place_N]
+            wanted_W = torch.where(next_N != IGNORE)[0]
+            found = self._read(
+                image_PD,
+                batch,
+                wanted_W=wanted_W,
+                told_after=_TOLD_AFTER if token_weight or thing_weight else None,
+                gaze_N2=batch.gaze_BT2.flatten(0, 1)[batch.packing.place_N] if gaze_weight else None,
+            )
+            text, text_right, gaze = *self._text_loss(found.last_WD, next_N[wanted_W]), found.gaze
+            if found.told_PD is not None:
+                told_PD = found.told_PD[self._is_picture(batch)[:, : batch.num_prefix].reshape(-1)]
+                tokens = self._token_loss(told_PD, batch)
+                things = self._thing_loss(told_PD, batch) if thing_weight else things
+        parts = ((text_weight, text), (glyph_weight, glyphs), (token_weight, tokens), (thing_weight, things))
         return LessonLosses(
-            total=text_weight * text + glyph_weight * glyphs + token_weight * tokens + thing_weight * things,
+            total=sum((weight * part for weight, part in parts), gaze_weight * gaze),
             text=text,
             glyphs=glyphs,
             tokens=tokens,
             things=things,
+            gaze=gaze,
             text_right=text_right,
             glyphs_right=glyphs_right,
         )
@@ -156,9 +176,9 @@ class LearningVlm(PackedVlm):
             )
         return loss, right
 
-    def _token_loss(self, h_BTD: Tensor, batch: LessonBatch) -> Tensor:
+    def _token_loss(self, h_PD: Tensor, batch: LessonBatch) -> Tensor:
         """Where each picture token lies, and where known, which characters stand in it."""
-        score_PS = self.token_head(h_BTD[self._is_picture(batch)]).float()
+        score_PS = self.token_head(h_PD).float()
         merge = self.size.merge_size
         rows, columns = (int(side) // merge for side in batch.grids[0, 1:])
         number_P = torch.arange(len(score_PS), device=score_PS.device) % (rows * columns)
@@ -172,10 +192,10 @@ class LearningVlm(PackedVlm):
         score_GC = score_PS[:, 2 * _PLACES :].reshape(-1, len(GLYPHS) + 1)
         return where + functional.cross_entropy(score_GC[known_G], want_G[known_G], weight=self.class_weights_C)
 
-    def _thing_loss(self, h_BTD: Tensor, batch: LessonBatch) -> Tensor:
+    def _thing_loss(self, h_PD: Tensor, batch: LessonBatch) -> Tensor:
         """Which kind of object, and of which colour, has its middle in each picture token."""
         num_kinds = len(THINGS) + 1
-        score_PS = self.thing_head(h_BTD[self._is_picture(batch)]).float()
+        score_PS = self.thing_head(h_PD).float()
         loss: Tensor = score_PS.sum() * 0
         for score_PC, want_BN in (
             (score_PS[:, :num_kinds], batch.things_B2N[:, 0]),
@@ -189,17 +209,8 @@ class LearningVlm(PackedVlm):
                 loss = loss + functional.cross_entropy(score_PC[known_P], want_P[known_P], weight=weights_C)
         return loss
 
-    def _text_loss(self, h_BTD: Tensor, batch: LessonBatch) -> tuple[Tensor, float]:
-        want_BT = batch.labels_BT[:, 1:]
-        known_BT = want_BT != IGNORE
-        score = self.vlm.lm_head(h_BTD[:, :-1][known_BT])
-        want = want_BT[known_BT]
-        return functional.cross_entropy(score.float(), want), float((score.detach().argmax(-1) == want).float().mean())
-
-
-def _mask(branch_BT: Tensor) -> Tensor:
-    """(B, 1, T, T) bool: a token sees what stands before it in the picture's part and in its own branch."""
-    length = branch_BT.shape[1]
-    query, key = branch_BT[:, :, None], branch_BT[:, None, :]
-    before = torch.ones(length, length, dtype=torch.bool, device=branch_BT.device).tril()
-    return (((key == 0) | (key == query)) & before)[:, None]
+    def _text_loss(self, h_WD: Tensor, want_W: Tensor) -> tuple[Tensor, float]:
+        score_WV = self.vlm.lm_head(h_WD).float()
+        return functional.cross_entropy(score_WV, want_W), float(
+            (score_WV.detach().argmax(-1) == want_W).float().mean()
+        )

@@ -32,6 +32,7 @@ class Phase:
     crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
     token_weight: float = 0.0  # of the loss that says where each picture token lies and which characters it holds
     thing_weight: float = 0.0  # of the loss that says which object of which colour each picture token holds
+    gaze_weight: float = 0.0  # of the loss that says where in the picture the words of an answer are found
     crops_evenly: bool = False  # cards as often as boards, of which there are four times as many
     most_cards: int | None = None  # where cards are the question: one to so many
     asks_places: bool = False  # also asks which of three cards lies where
@@ -303,12 +304,32 @@ def nano_vlm_reasons() -> VlmConfig:
     )
 
 
+def nano_vlm_looks() -> VlmConfig:
+    """Finding the card with a number, and comparing two objects, by being told where to look.
+
+    Points were exact to two pixels and on the wrong card half of the time: what each picture token holds was known,
+    which of them the question means was not. So one head of the third layer is told at which token each word of an
+    answer is found, a second one where the other of two things lies, and both where nothing is to be found.
+    """
+    base = nano_vlm_reasons()
+    *_, last = base.phases
+    shares: dict[Skill, float] = {"relation": 3.0, "transcribe": 1.5, "count": 0.3, "colour": 1.0}
+    skills = tuple((skill, shares.get(skill, 2.0)) for skill in SKILLS)
+    return replace(
+        base,
+        name="nano_vlm_looks",
+        goes_on_from=base.name,
+        phases=(replace(last, steps=2600, skills=skills, frames_share=0.3, gaze_weight=0.5),),
+    )
+
+
 VLM_RECIPES = {
     "nano_vlm": nano_vlm,
     "nano_vlm_places": nano_vlm_places,
     "nano_vlm_things": nano_vlm_things,
     "nano_vlm_more": nano_vlm_more,
     "nano_vlm_reasons": nano_vlm_reasons,
+    "nano_vlm_looks": nano_vlm_looks,
 }
 
 

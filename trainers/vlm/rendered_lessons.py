@@ -14,6 +14,7 @@ from PIL import Image
 from dataengine.mix.pixels import decode_picture
 from dataengine.rendered import SKILLS, Skill, held_out, questions
 from dataengine.rendered.keyed import keyed_rng
+from dataengine.rendered.looks import looks_at
 from dataengine.rendered.related import render_exercise
 from dataengine.rendered.sheets import render_sheet
 from dataengine.rendered.sums import draw_sum
@@ -68,7 +69,11 @@ class Frames:
     def lesson(self, number: int, skills: frozenset[str], most: int, rng: np.random.Generator) -> Lesson | None:
         """A picture with questions of some skills; None where it has none of them."""
         name, rows = self.pictures[number]
-        fitting = [asked for skill, asked, _ in rows if skill in skills]
+        fitting = [
+            asked if point_px is None else replace(asked, looks=(looks_at(asked.answer, point_px),))
+            for skill, asked, point_px in rows
+            if skill in skills
+        ]
         if not fitting:
             return None
         chosen = rng.permutation(len(fitting))[:most]
@@ -166,6 +171,11 @@ class RenderedLessons:
             for row in range(_HASHED_ROWS):
                 shown = render_exercise(split="train", seed=self.config.seed, row=row, skill="colour", most=9)
                 digest.update(repr(shown.things).encode())
+        if any(phase.gaze_weight for phase in self.config.phases):
+            for skill in SKILLS:
+                for row in range(_HASHED_ROWS):
+                    asked = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
+                    digest.update(repr([each.looks for each in asked.questions]).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -225,7 +235,9 @@ class RenderedLessons:
         return Lesson(
             picture=exercise.picture,
             asked=tuple(
-                Asked(question=row.question, answer=row.answer) for row in exercise.questions if row.skill in names
+                Asked(question=row.question, answer=row.answer, looks=row.looks)
+                for row in exercise.questions
+                if row.skill in names
             ),
             glyphs=tuple((glyph.char, glyph.x_px, glyph.y_px) for glyph in exercise.glyphs),
             things=tuple((thing.kind, thing.colour, thing.x_px, thing.y_px) for thing in exercise.things),

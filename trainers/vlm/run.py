@@ -39,6 +39,7 @@ class VlmStep:
     glyph_loss: float
     token_loss: float
     thing_loss: float
+    gaze_loss: float
     text_right: float  # share of answer tokens
     glyphs_right: float  # share of characters in the pictures
     learning_rate: float
@@ -130,6 +131,7 @@ def _learn(
             glyph_weight=phase.glyph_weight,
             token_weight=phase.token_weight,
             thing_weight=phase.thing_weight,
+            gaze_weight=phase.gaze_weight,
         )
     if not bool(torch.isfinite(losses.total)):
         raise TrainError(f"the loss of step {step} is not finite. Lower the learning rate and train again.")
@@ -145,6 +147,7 @@ def _learn(
         glyph_loss=float(losses.glyphs.detach()),
         token_loss=float(losses.tokens.detach()),
         thing_loss=float(losses.things.detach()),
+        gaze_loss=float(losses.gaze.detach()),
         text_right=losses.text_right,
         glyphs_right=losses.glyphs_right,
         learning_rate=rate,
