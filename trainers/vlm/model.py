@@ -1,7 +1,7 @@
 """The small VLM while it learns: Hugging Face's Qwen2-VL, and beside it a head that only training needs.
 
 Axes: B pictures, T tokens, N real ones of all pictures, W those before a word that is learned, D width, V vocabulary,
-G glyph cells, C classes of them; P picture tokens of all pictures; of patches, P patches, C colours, L frames, X pixels.
+G glyph cells, C classes of them; P picture tokens of all pictures, or patches; C colours, L frames, X pixels of these.
 """
 
 from dataclasses import dataclass

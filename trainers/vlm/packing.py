@@ -32,7 +32,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Packing:
-    """The real tokens: first what stands before the questions, picture by picture, then the questions group by group."""
+    """The real tokens: first what stands before questions, picture by picture, then the questions group by group."""
 
     place_N: Tensor  # in the flattened (B, T)
     groups: tuple[Group, ...]

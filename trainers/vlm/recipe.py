@@ -319,7 +319,7 @@ def nano_vlm_looks() -> VlmConfig:
         base,
         name="nano_vlm_looks",
         goes_on_from=base.name,
-        phases=(replace(last, steps=2600, skills=skills, frames_share=0.3, gaze_weight=0.5),),
+        phases=(replace(last, steps=2400, skills=skills, frames_share=0.3, gaze_weight=0.5),),
     )
 
 
