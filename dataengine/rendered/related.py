@@ -38,6 +38,15 @@ class ThingAt:
     y_px: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardAt:
+    """A card and the middle of its label in the picture; no number where it is hidden."""
+
+    number: int | None
+    x_px: float
+    y_px: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Exercise:
     """A picture and several questions about it; the first is the one that `render_item` asks."""
@@ -45,6 +54,7 @@ class Exercise:
     picture: NDArray[np.uint8]
     glyphs: tuple[Glyph, ...]
     things: tuple[ThingAt, ...]
+    cards: tuple[CardAt, ...]
     questions: tuple[Question, ...]
 
 
@@ -77,6 +87,7 @@ def render_exercise(
         picture=item.picture,
         glyphs=item.glyphs,
         things=tuple(_things_at(drawn)),
+        cards=tuple(_cards_at(drawn)),
         questions=tuple(
             replace(every, looks=looks_of(every.question, every.answer, drawn))
             for every in (*asked, *(others[int(place)] for place in order))
@@ -91,6 +102,14 @@ def _things_at(drawn: Drawn) -> Iterator[ThingAt]:
     for thing, place_px in zip(view.things, table.thing_px, strict=True):
         if place_px is not None:
             yield ThingAt(kind=thing.kind, colour=thing.colour, x_px=place_px[0], y_px=place_px[1])
+
+
+def _cards_at(drawn: Drawn) -> Iterator[CardAt]:
+    view, table = drawn.plan.view, drawn.table
+    if table is None or isinstance(view, CloseUp):
+        return
+    for card, (x_px, y_px), is_seen in zip(view.cards, table.card_px, table.card_seen, strict=True):
+        yield CardAt(number=card.number if is_seen else None, x_px=x_px, y_px=y_px)
 
 
 def _others(drawn: Drawn, rng: np.random.Generator) -> Iterator[Question]:

@@ -132,6 +132,7 @@ def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> Non
         ("nano_vlm_things", "nano_vlm_places"),
         ("nano_vlm_more", "nano_vlm_things"),
         ("nano_vlm_reasons", "nano_vlm_more"),
+        ("nano_vlm_looks", "nano_vlm_reasons"),
     ],
 )
 def test_a_recipe_survives_json_and_goes_on_from_the_one_before(name: str, base: str) -> None:

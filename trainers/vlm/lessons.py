@@ -26,6 +26,7 @@ from trainers.vlm.packing import Packing, pack
 
 GLYPHS = "0123456789+-x()=?"
 _PICTURE_END = "<|vision_end|>"
+CARD_CLASSES = 12  # of tens, and of units: 0 no card, 1 a number of one digit (tens only), 2 to 11 the digit
 CELLS_PER_PATCH = 2  # a side: two digits of a card may stand in one patch
 
 
@@ -42,12 +43,15 @@ class Asked:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lesson:
     """A picture, what is in it, and what is asked about it, under one system's instructions. `glyphs` are
-    (character, x, y) in pixels and `things` (kind, colour, x, y), or None where nobody knows them."""
+    (character, x, y) in pixels, `things` (kind, colour, x, y), or None where nobody knows them; `cards` (number, x, y),
+    the number None where it is hidden, and whether these are all cards."""
 
     picture: NDArray[np.uint8]
     asked: tuple[Asked, ...]
     glyphs: tuple[tuple[str, float, float], ...] | None
     things: tuple[tuple[ThingKind, Colour, float, float], ...] | None = None
+    cards: tuple[tuple[int | None, float, float], ...] = ()
+    are_all_cards: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ class LessonBatch:
     glyphs_BG: Tensor  # class of each cell of each patch: 0 none, IGNORE where unknown; in the order of the patches
     gaze_BT2: Tensor  # token of the picture's own part at which each of two heads should look; IGNORE: anywhere
     things_B2N: Tensor  # kind and colour of what lies in each picture token: 0 nothing, IGNORE where unknown
+    cards_B2N: Tensor  # tens and units of the card with its middle in each picture token, see `CARD_CLASSES`; or IGNORE
     packing: Packing
     num_prefix: int
     num_questions: int
@@ -163,6 +168,7 @@ class LessonCollator:
             grids=torch.from_numpy(grids),
             glyphs_BG=torch.from_numpy(glyphs),
             things_B2N=torch.from_numpy(np.stack([self._things(lesson, grids[0]) for lesson in lessons])),
+            cards_B2N=torch.from_numpy(np.stack([self._cards(lesson, grids[0]) for lesson in lessons])),
             packing=pack(branches, num_prefix=prefix, num_pictures=len(rows), length=length),
             num_prefix=prefix,
             num_questions=sum(map(len, rows)),
@@ -205,6 +211,18 @@ class LessonCollator:
             classes[:, row, column] = THINGS.index(kind) + 1, COLOURS.index(colour) + 1
         return classes.reshape(2, -1)
 
+    def _cards(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(2, N): classes of tens and of units, in the order of the picture tokens."""
+        merge = self._size.merge_size
+        rows, columns = int(grid[1]) // merge, int(grid[2]) // merge
+        classes = np.full((2, rows, columns), 0 if lesson.are_all_cards else IGNORE, np.int64)
+        height, width = lesson.picture.shape[:2]
+        for number, x_px, y_px in lesson.cards:
+            row, column = int(y_px / height * rows), int(x_px / width * columns)
+            if 0 <= row < rows and 0 <= column < columns:
+                classes[:, row, column] = IGNORE if number is None else _digits(number)
+        return classes.reshape(2, -1)
+
     def _cells(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
         """Classes of all cells, patch by patch in the merged order of `patchify`."""
         rows, columns, merge = int(grid[1]), int(grid[2]), self._size.merge_size
@@ -229,3 +247,8 @@ def messages_of(asked: Asked) -> tuple[Message, ...]:
         Message(role="assistant", parts=(Text(asked.answer),), supervised=True),
     )
     return (Message(role="system", parts=(Text(asked.instructions),)), *turns) if asked.instructions else turns
+
+
+def _digits(number: int) -> tuple[int, int]:
+    """Classes of a card's tens and units."""
+    return (1 if number < 10 else number // 10 + 2), number % 10 + 2

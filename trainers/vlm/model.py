@@ -17,13 +17,13 @@ from trainers.models.vla import FlatPatchEmbed, seed_of, vlm_config
 from trainers.pixels import MEAN_C, STD_C
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
-from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, LessonBatch
+from trainers.vlm.lessons import CARD_CLASSES, CELLS_PER_PATCH, GLYPHS, LessonBatch
 from trainers.vlm.reading import Read, read
 from trainers.vlm.sight import look
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
 _TOLD_AFTER = 2  # layers of the language model; those behind it can use what a token says about itself
-_NO_THING_WEIGHT = 0.1  # as below: nearly all picture tokens hold no object
+_NO_THING_WEIGHT = 0.1  # as below: nearly all picture tokens hold no object and no card
 _NOTHING_WEIGHT = 0.05  # nearly all cells hold no character; unweighted, saying "none" everywhere is a fine answer
 
 
@@ -37,6 +37,7 @@ class LessonLosses:
     glyphs: Tensor
     tokens: Tensor
     things: Tensor
+    cards: Tensor
     gaze: Tensor
     text_right: float
     glyphs_right: float
@@ -107,7 +108,7 @@ class PackedVlm(nn.Module):
 
 class LearningVlm(PackedVlm):
     """A dense Qwen2-VL from a seed, its glyph head, and the heads by which picture tokens say where they lie, what is
-    written in them, and which object of which colour they hold."""
+    written in them, and which object of which colour, or which card, they hold."""
 
     def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -117,6 +118,7 @@ class LearningVlm(PackedVlm):
             cells = (size.merge_size * CELLS_PER_PATCH) ** 2
             self.token_head = nn.Linear(size.width, 2 * _PLACES + cells * (len(GLYPHS) + 1))
             self.thing_head = nn.Linear(size.width, len(THINGS) + 1 + len(COLOURS) + 1)
+            self.card_head = nn.Linear(size.width, 2 * CARD_CLASSES)
         self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
         self.class_weights_C: Tensor
         self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
@@ -129,12 +131,13 @@ class LearningVlm(PackedVlm):
         glyph_weight: float,
         token_weight: float = 0.0,
         thing_weight: float = 0.0,
+        card_weight: float = 0.0,
         gaze_weight: float = 0.0,
     ) -> LessonLosses:
         """All losses of one batch; with `text_weight` 0 only the vision tower works."""
         patches_PD, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
         glyphs, glyphs_right = self._glyph_loss(patches_PD, batch)
-        text, tokens, things, gaze, text_right = *(torch.zeros_like(glyphs) for _ in range(4)), 0.0
+        text, tokens, things, cards, gaze, text_right = *(torch.zeros_like(glyphs) for _ in range(5)), 0.0
         if text_weight:
             next_N = functional.pad(batch.labels_BT[:, 1:], (0, 1), value=IGNORE).reshape(-1)[batch.packing.place_N]
             wanted_W = torch.where(next_N != IGNORE)[0]
@@ -142,7 +145,7 @@ class LearningVlm(PackedVlm):
                 image_PD,
                 batch,
                 wanted_W=wanted_W,
-                told_after=_TOLD_AFTER if token_weight or thing_weight else None,
+                told_after=_TOLD_AFTER if token_weight or thing_weight or card_weight else None,
                 gaze_N2=batch.gaze_BT2.flatten(0, 1)[batch.packing.place_N] if gaze_weight else None,
             )
             text, text_right, gaze = *self._text_loss(found.last_WD, next_N[wanted_W]), found.gaze
@@ -150,13 +153,21 @@ class LearningVlm(PackedVlm):
                 told_PD = found.told_PD[self._is_picture(batch)[:, : batch.num_prefix].reshape(-1)]
                 tokens = self._token_loss(told_PD, batch)
                 things = self._thing_loss(told_PD, batch) if thing_weight else things
-        parts = ((text_weight, text), (glyph_weight, glyphs), (token_weight, tokens), (thing_weight, things))
+                cards = self._card_loss(told_PD, batch) if card_weight else cards
+        parts = (
+            (text_weight, text),
+            (glyph_weight, glyphs),
+            (token_weight, tokens),
+            (thing_weight, things),
+            (card_weight, cards),
+        )
         return LessonLosses(
             total=sum((weight * part for weight, part in parts), gaze_weight * gaze),
             text=text,
             glyphs=glyphs,
             tokens=tokens,
             things=things,
+            cards=cards,
             gaze=gaze,
             text_right=text_right,
             glyphs_right=glyphs_right,
@@ -195,22 +206,29 @@ class LearningVlm(PackedVlm):
     def _thing_loss(self, h_PD: Tensor, batch: LessonBatch) -> Tensor:
         """Which kind of object, and of which colour, has its middle in each picture token."""
         num_kinds = len(THINGS) + 1
-        score_PS = self.thing_head(h_PD).float()
-        loss: Tensor = score_PS.sum() * 0
-        for score_PC, want_BN in (
-            (score_PS[:, :num_kinds], batch.things_B2N[:, 0]),
-            (score_PS[:, num_kinds:], batch.things_B2N[:, 1]),
-        ):
-            want_P = want_BN.reshape(-1)
-            known_P = want_P != IGNORE
-            if bool(known_P.any()):
-                weights_C = torch.ones(score_PC.shape[1], device=score_PC.device)
-                weights_C[0] = _NO_THING_WEIGHT
-                loss = loss + functional.cross_entropy(score_PC[known_P], want_P[known_P], weight=weights_C)
-        return loss
+        score_PC = self.thing_head(h_PD).float()
+        kinds = _named(score_PC[:, :num_kinds], batch.things_B2N[:, 0])
+        return kinds + _named(score_PC[:, num_kinds:], batch.things_B2N[:, 1])
+
+    def _card_loss(self, h_PD: Tensor, batch: LessonBatch) -> Tensor:
+        """Tens and units of the card that has its middle in each picture token."""
+        score_PC = self.card_head(h_PD).float()
+        tens = _named(score_PC[:, :CARD_CLASSES], batch.cards_B2N[:, 0])
+        return tens + _named(score_PC[:, CARD_CLASSES:], batch.cards_B2N[:, 1])
 
     def _text_loss(self, h_WD: Tensor, want_W: Tensor) -> tuple[Tensor, float]:
         score_WV = self.vlm.lm_head(h_WD).float()
         return functional.cross_entropy(score_WV, want_W), float(
             (score_WV.detach().argmax(-1) == want_W).float().mean()
         )
+
+
+def _named(score_PC: Tensor, want_BN: Tensor) -> Tensor:
+    """Cross entropy where known; class 0, nothing, counts little."""
+    want_P = want_BN.reshape(-1)
+    known_P = want_P != IGNORE
+    if not bool(known_P.any()):
+        return score_PC.sum() * 0
+    weights_C = torch.ones(score_PC.shape[1], device=score_PC.device)
+    weights_C[0] = _NO_THING_WEIGHT
+    return functional.cross_entropy(score_PC[known_P], want_P[known_P], weight=weights_C)

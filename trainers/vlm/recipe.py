@@ -32,11 +32,13 @@ class Phase:
     crops_share: float = 0.0  # of steps that are about crops with the prompts of `annotate`, once there are some
     token_weight: float = 0.0  # of the loss that says where each picture token lies and which characters it holds
     thing_weight: float = 0.0  # of the loss that says which object of which colour each picture token holds
+    card_weight: float = 0.0  # of the loss that says which number the card in each picture token shows
     gaze_weight: float = 0.0  # of the loss that says where in the picture the words of an answer are found
     crops_evenly: bool = False  # cards as often as boards, of which there are four times as many
     most_cards: int | None = None  # where cards are the question: one to so many
     asks_places: bool = False  # also asks which of three cards lies where
     asks_things: bool = False  # also asks where objects lie
+    point_step_px: int = 1  # points are learned in such steps: what an answer can not know is noise to learn from
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1 or not 0 <= self.crops_share < 1:
@@ -308,8 +310,9 @@ def nano_vlm_looks() -> VlmConfig:
     """Finding the card with a number, and comparing two objects, by being told where to look.
 
     Points were exact to two pixels and on the wrong card half of the time: what each picture token holds was known,
-    which of them the question means was not. So one head of the third layer is told at which token each word of an
-    answer is found, a second one where the other of two things lies, and both where nothing is to be found.
+    which of them the question means was not. So each token says the number of its card as a whole, not digit by digit;
+    one head of the third layer is told at which token each word of an answer is found, a second one where the other of
+    two things lies, and the first where nothing is to be found.
     """
     base = nano_vlm_reasons()
     *_, last = base.phases
@@ -319,7 +322,17 @@ def nano_vlm_looks() -> VlmConfig:
         base,
         name="nano_vlm_looks",
         goes_on_from=base.name,
-        phases=(replace(last, steps=2400, skills=skills, frames_share=0.3, gaze_weight=0.5),),
+        phases=(
+            replace(
+                last,
+                steps=1800,
+                skills=skills,
+                frames_share=0.3,
+                card_weight=0.3,
+                gaze_weight=0.5,
+                point_step_px=5,
+            ),
+        ),
     )
 
 

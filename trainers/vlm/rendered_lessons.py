@@ -3,6 +3,7 @@ with the prompts that `annotate` sends, where folders of those are at hand."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, Asked, Lesson
 from trainers.vlm.recipe import Phase, VlmConfig
 from trainers.vlm.score import Exam
 
+_NUMBER, _POINT = re.compile(r"\d+"), re.compile(r"\((\d+), (\d+)\)")
 _LISTING = "conversations.json"
 _HASHED_SUMS = 100
 _HASHED_ROWS = 4  # of each skill, at full difficulty: a change of the renderer shows in some of them
@@ -77,7 +79,18 @@ class Frames:
         if not fitting:
             return None
         chosen = rng.permutation(len(fitting))[:most]
-        return Lesson(picture=self.picture(name), asked=tuple(fitting[int(k)] for k in chosen), glyphs=None)
+        cards = {
+            int(number): point_px
+            for skill, asked, point_px in rows
+            if skill == "point" and point_px is not None
+            for number in _NUMBER.findall(asked.question)
+        }
+        return Lesson(
+            picture=self.picture(name),
+            asked=tuple(fitting[int(k)] for k in chosen),
+            glyphs=None,
+            cards=tuple((number, *point_px) for number, point_px in cards.items()),
+        )
 
     def picture(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
         """One decoded frame."""
@@ -171,11 +184,11 @@ class RenderedLessons:
             for row in range(_HASHED_ROWS):
                 shown = render_exercise(split="train", seed=self.config.seed, row=row, skill="colour", most=9)
                 digest.update(repr(shown.things).encode())
-        if any(phase.gaze_weight for phase in self.config.phases):
+        if any(phase.gaze_weight or phase.card_weight for phase in self.config.phases):
             for skill in SKILLS:
                 for row in range(_HASHED_ROWS):
                     asked = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
-                    digest.update(repr([each.looks for each in asked.questions]).encode())
+                    digest.update(repr((asked.cards, [each.looks for each in asked.questions])).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -191,13 +204,14 @@ class RenderedLessons:
         skills = [skill for skill, _ in phase.skills]
         weights = np.array([weight for _, weight in phase.skills])
         chosen = rng.choice(len(skills), self.config.pictures_per_step, p=weights / weights.sum())
-        lessons = []
+        lessons: list[Lesson] = []
         for place, number in enumerate(chosen):
             lesson = self._frame(phase, rng) if rng.random() < phase.frames_share else None
             if lesson is None and rng.random() < phase.sheets_share:
                 lesson = self._sheet(phase, phase_step, step * self.config.pictures_per_step + place)
             lesson = lesson or self._rendered(phase, phase_step, step, place, skills[int(number)])
-            lessons.append(replace(lesson, asked=(*lesson.asked, *self._sums(phase, rng))))
+            asked = [_rounded(each, phase.point_step_px) for each in lesson.asked]
+            lessons.append(replace(lesson, asked=(*asked, *self._sums(phase, rng))))
         return lessons
 
     def _sums(self, phase: Phase, rng: np.random.Generator) -> Iterator[Asked]:
@@ -241,7 +255,19 @@ class RenderedLessons:
             ),
             glyphs=tuple((glyph.char, glyph.x_px, glyph.y_px) for glyph in exercise.glyphs),
             things=tuple((thing.kind, thing.colour, thing.x_px, thing.y_px) for thing in exercise.things),
+            cards=tuple((card.number, card.x_px, card.y_px) for card in exercise.cards),
+            are_all_cards=True,
         )
+
+
+def _rounded(asked: Asked, step_px: int) -> Asked:
+    """The same, a point in steps of so many pixels."""
+    found = _POINT.fullmatch(asked.answer)
+    if found is None or step_px == 1:
+        return asked
+    x_px, y_px = (round(int(digits) / step_px) * step_px for digits in found.groups())
+    answer = questions.pointed((x_px, y_px))
+    return replace(asked, answer=answer, looks=tuple(looks_at(answer, look.place_px) for look in asked.looks))
 
 
 @lru_cache(maxsize=32)

@@ -39,6 +39,7 @@ class VlmStep:
     glyph_loss: float
     token_loss: float
     thing_loss: float
+    card_loss: float
     gaze_loss: float
     text_right: float  # share of answer tokens
     glyphs_right: float  # share of characters in the pictures
@@ -131,6 +132,7 @@ def _learn(
             glyph_weight=phase.glyph_weight,
             token_weight=phase.token_weight,
             thing_weight=phase.thing_weight,
+            card_weight=phase.card_weight,
             gaze_weight=phase.gaze_weight,
         )
     if not bool(torch.isfinite(losses.total)):
@@ -147,6 +149,7 @@ def _learn(
         glyph_loss=float(losses.glyphs.detach()),
         token_loss=float(losses.tokens.detach()),
         thing_loss=float(losses.things.detach()),
+        card_loss=float(losses.cards.detach()),
         gaze_loss=float(losses.gaze.detach()),
         text_right=losses.text_right,
         glyphs_right=losses.glyphs_right,

@@ -1,0 +1,193 @@
+"""A head that is told where to look: the right token of the right word, and Hugging Face's own attention."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dataengine.rendered import EASY, FULL
+from schemas.chat import IGNORE
+from trainers.recipes import VlmSize
+from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
+from trainers.vlm.model import LearningVlm
+from trainers.vlm.packing import pack
+from trainers.vlm.reading import GAZE_HEADS, GAZE_LAYER
+from trainers.vlm.recipe import Phase, VlmConfig, nano_vlm_looks
+from trainers.vlm.rendered_lessons import RenderedLessons
+from trainers.vlm.run import METRICS_FILE, train_vlm
+
+SIZE = VlmSize(
+    width=64,
+    depth=3,
+    heads=4,
+    key_heads=2,
+    mlp_width=128,
+    vocabulary=1024,
+    rope_theta=100.0,
+    rope_sections=(2, 3, 3),
+    vision_width=32,
+    vision_depth=2,
+    vision_heads=2,
+    vision_mlp_ratio=2,
+    patch_size=20,
+    frames_per_patch=1,
+    init_std=0.05,
+)
+LOOKING = Phase(
+    name="looking",
+    steps=50,
+    skills=(("point", 1.0), ("relation", 1.0), ("cards", 1.0)),
+    start=EASY,
+    end=EASY,
+    text_weight=0.1,
+    glyph_weight=0.0,
+    gaze_weight=1.0,
+)
+COLUMNS, CELL_PX = 8, 40
+
+
+def tiny(**parts: object) -> VlmConfig:
+    base = replace(
+        nano_vlm_looks(), vlm=SIZE, phases=(LOOKING,), pictures_per_step=4, questions_per_picture=3, warmup_steps=2
+    )
+    return replace(base, **parts)  # type: ignore[arg-type]  # the fields of VlmConfig
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> LocalTokenizer:
+    return nano_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def lessons() -> list[Lesson]:
+    made = RenderedLessons(config=tiny())
+    return [lesson for step in range(4) for lesson in made.step(replace(LOOKING, end=FULL), 49, step)]
+
+
+def told(batch: LessonBatch, row: int, tokenizer: LocalTokenizer) -> list[tuple[str, int, int]]:
+    """The word that each look is about (the one after it), which head looks, and at which token of the picture."""
+    ids = batch.ids_BT[row].tolist()
+    first = ids.index(tokenizer.id_of("<|image_pad|>"))
+    return [
+        (tokenizer.decode([ids[place + 1]]), head, int(batch.gaze_BT2[row, place, head]) - first)
+        for place, head in (batch.gaze_BT2[row] != IGNORE).nonzero().tolist()
+    ]
+
+
+def test_every_word_with_a_place_is_told_the_token_there(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    collate = LessonCollator(SIZE, tokenizer)
+    seen: dict[str, int] = {}
+    for lesson in lessons:
+        for asked in lesson.asked:
+            batch = collate([replace(lesson, asked=(asked,))])
+            found = told(batch, 0, tokenizer)
+            assert ("".join(word for word, head, _ in found if not head) == "") == (
+                not any(not look.other for look in asked.looks)
+            )
+            for look in asked.looks:
+                words = [(word, token) for word, head, token in found if head == int(look.other)]
+                spoken = asked.answer[look.start : look.end]
+                target = -1  # the mark before the picture: it is not there
+                if look.place_px is not None:
+                    target = int(look.place_px[1] // CELL_PX) * COLUMNS + int(look.place_px[0] // CELL_PX)
+                assert spoken.replace(" ", "") in "".join(
+                    word if token == target else "|" for word, token in words
+                ).replace(" ", "")
+                seen[re.sub(r"\d+", "#", spoken)] = 1
+    assert {"(#, #)", "left of", "# (left),"} <= set(seen)
+
+
+def test_a_question_keeps_its_looks_in_company(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    collate = LessonCollator(SIZE, tokenizer)
+    lesson = next(lesson for lesson in lessons if sum(bool(asked.looks) for asked in lesson.asked) >= 2)
+    together = collate(lessons)
+    row = lessons.index(lesson)
+    alone = [each for asked in lesson.asked for each in told(collate([replace(lesson, asked=(asked,))]), 0, tokenizer)]
+    assert told(together, row, tokenizer) == alone
+
+
+def test_the_loss_is_of_hugging_faces_own_attention(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    model = LearningVlm(SIZE, tokenizer, seed=0).eval()
+    collate = LessonCollator(SIZE, tokenizer)
+    model.vlm.set_attn_implementation("eager")
+    every: list[Tensor] = []
+    for lesson in lessons[:4]:
+        for asked in lesson.asked:
+            alone = collate([replace(lesson, asked=(asked,))])
+            with torch.no_grad():
+                attention = model.vlm(
+                    input_ids=alone.ids_BT,
+                    pixel_values=model.normalised(alone),
+                    image_grid_thw=alone.grids,
+                    mm_token_type_ids=(alone.ids_BT == model.vlm.config.image_token_id).int(),
+                    output_attentions=True,
+                ).attentions[GAZE_LAYER][0]
+            for place, which in (alone.gaze_BT2[0] != IGNORE).nonzero().tolist():
+                every.append(-attention[GAZE_HEADS[which], place, alone.gaze_BT2[0, place, which]].log())
+    assert len(every) > 20
+    with torch.no_grad():
+        losses = model(collate(lessons[:4]), text_weight=1.0, glyph_weight=0.0, gaze_weight=1.0)
+    assert float(losses.gaze) == pytest.approx(float(torch.stack(every).mean()), rel=1e-4)
+
+
+def test_losses_and_gradients_are_those_of_questions_asked_alone(
+    lessons: list[Lesson], tokenizer: LocalTokenizer
+) -> None:
+    """Hugging Face's forward of each plain chat; the mean over all learned words, through all weights."""
+    model, collate = LearningVlm(SIZE, tokenizer, seed=0), LessonCollator(SIZE, tokenizer)
+    losses = model(collate(lessons[:3]), text_weight=1.0, glyph_weight=0.0)
+    losses.total.backward()
+    ours = {name: weight.grad for name, weight in model.vlm.named_parameters()}
+    model.zero_grad()
+    total, num = torch.zeros(()), 0
+    for lesson in lessons[:3]:
+        for asked in lesson.asked:
+            alone = collate([replace(lesson, asked=(asked,))])
+            score = model.vlm(
+                input_ids=alone.ids_BT,
+                pixel_values=model.normalised(alone),
+                image_grid_thw=alone.grids,
+                mm_token_type_ids=(alone.ids_BT == model.vlm.config.image_token_id).int(),
+            ).logits
+            want = alone.labels_BT[0, 1:]
+            total = total + torch.nn.functional.cross_entropy(score[0, :-1], want, ignore_index=IGNORE, reduction="sum")
+            num += int((want != IGNORE).sum())
+    (total / num).backward()
+    assert float(losses.text) == pytest.approx(float(total.detach()) / num, rel=1e-5)
+    for name, weight in model.vlm.named_parameters():
+        assert torch.allclose(ours[name], weight.grad, atol=1e-5, rtol=1e-3), name  # type: ignore[arg-type]  # all have one
+
+
+def test_only_real_tokens_are_packed_each_once_and_questions_stay_whole() -> None:
+    branches = [(0, 4, 3), (0, 7, 9), (1, 4, 2), (1, 6, 2), (1, 8, 30)]
+    packing = pack(branches, num_prefix=4, num_pictures=2, length=40)
+    want = {picture * 40 + place for picture in (0, 1) for place in range(4)}
+    want |= {picture * 40 + first + step for picture, first, num in branches for step in range(num)}
+    assert sorted(packing.place_N.tolist()) == sorted(want)
+    rows = []
+    for group in packing.groups:
+        for tokens, real, picture in zip(group.token_GL, group.is_real_GL, group.picture_G.tolist(), strict=True):
+            places = packing.place_N[tokens[real]].tolist()
+            assert places == list(range(places[0], places[0] + len(places)))
+            rows.append((picture, places[0] % 40, len(places)))
+            assert tokens[~real].unique().numel() <= 1
+        assert torch.equal(group.real_R, group.is_real_GL.flatten().nonzero().flatten())
+    assert sorted(rows) == sorted(branches)
+    assert torch.cat([group.token_GL[group.is_real_GL] for group in packing.groups]).tolist() == list(
+        range(8, 8 + sum(num for *_, num in branches))
+    )
+
+
+@pytest.mark.slow
+def test_heads_learn_to_look_where_they_are_told(tmp_path: Path) -> None:
+    """Looking everywhere alike costs 4; knowing only that cards and objects lie in the lower half about 3."""
+    config = tiny(sums_per_picture=0, learning_rate=5e-3)
+    train_vlm(config, RenderedLessons(config=config), nano_tokenizer(), staging=tmp_path)
+    losses = [json.loads(line)["gaze_loss"] for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert min(losses[:3]) > 3.5
+    assert sum(losses[-5:]) / 5 < 2.5
