@@ -35,7 +35,7 @@ check: $(STAMP) ## style, types, architecture, and that every prompt has its gol
 	@$(PY) -m annotators.golden
 
 bench: $(STAMP) ## quick smoke of every benchmark (full runs: python -m benchmarks.NAME)
-	@for name in startup suite reader convert quality verifiers transcription memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
+	@for name in startup suite reader vlm_step convert quality verifiers transcription memory annotate annotate_calls path review; do $(PY) -m benchmarks.$$name --quick --json || exit 1; done
 
 review: $(STAMP) ## open the review page on the demo's episodes
 	@$(PY) -m apps review sim@1

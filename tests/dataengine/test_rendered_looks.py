@@ -117,3 +117,18 @@ def test_looks_lie_inside_the_answer_and_do_not_overlap(found: list[tuple[Exerci
         spans = sorted((look.start, look.end) for look in each.looks if not look.other)
         assert all(0 <= start < end <= len(each.answer) for start, end in spans)
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_every_card_is_told_with_its_number_where_its_number_can_be_seen(
+    found: list[tuple[Exercise, Question]],
+) -> None:
+    hidden = 0
+    for made, each in found:
+        where = points(made)
+        told = {str(card.number): (card.x_px, card.y_px) for card in made.cards if card.number is not None}
+        assert all(told[number] == pytest.approx(place, abs=0.51) for number, place in where.items())
+        listed = re.fullmatch(r"Cards: (.*)\.", each.answer)
+        if listed:
+            assert [str(card.number) for card in made.cards] == re.findall(r"\d+", listed[1])
+        hidden += any(card.number is None for card in made.cards)
+    assert hidden

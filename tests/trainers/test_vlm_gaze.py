@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dataengine.rendered import EASY, FULL
 from schemas.chat import IGNORE
+from schemas.errors import TrainError
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer
 from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
@@ -47,6 +48,7 @@ LOOKING = Phase(
     text_weight=0.1,
     glyph_weight=0.0,
     gaze_weight=1.0,
+    card_weight=0.1,
 )
 COLUMNS, CELL_PX = 8, 40
 
@@ -158,7 +160,7 @@ def test_losses_and_gradients_are_those_of_questions_asked_alone(
             total = total + torch.nn.functional.cross_entropy(score[0, :-1], want, ignore_index=IGNORE, reduction="sum")
             num += int((want != IGNORE).sum())
     (total / num).backward()
-    assert float(losses.text) == pytest.approx(float(total.detach()) / num, rel=1e-5)
+    assert float(losses.text.detach()) == pytest.approx(float(total.detach()) / num, rel=1e-5)
     for name, weight in model.vlm.named_parameters():
         assert torch.allclose(ours[name], weight.grad, atol=1e-5, rtol=1e-3), name  # type: ignore[arg-type]  # all have one
 
@@ -181,6 +183,43 @@ def test_only_real_tokens_are_packed_each_once_and_questions_stay_whole() -> Non
     assert torch.cat([group.token_GL[group.is_real_GL] for group in packing.groups]).tolist() == list(
         range(8, 8 + sum(num for *_, num in branches))
     )
+
+
+def test_the_token_under_a_card_is_told_its_tens_and_units(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    lesson = replace(lessons[0], cards=((7, 30.0, 10.0), (30, 250.0, 170.0), (None, 130.0, 90.0)), are_all_cards=True)
+    known, unknown = LessonCollator(SIZE, tokenizer)([lesson, replace(lesson, are_all_cards=False)]).cards_B2N
+    assert known.shape == (2, 48)
+    assert known[:, 0].tolist() == [1, 9]  # no tens, a seven
+    assert known[:, 4 * COLUMNS + 6].tolist() == [5, 2]  # a three, a zero
+    assert known[:, 2 * COLUMNS + 3].tolist() == [IGNORE, IGNORE]
+    assert int((known == 0).sum()) == 2 * 45
+    assert int((unknown != IGNORE).sum()) == 4
+
+
+def test_points_are_learned_in_the_steps_that_a_phase_asks_for() -> None:
+    """The picture and what is asked stay; the place to look at is not rounded."""
+    made = RenderedLessons(config=tiny())
+    for step in range(2):
+        fine, coarse = made.step(LOOKING, 0, step), made.step(replace(LOOKING, point_step_px=5), 0, step)
+        for one, other in zip(fine, coarse, strict=True):
+            for exact, rounded in zip(one.asked, other.asked, strict=True):
+                assert exact.question == rounded.question
+                assert [look.place_px for look in exact.looks] == [look.place_px for look in rounded.looks]
+                if not exact.answer.startswith("("):
+                    assert exact == rounded
+                    continue
+                before, after = (list(map(int, re.findall(r"\d+", each.answer))) for each in (exact, rounded))
+                assert all(place % 5 == 0 for place in after)
+                assert all(abs(x - y) <= 2 for x, y in zip(before, after, strict=True))
+                assert all((look.start, look.end) == (0, len(rounded.answer)) for look in rounded.looks)
+
+
+def test_a_model_too_shallow_to_be_told_anything_says_so(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
+    size = replace(SIZE, depth=2)
+    model, batch = LearningVlm(size, tokenizer, seed=0), LessonCollator(size, tokenizer)(lessons[:1])
+    for weight in ("token_weight", "thing_weight", "card_weight", "gaze_weight"):
+        with pytest.raises(TrainError, match="the model has 2"):
+            model(batch, text_weight=1.0, glyph_weight=0.0, **{weight: 1.0})
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from trainers.vlm_directory import save_vlm_directory
 
 SIZE = VlmSize(
     width=64,
-    depth=2,
+    depth=3,
     heads=4,
     key_heads=2,
     mlp_width=128,

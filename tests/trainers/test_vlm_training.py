@@ -130,7 +130,7 @@ def test_other_processes_draw_the_lessons_that_a_thread_draws(tokenizer: LocalTo
     drawn = list(drawn_by_processes(steps, num_workers=2))
     assert [step for step, _ in drawn] == [1, 2, 3, 4]
     for (_, one), (_, other) in zip(drawn, drawn_by_a_thread(steps), strict=True):
-        for name in ("ids_BT", "labels_BT", "patches_PCX", "glyphs_BG", "things_B2N"):
+        for name in ("ids_BT", "labels_BT", "patches_PCX", "glyphs_BG", "things_B2N", "cards_B2N", "gaze_BT2"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 

@@ -13,16 +13,17 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from dataengine.rendered.views import COLOURS, THINGS
 from schemas.chat import IGNORE
+from schemas.errors import TrainError
 from trainers.models.vla import FlatPatchEmbed, seed_of, vlm_config
 from trainers.pixels import MEAN_C, STD_C
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
 from trainers.vlm.lessons import CARD_CLASSES, CELLS_PER_PATCH, GLYPHS, LessonBatch
-from trainers.vlm.reading import Read, read
+from trainers.vlm.reading import GAZE_LAYER, Read, read
 from trainers.vlm.sight import look
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
-_TOLD_AFTER = 2  # layers of the language model; those behind it can use what a token says about itself
+_TOLD_AFTER = GAZE_LAYER  # layers of the language model; those behind it can use what a token says about itself
 _NO_THING_WEIGHT = 0.1  # as below: nearly all picture tokens hold no object and no card
 _NOTHING_WEIGHT = 0.05  # nearly all cells hold no character; unweighted, saying "none" everywhere is a fine answer
 
@@ -80,7 +81,7 @@ class PackedVlm(nn.Module):
         return read(
             self.vlm.model.language_model,
             x_ND.masked_scatter(is_picture_N[:, None], image_PD.to(x_ND.dtype)),
-            self._positions(batch).flatten(1)[:, place_N],
+            self.positions(batch).flatten(1)[:, place_N],
             batch.packing,
             wanted_W=wanted_W,
             told_after=told_after,
@@ -92,7 +93,7 @@ class PackedVlm(nn.Module):
         is_picture_BT: Tensor = (batch.ids_BT == self.vlm.config.image_token_id) & (batch.branch_BT == 0)
         return is_picture_BT
 
-    def _positions(self, batch: LessonBatch) -> Tensor:
+    def positions(self, batch: LessonBatch) -> Tensor:
         """(3, B, T): the picture's as Qwen2-VL counts them; each question goes on behind the picture."""
         num = batch.num_prefix
         first_1N = batch.ids_BT[:1, :num]
@@ -134,18 +135,27 @@ class LearningVlm(PackedVlm):
         card_weight: float = 0.0,
         gaze_weight: float = 0.0,
     ) -> LessonLosses:
-        """All losses of one batch; with `text_weight` 0 only the vision tower works."""
+        """All losses of one batch; with `text_weight` 0 only the vision tower works.
+
+        Raises TrainError where tokens are to be told something halfway through a model that is too shallow for it.
+        """
         patches_PD, image_PD = look(self.vlm.model.visual, self.normalised(batch), batch.grids)
         glyphs, glyphs_right = self._glyph_loss(patches_PD, batch)
         text, tokens, things, cards, gaze, text_right = *(torch.zeros_like(glyphs) for _ in range(5)), 0.0
         if text_weight:
             next_N = functional.pad(batch.labels_BT[:, 1:], (0, 1), value=IGNORE).reshape(-1)[batch.packing.place_N]
             wanted_W = torch.where(next_N != IGNORE)[0]
+            tells = bool(token_weight or thing_weight or card_weight)
+            if (tells or gaze_weight) and self.size.depth <= _TOLD_AFTER:
+                raise TrainError(
+                    f"tokens are told what they hold behind {_TOLD_AFTER} layers, and where to look in the next, but "
+                    f"the model has {self.size.depth}. Give it more, or set those weights to 0."
+                )
             found = self._read(
                 image_PD,
                 batch,
                 wanted_W=wanted_W,
-                told_after=_TOLD_AFTER if token_weight or thing_weight or card_weight else None,
+                told_after=_TOLD_AFTER if tells else None,
                 gaze_N2=batch.gaze_BT2.flatten(0, 1)[batch.packing.place_N] if gaze_weight else None,
             )
             text, text_right, gaze = *self._text_loss(found.last_WD, next_N[wanted_W]), found.gaze

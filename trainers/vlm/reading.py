@@ -43,6 +43,7 @@ def read(
     gaze_N2: Tensor | None = None,
 ) -> Read:
     """`wanted_W` are places among the real tokens, None for all: the last layer does no more than these need.
+    `told_after` is a number of layers, fewer than all.
     `gaze_N2` says for each of GAZE_HEADS at which token of the picture's own part a token should look; or IGNORE.
     """
     turns = model.rotary_emb(x_ND, position_3N[:, None])
