@@ -49,7 +49,8 @@ nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano 
 	@$(PY) -m apps train nano_vlm_things --weights workspace/checkpoints/nano-vlm@2 --to nano-vlm@3
 	@$(PY) -m apps train nano_vlm_more --weights workspace/checkpoints/nano-vlm@3 --to nano-vlm@4 --frames 1500
 	@$(PY) -m apps train nano_vlm_reasons --weights workspace/checkpoints/nano-vlm@4 --to nano-vlm@5 --frames 1500
-	@$(PY) -m apps.vlm_shipping nano-vlm@5 nano-vlm@4 nano-vlm@3 nano-vlm@2 nano-vlm@1
+	@$(PY) -m apps train nano_vlm_looks --weights workspace/checkpoints/nano-vlm@5 --to nano-vlm@6 --frames 1500
+	@$(PY) -m apps.vlm_shipping nano-vlm@6 nano-vlm@5 nano-vlm@4 nano-vlm@3 nano-vlm@2 nano-vlm@1
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

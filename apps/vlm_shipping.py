@@ -1,7 +1,7 @@
 """`make nano-vlm`, its last step: a trained small VLM into the package, with all that is needed to make it again.
 
 python -m apps.vlm_shipping nano-vlm@3 nano-vlm@2 nano-vlm@1
-python -m apps.vlm_shipping nano-vlm@5 nano    # it went on from the one that ships now
+python -m apps.vlm_shipping nano-vlm@6 nano    # it went on from the one that ships now
 """
 
 import json

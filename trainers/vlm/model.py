@@ -58,7 +58,7 @@ class PackedVlm(nn.Module):
         score_NV: Tensor = self.vlm.lm_head(self._read(image_PD, batch).last_WD)
         score_TV = score_NV.new_zeros(batch.ids_BT.numel(), score_NV.shape[1])
         score_TV[batch.packing.place_N] = score_NV
-        return score_TV.unflatten(0, batch.ids_BT.shape)
+        return score_TV.reshape(*batch.ids_BT.shape, -1)
 
     def normalised(self, batch: LessonBatch) -> Tensor:
         """(P, C*L*X): what `trainers.pixels.patchify` makes of the batch's patches, number for number."""

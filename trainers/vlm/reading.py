@@ -128,7 +128,7 @@ class _Heads:
     def _pictures(self, x_NHK: Tensor) -> Tensor:
         """(B, P, H, K)."""
         num = self.packing.num_pictures
-        return x_NHK[: num * self.packing.num_prefix].unflatten(0, (num, -1))
+        return x_NHK[: num * self.packing.num_prefix].reshape(num, -1, *x_NHK.shape[1:])
 
     def _visible(self, x_NHK: Tensor, group: Group) -> Tensor:
         """(G, H, S, K): the part of each question's picture, then the question's own."""
@@ -145,4 +145,4 @@ class _Heads:
 
 def _rows(x: Tensor, place: Tensor) -> Tensor:
     """`x[place]`, of which the gradient takes a quarter of the time."""
-    return x.index_select(0, place.reshape(-1)).unflatten(0, place.shape)
+    return x.index_select(0, place.reshape(-1)).reshape(*place.shape, *x.shape[1:])
