@@ -75,7 +75,7 @@ class LocalTokenizer:
         return ids
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """First and last-but-one character of each token that `encode` gives."""
+        """First character of each token that `encode` gives, and the one behind its last."""
         spans: list[tuple[int, int]] = self._bpe.encode(text, add_special_tokens=False).offsets
         return spans
 

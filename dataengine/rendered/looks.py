@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from dataengine.rendered.items import Glyph
 from dataengine.rendered.questions import POSITIONS
 from dataengine.rendered.render import Drawn
-from dataengine.rendered.views import CloseUp
+from dataengine.rendered.views import THINGS, CloseUp
 
-type PlacePx = tuple[float, float]
+type PlacePx = tuple[float, float]  # column and row of the upright picture
 
 _NUMBER = re.compile(r"\d+")
 _ABSENT = re.compile(
-    r"There is no (card \d+|cube|ball|ring|triangle)\.|There are no cards\.|No gripper holds anything\."
-)
+    rf"There is no (card \d+|{'|'.join(THINGS)})\.|There are no cards\.|No gripper holds anything\."
+)  # not of boards: whether one is there is seen at once
 _ABOUT_THING = re.compile(r"The (\w+) is \w+\.")
 _ABOUT_TWO = re.compile(r"The (\w+) is (left of|right of|above|below) the (\w+)\.")
 _POINT = re.compile(r"\(\d+, \d+\)")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import TINY_VLM
 
 from dataengine.rendered import EASY, FULL
 from dataengine.rendered.views import COLOURS, THINGS
@@ -15,7 +16,6 @@ from dataengine.workspace import Workspace
 from schemas.chat import IGNORE
 from schemas.errors import TrainError
 from schemas.refs import Ref
-from trainers.recipes import VlmSize
 from trainers.tokenizer import nano_tokenizer
 from trainers.vlm.lessons import LessonCollator
 from trainers.vlm.model import LearningVlm
@@ -25,23 +25,7 @@ from trainers.vlm.run import METRICS_FILE, train_vlm
 from trainers.vlm.train import train_small_vlm
 from trainers.vlm_directory import save_vlm_directory
 
-SIZE = VlmSize(
-    width=64,
-    depth=3,
-    heads=4,
-    key_heads=2,
-    mlp_width=128,
-    vocabulary=1024,
-    rope_theta=100.0,
-    rope_sections=(2, 3, 3),
-    vision_width=32,
-    vision_depth=2,
-    vision_heads=2,
-    vision_mlp_ratio=2,
-    patch_size=20,
-    frames_per_patch=1,
-    init_std=0.05,
-)
+SIZE = replace(TINY_VLM, depth=3)  # one more than tokens are told behind
 PLACES = Phase(
     name="places",
     steps=40,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import TINY_VLM
 
 from dataengine.rendered import EASY, FULL
 from schemas.chat import render_chat
@@ -13,7 +14,7 @@ from schemas.errors import TrainError
 from trainers.models.action_expert import ActionShape
 from trainers.models.vla import build_vla
 from trainers.pixels import patchify
-from trainers.recipes import VlmSize, recipe
+from trainers.recipes import recipe
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer, tokenizer_of
 from trainers.vlm.drawing import LessonSteps, drawn_by_a_thread, drawn_by_processes
 from trainers.vlm.lessons import Lesson, LessonCollator, messages_of
@@ -26,23 +27,7 @@ from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
 from trainers.vlm.sight import look
 from trainers.vlm_directory import save_vlm_directory
 
-SIZE = VlmSize(
-    width=64,
-    depth=2,
-    heads=4,
-    key_heads=2,
-    mlp_width=128,
-    vocabulary=1024,
-    rope_theta=100.0,
-    rope_sections=(2, 3, 3),
-    vision_width=32,
-    vision_depth=2,
-    vision_heads=2,
-    vision_mlp_ratio=2,
-    patch_size=20,
-    frames_per_patch=1,
-    init_std=0.05,
-)
+SIZE = TINY_VLM
 PHASE = Phase(
     name="read",
     steps=6,
@@ -132,6 +117,10 @@ def test_other_processes_draw_the_lessons_that_a_thread_draws(tokenizer: LocalTo
     for (_, one), (_, other) in zip(drawn, drawn_by_a_thread(steps), strict=True):
         for name in ("ids_BT", "labels_BT", "patches_PCX", "glyphs_BG", "things_B2N", "cards_B2N", "gaze_BT2"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        assert torch.equal(one.packing.place_N, other.packing.place_N)
+        for mine, theirs in zip(one.packing.groups, other.packing.groups, strict=True):
+            for name in ("token_GL", "is_real_GL", "real_R", "picture_G"):
+                assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
 
 
 def test_every_glyph_is_a_class_in_the_patch_where_it_stands(lessons: list[Lesson], tokenizer: LocalTokenizer) -> None:
@@ -272,6 +261,16 @@ def test_the_vla_starts_from_the_vlm_as_it_is_and_keeps_its_tokenizer(
         before, after = dense.scores(batch), PackedVlm(vla.vlm, SIZE).scores(batch)
     assert (before - after).norm() < 0.01 * before.norm()
     assert not torch.equal(before, after)  # equal experts would give the router nothing to learn from
+    alone = LessonCollator(SIZE, tokenizer)([replace(lessons[0], asked=lessons[0].asked[:1])])
+    packed = PackedVlm(vla.vlm, SIZE)
+    with torch.no_grad():
+        plain = vla.vlm(
+            input_ids=alone.ids_BT,
+            pixel_values=packed.normalised(alone),
+            image_grid_thw=alone.grids,
+            mm_token_type_ids=(alone.ids_BT == vla.vlm.config.image_token_id).int(),
+        ).logits
+        assert torch.allclose(packed.scores(alone), plain, atol=2e-4)  # routed as in Hugging Face's own forward
 
 
 def test_retention_tells_what_was_forgotten_pair_by_pair(

@@ -12,12 +12,29 @@ from schemas.chat import Image, Message, Text
 from schemas.mixes import Draw, LlavaSource, MixLock, MixSpec, RobotSource, Sample
 from schemas.normalization import Normalizer
 from trainers.data import InMemoryMix
-from trainers.recipes import ActionExpertSize, MoeSize, TrainConfig, nano
+from trainers.recipes import ActionExpertSize, MoeSize, TrainConfig, VlmSize, nano
 from trainers.run import StepRow, TrainResult, run_training
 from trainers.tokenizer import nano_tokenizer
 
 TASK = "Pick the card with the correct answer."
 ACTIONS, STATES, STEPS = 3, 2, 6
+TINY_VLM = VlmSize(
+    width=64,
+    depth=2,
+    heads=4,
+    key_heads=2,
+    mlp_width=128,
+    vocabulary=1024,
+    rope_theta=100.0,
+    rope_sections=(2, 3, 3),
+    vision_width=32,
+    vision_depth=2,
+    vision_heads=2,
+    vision_mlp_ratio=2,
+    patch_size=20,
+    frames_per_patch=1,
+    init_std=0.05,
+)
 
 
 def tiny() -> TrainConfig:

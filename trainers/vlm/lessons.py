@@ -7,6 +7,7 @@ Axes: B pictures, T tokens, N picture tokens, G glyph cells, P patches, C colour
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ from trainers.vlm.packing import Packing, pack
 GLYPHS = "0123456789+-x()=?"
 _PICTURE_END = "<|vision_end|>"
 CARD_CLASSES = 12  # of tens, and of units: 0 no card, 1 a number of one digit (tens only), 2 to 11 the digit
+_LARGEST_CARD = 99  # a larger number has no class and stays unknown
 CELLS_PER_PATCH = 2  # a side: two digits of a card may stand in one patch
 
 
@@ -186,16 +188,15 @@ class LessonCollator:
             return
         first = ids.index(self._image)
         rows, columns = (int(side) // self._size.merge_size for side in grid[1:])
-        height, width = lesson.picture.shape[:2]
         answer = [token for token, label in enumerate(labels) if label != IGNORE]
         spans = self._tokenizer.spans(asked.answer)
         for look in asked.looks:
             target = first - 1
             if look.place_px is not None:
-                column, row = int(look.place_px[0] / width * columns), int(look.place_px[1] / height * rows)
-                if not (0 <= column < columns and 0 <= row < rows):
+                cell = _cell(*look.place_px, lesson, rows, columns)
+                if cell is None:
                     continue
-                target = first + row * columns + column
+                target = first + cell[0] * columns + cell[1]
             for token, (start, end) in zip(answer, spans, strict=False):  # the last one ends the turn
                 if start < look.end and look.start < end:
                     yield token, target, look.other
@@ -205,10 +206,9 @@ class LessonCollator:
         merge = self._size.merge_size
         rows, columns = int(grid[1]) // merge, int(grid[2]) // merge
         classes = np.full((2, rows, columns), IGNORE if lesson.things is None else 0, np.int64)
-        height, width = lesson.picture.shape[:2]
         for kind, colour, x_px, y_px in lesson.things or ():
-            row, column = int(y_px / height * rows), int(x_px / width * columns)
-            classes[:, row, column] = THINGS.index(kind) + 1, COLOURS.index(colour) + 1
+            if cell := _cell(x_px, y_px, lesson, rows, columns):
+                classes[:, *cell] = THINGS.index(kind) + 1, COLOURS.index(colour) + 1
         return classes.reshape(2, -1)
 
     def _cards(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -216,11 +216,9 @@ class LessonCollator:
         merge = self._size.merge_size
         rows, columns = int(grid[1]) // merge, int(grid[2]) // merge
         classes = np.full((2, rows, columns), 0 if lesson.are_all_cards else IGNORE, np.int64)
-        height, width = lesson.picture.shape[:2]
         for number, x_px, y_px in lesson.cards:
-            row, column = int(y_px / height * rows), int(x_px / width * columns)
-            if 0 <= row < rows and 0 <= column < columns:
-                classes[:, row, column] = IGNORE if number is None else _digits(number)
+            if cell := _cell(x_px, y_px, lesson, rows, columns):
+                classes[:, *cell] = IGNORE if number is None or number > _LARGEST_CARD else _digits(number)
         return classes.reshape(2, -1)
 
     def _cells(self, lesson: Lesson, grid: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -229,11 +227,10 @@ class LessonCollator:
         cells = np.full((rows * CELLS_PER_PATCH, columns * CELLS_PER_PATCH), 0, np.int64)
         if lesson.glyphs is None:
             cells[:] = IGNORE
-        height, width = lesson.picture.shape[:2]
         for char, x_px, y_px in lesson.glyphs or ():
-            row, column = int(y_px / height * len(cells)), int(x_px / width * cells.shape[1])
-            if char in GLYPHS and 0 <= row < len(cells) and 0 <= column < cells.shape[1]:
-                cells[row, column] = GLYPHS.index(char) + 1
+            cell = _cell(x_px, y_px, lesson, *cells.shape)
+            if char in GLYPHS and cell is not None:
+                cells[cell] = GLYPHS.index(char) + 1
         side = CELLS_PER_PATCH
         x = cells.reshape(rows // merge, merge, side, columns // merge, merge, side)
         return x.transpose(0, 3, 1, 4, 2, 5).reshape(-1)
@@ -247,6 +244,13 @@ def messages_of(asked: Asked) -> tuple[Message, ...]:
         Message(role="assistant", parts=(Text(asked.answer),), supervised=True),
     )
     return (Message(role="system", parts=(Text(asked.instructions),)), *turns) if asked.instructions else turns
+
+
+def _cell(x_px: float, y_px: float, lesson: Lesson, rows: int, columns: int) -> tuple[int, int] | None:
+    """Row and column of the cell in which a place of the picture lies; None beside the picture."""
+    height, width = lesson.picture.shape[:2]
+    row, column = math.floor(y_px / height * rows), math.floor(x_px / width * columns)
+    return (row, column) if 0 <= row < rows and 0 <= column < columns else None
 
 
 def _digits(number: int) -> tuple[int, int]:

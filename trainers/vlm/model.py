@@ -19,7 +19,7 @@ from trainers.pixels import MEAN_C, STD_C
 from trainers.recipes import VlmSize
 from trainers.tokenizer import LocalTokenizer
 from trainers.vlm.lessons import CARD_CLASSES, CELLS_PER_PATCH, GLYPHS, LessonBatch
-from trainers.vlm.reading import GAZE_LAYER, Read, read
+from trainers.vlm.reading import GAZE_HEADS, GAZE_LAYER, Read, read
 from trainers.vlm.sight import look
 
 _PLACES = 8  # a side, into which a picture is divided to say where a token lies
@@ -146,6 +146,11 @@ class LearningVlm(PackedVlm):
             next_N = functional.pad(batch.labels_BT[:, 1:], (0, 1), value=IGNORE).reshape(-1)[batch.packing.place_N]
             wanted_W = torch.where(next_N != IGNORE)[0]
             tells = bool(token_weight or thing_weight or card_weight)
+            if gaze_weight and self.size.heads <= max(GAZE_HEADS):
+                raise TrainError(
+                    f"heads {' and '.join(str(head + 1) for head in GAZE_HEADS)} are told where to look, but the model "
+                    f"has {self.size.heads}. Give it more, or set gaze_weight to 0."
+                )
             if (tells or gaze_weight) and self.size.depth <= _TOLD_AFTER:
                 raise TrainError(
                     f"tokens are told what they hold behind {_TOLD_AFTER} layers, and where to look in the next, but "
@@ -170,9 +175,10 @@ class LearningVlm(PackedVlm):
             (token_weight, tokens),
             (thing_weight, things),
             (card_weight, cards),
+            (gaze_weight, gaze),
         )
         return LessonLosses(
-            total=sum((weight * part for weight, part in parts), gaze_weight * gaze),
+            total=torch.stack([weight * part for weight, part in parts]).sum(),
             text=text,
             glyphs=glyphs,
             tokens=tokens,

@@ -3,7 +3,8 @@
 A picture with seven questions is 400 tokens of which a fifth is padding, and a question sees a quarter of them. So the
 language model is given the real tokens alone, in one row, and questions of like length attend side by side.
 
-Axes: B pictures, T tokens of one with padding, N real tokens of all, G questions that attend together, L their length.
+Axes: B pictures, T tokens of one with padding, N real tokens of all; of a group, G questions that attend together, L
+tokens of the longest, R real ones.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ class Group:
 
     token_GL: Tensor  # among the real tokens
     is_real_GL: Tensor
-    real_R: Tensor  # the real ones of these, among all of them
+    real_R: Tensor  # the real ones of these, in the flattened (G, L)
     picture_G: Tensor
 
     def to(self, device: torch.device) -> "Group":

@@ -1,7 +1,8 @@
 """Qwen2-VL's language model over the real tokens of a batch, in one row; the numbers are Hugging Face's.
 
 Axes: N real tokens, of which the first are the B pictures' own parts, P tokens each; W wanted tokens, D width, H heads,
-K width of a head; of a group of questions, G questions and L tokens of each; S = P + L what one of them sees.
+K width of a head; of a group of questions, G questions and L tokens of each; S = P + L what one of them sees; Q tokens
+of a group that are told where to look.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from schemas.chat import IGNORE
 from trainers.vlm.packing import Group, Packing
 
 GAZE_LAYER = 2  # whose heads are told where to look: what picture tokens say about themselves is known by then
-GAZE_HEADS = (0, 2)  # for what a word is about, and for the other thing where it is about two
+# For what a word is about, and for the other thing where it is about two; of four heads that share keys in pairs, these
+# two have keys of their own.
+GAZE_HEADS = (0, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ def read(
     told_after: int | None = None,
     gaze_N2: Tensor | None = None,
 ) -> Read:
-    """`wanted_W` are places among the real tokens, None for all: the last layer does no more than these need.
+    """`wanted_W` are places among the real tokens, None for all; the others are left out behind the last attention.
     `told_after` is a number of layers, fewer than all.
     `gaze_N2` says for each of GAZE_HEADS at which token of the picture's own part a token should look; or IGNORE.
     """
@@ -117,7 +120,9 @@ class _Heads:
                 question_Q, place_Q = torch.where(wanted_GL2[..., which] != IGNORE)
                 key_GSK = self._visible(self.key_NHK[:, head : head + 1], group)[:, 0]
                 query_QK = self.query_NHK[group.token_GL[question_Q, place_Q], head]
-                score_QS = torch.einsum("qk,qsk->qs", query_QK.float(), key_GSK.float()[question_Q]) * self.scaling
+                with torch.autocast(query_QK.device.type, enabled=False):  # bfloat16 scores tie
+                    score_QS = torch.einsum("qk,qsk->qs", query_QK.float(), key_GSK.float()[question_Q])
+                score_QS = score_QS * self.scaling
                 score_QS = score_QS.masked_fill(hidden_LS[place_Q], float("-inf"))
                 losses.append(
                     functional.cross_entropy(score_QS, wanted_GL2[question_Q, place_Q, which], reduction="none")

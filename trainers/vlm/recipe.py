@@ -43,6 +43,10 @@ class Phase:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.skills or not 0 <= self.frames_share < 1 or not 0 <= self.crops_share < 1:
             raise TrainError(f"phase {self.name} needs steps, skills and shares of frames and crops in 0..1.")
+        if self.point_step_px < 1:
+            raise TrainError(
+                f"phase {self.name}: point_step_px is {self.point_step_px}. Points go in steps of 1 or more."
+            )
         if self.sheets_share and self.text_weight:
             raise TrainError(f"phase {self.name}: nobody asks about sheets. Set sheets_share or text_weight to 0.")
 

@@ -22,7 +22,7 @@ from dataengine.rendered.sums import draw_sum
 from dataengine.sources.content import hash_files
 from schemas.errors import TrainError
 from schemas.records import sha256_of
-from trainers.vlm.lessons import CELLS_PER_PATCH, GLYPHS, Asked, Lesson
+from trainers.vlm.lessons import CARD_CLASSES, CELLS_PER_PATCH, GLYPHS, Asked, Lesson
 from trainers.vlm.recipe import Phase, VlmConfig
 from trainers.vlm.score import Exam
 
@@ -80,16 +80,16 @@ class Frames:
             return None
         chosen = rng.permutation(len(fitting))[:most]
         cards = {
-            int(number): point_px
+            int(digits): point_px
             for skill, asked, point_px in rows
             if skill == "point" and point_px is not None
-            for number in _NUMBER.findall(asked.question)
+            for digits in _NUMBER.findall(asked.question)
         }
         return Lesson(
             picture=self.picture(name),
             asked=tuple(fitting[int(k)] for k in chosen),
             glyphs=None,
-            cards=tuple((number, *point_px) for number, point_px in cards.items()),
+            cards=tuple((shown, *point_px) for shown, point_px in cards.items()),
         )
 
     def picture(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
@@ -187,8 +187,17 @@ class RenderedLessons:
         if any(phase.gaze_weight or phase.card_weight for phase in self.config.phases):
             for skill in SKILLS:
                 for row in range(_HASHED_ROWS):
-                    asked = render_exercise(split="train", seed=self.config.seed, row=row, skill=skill, most=9)
-                    digest.update(repr((asked.cards, [each.looks for each in asked.questions])).encode())
+                    looked = render_exercise(
+                        split="train",
+                        seed=self.config.seed,
+                        row=row,
+                        skill=skill,
+                        most=9,
+                        asks_places=True,
+                        asks_things=True,
+                    )
+                    digest.update(repr((looked.cards, [each.looks for each in looked.questions])).encode())
+            digest.update(f"{CARD_CLASSES}".encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]
@@ -261,7 +270,7 @@ class RenderedLessons:
 
 
 def _rounded(asked: Asked, step_px: int) -> Asked:
-    """The same, a point in steps of so many pixels."""
+    """The same, a point in steps of so many pixels; its one look is about the whole answer."""
     found = _POINT.fullmatch(asked.answer)
     if found is None or step_px == 1:
         return asked

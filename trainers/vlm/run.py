@@ -1,5 +1,5 @@
-"""One run of the small VLM: a plain function from a recipe to weights, resumable to the bit on one machine with one
-thread count.
+"""One run of the small VLM: a plain function from a recipe to weights, resumable to the bit on one processor with one
+thread count (gradients on a GPU are added up in any order).
 
 Everything random is keyed by (seed, step); the next batch is drawn while the current one is learned from.
 """
