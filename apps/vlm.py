@@ -25,12 +25,19 @@ def train_small(
     config = vlm_recipe(recipe)
     folders = None
     if frames:
-        learned = _frames(workspace, "train", frames, config.seed)
+        learned = _frames(
+            workspace,
+            "train",
+            frames,
+            config.seed,
+            frames_per_scene=config.frames_per_scene,
+            hands=config.scene_hands,
+        )
         asked = _frames(workspace, "held-out", _FRAMES_PER_EXAM * exams, config.seed)
         folders = Folders(
             frames=learned,
             held_out_frames=asked,
-            crops=_crops(workspace, "train", learned, config.seed),
+            crops=_crops(workspace, "train", learned, config.seed, hands=config.scene_hands),
             held_out_crops=_crops(workspace, "held-out", asked, config.seed),
         )
     with progress("train", unit="steps") as on_progress:
@@ -47,17 +54,35 @@ def train_small(
     return record, write_vlm_page(workspace, to)
 
 
-def _frames(workspace: Workspace, split: Split, num_frames: int, seed: int) -> Path:
+def _frames(
+    workspace: Workspace,
+    split: Split,
+    num_frames: int,
+    seed: int,
+    *,
+    frames_per_scene: int | None = None,
+    hands: float = 0.0,
+) -> Path:
     """A folder of simulator frames; one that is whole is kept."""
-    from apps.sim.questions import write_questions
+    from apps.sim.questions import FRAMES_PER_SCENE, write_questions
 
-    out = workspace.root / "raw" / f"frames-{split}-{num_frames}-{seed}"
+    per_scene = frames_per_scene or FRAMES_PER_SCENE
+    kind = f"-{per_scene}-hands{hands:g}" if hands else "" if per_scene == FRAMES_PER_SCENE else f"-{per_scene}"
+    out = workspace.root / "raw" / f"frames-{split}-{num_frames}-{seed}{kind}"
     if not (out / "conversations.json").is_file():
-        write_questions(out, split=split, num_frames=num_frames, seed=seed, workers=_WORKERS)
+        write_questions(
+            out,
+            split=split,
+            num_frames=num_frames,
+            seed=seed,
+            frames_per_scene=per_scene,
+            hands=hands,
+            workers=_WORKERS,
+        )
     return out
 
 
-def _crops(workspace: Workspace, split: Split, frames: Path, seed: int) -> Path:
+def _crops(workspace: Workspace, split: Split, frames: Path, seed: int, *, hands: float = 0.0) -> Path:
     """A folder of crops with the prompts of `annotate`; one that is whole is kept."""
     from apps.vlm_crops import write_crops
 
@@ -65,5 +90,13 @@ def _crops(workspace: Workspace, split: Split, frames: Path, seed: int) -> Path:
     if not (out / "conversations.json").is_file():
         num_frames = len(list((frames / "images").iterdir()))
         num_rendered = round(_CROPPED_TABLES * num_frames)
-        write_crops(out, frames=frames, split=split, num_rendered=num_rendered, seed=seed, workers=_WORKERS)
+        write_crops(
+            out,
+            frames=frames,
+            split=split,
+            num_rendered=num_rendered,
+            seed=seed,
+            hands=hands,
+            workers=_WORKERS,
+        )
     return out

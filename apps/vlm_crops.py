@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from annotators.families import Family, load_family
 from annotators.observe import model_crops
-from annotators.papers import POSITIONS, find_papers, lay_out
+from annotators.papers import POSITIONS, Layout, cards_box, find_papers, lay_out
 from annotators.vlm.questions import CROPS
 from apps.sim.simulate import start_worker
 from dataengine.mix.pixels import decode_picture
 from dataengine.rendered import Difficulty, Skill, Split
 from dataengine.rendered.keyed import keyed_rng
-from dataengine.rendered.llava import LISTING, write_listing
+from dataengine.rendered.llava import LISTING, with_cards, write_listing
 from dataengine.rendered.render import draw_item
 from dataengine.rendered.views import TableView
 
@@ -42,10 +42,13 @@ class _Seen:
     cards: tuple[int, ...] | None
 
 
-def write_crops(out: Path, *, frames: Path, split: Split, num_rendered: int, seed: int, workers: int = 1) -> Path:
+def write_crops(
+    out: Path, *, frames: Path, split: Split, num_rendered: int, seed: int, hands: float = 0.0, workers: int = 1
+) -> Path:
     """Write the crops of `num_rendered` rendered tables and of all `frames`; returns the listing.
 
-    `frames` is a folder that `apps.sim.questions` wrote. The content depends on the arguments alone, not on `workers`.
+    `frames` is a folder that `apps.sim.questions` wrote; `hands` the share of tables in a hand drawn for training. The
+    content depends on the arguments alone, not on `workers`.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
     listed = json.loads((frames / LISTING).read_bytes())
@@ -53,7 +56,7 @@ def write_crops(out: Path, *, frames: Path, split: Split, num_rendered: int, see
     for row in listed:
         asked.setdefault(row["image"], {})[row["skill"]] = row["conversations"][1]["value"]
     jobs: list[tuple[str, dict[str, str]] | int] = [*range(num_rendered), *asked.items()]
-    cut = partial(_cut, out, frames, split, seed)
+    cut = partial(_cut, out, frames, split, seed, hands)
     if workers == 1:
         return write_listing(out, [row for job in jobs for row in cut(job)])
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
@@ -61,10 +64,10 @@ def write_crops(out: Path, *, frames: Path, split: Split, num_rendered: int, see
 
 
 def _cut(
-    out: Path, frames: Path, split: Split, seed: int, job: tuple[str, dict[str, str]] | int
+    out: Path, frames: Path, split: Split, seed: int, hands: float, job: tuple[str, dict[str, str]] | int
 ) -> list[dict[str, object]]:
-    seen = _rendered(split, seed, job) if isinstance(job, int) else _simulated(frames, *job)
-    return [] if seen is None else list(_rows(out, seen, _family()))
+    seen = _rendered(split, seed, hands, job) if isinstance(job, int) else _simulated(frames, *job)
+    return [] if seen is None else list(_rows(out, seen, split, _family()))
 
 
 @cache
@@ -72,10 +75,10 @@ def _family() -> Family:
     return load_family(FAMILY)
 
 
-def _rendered(split: Split, seed: int, row: int) -> _Seen | None:
+def _rendered(split: Split, seed: int, hands: float, row: int) -> _Seen | None:
     rng = keyed_rng("crops", split, seed, row)
     styles, equations, geometry, weather = (float(share) for share in rng.uniform(0.3, 1, 4))
-    difficulty = Difficulty(styles=styles, equations=equations, geometry=geometry, weather=weather)
+    difficulty = Difficulty(styles=styles, equations=equations, geometry=geometry, weather=weather, hands=hands)
     skill = _SKILLS[int(rng.integers(len(_SKILLS)))]
     drawn = draw_item(split=split, seed=seed + 1, row=row, skill=skill, difficulty=difficulty)
     view, table = drawn.plan.view, drawn.table
@@ -99,10 +102,13 @@ def _simulated(frames: Path, image: str, said: dict[str, str]) -> _Seen:
     return _Seen(name=Path(image).stem, picture=picture, board=board, cards=cards)
 
 
-def _rows(out: Path, seen: _Seen, family: Family) -> Iterator[dict[str, object]]:
+def _rows(out: Path, seen: _Seen, split: Split, family: Family) -> Iterator[dict[str, object]]:
     layout = lay_out(find_papers(seen.picture))
     for crop, data in model_crops(seen.picture, seen.picture, layout, layout.board).items():
         answer: object = None
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None  # we have just written it
+        places: list[tuple[int | None, float, float]] = []
         if crop != "cards" and seen.board is not None:
             answer = {"writing": seen.board or None}
         if crop == "cards" and seen.cards is not None and len(layout.cards) == len(seen.cards):
@@ -113,14 +119,13 @@ def _rows(out: Path, seen: _Seen, family: Family) -> Iterator[dict[str, object]]
                     for place, number in enumerate(seen.cards)
                 ]
             }
+            places = list(_card_places(seen, layout, picture.shape[0]))
         if answer is None:
             continue
         name = f"{seen.name}-{crop}"
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        assert picture is not None  # we have just written it
         encoded = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 95))[1]
         (out / f"images/{name}.jpg").write_bytes(encoded.tobytes())
-        yield {
+        row: dict[str, object] = {
             "id": name,
             "image": f"images/{name}.jpg",
             "skill": f"{CROPS[crop]} in JSON",
@@ -130,3 +135,14 @@ def _rows(out: Path, seen: _Seen, family: Family) -> Iterator[dict[str, object]]
                 {"from": "gpt", "value": json.dumps(answer)},
             ],
         }
+        yield with_cards(row, places) if places and split == "train" else row
+
+
+def _card_places(seen: _Seen, layout: Layout, height_px: int) -> Iterator[tuple[int, float, float]]:
+    """The middle of each card in the crop of all of them, which is `height_px` high."""
+    assert seen.cards is not None
+    left, top, _, bottom = cards_box(seen.picture.shape, layout.cards)
+    scale = height_px / (bottom - top)
+    for number, card in zip(seen.cards, layout.cards, strict=True):
+        x0, y0, x1, y1 = card.box(seen.picture.shape)
+        yield number, ((x0 + x1) / 2 - left) * scale, ((y0 + y1) / 2 - top) * scale

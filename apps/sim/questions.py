@@ -8,7 +8,7 @@ import copy
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mujoco
@@ -25,7 +25,8 @@ from dataengine.rendered import questions
 from dataengine.rendered.equations import GAME_MAX_ANSWER, SPLITS, Split
 from dataengine.rendered.items import PICTURE_SIZE, Skill
 from dataengine.rendered.keyed import keyed_rng
-from dataengine.rendered.llava import llava_row, write_listing
+from dataengine.rendered.llava import llava_row, with_cards, write_listing
+from dataengine.rendered.styles import draw_style
 from dataengine.rendered.table import BOARD_HALF_M, on_board
 from dataengine.rendered.views import THINGS
 from schemas.errors import UsageError, did_you_mean
@@ -60,23 +61,46 @@ class _Job:
     seed: int
     index: int
     num_frames: int
+    hands: float
 
 
-def write_questions(out: Path, *, split: Split, num_frames: int, seed: int, workers: int = 1) -> Path:
+def write_questions(
+    out: Path,
+    *,
+    split: Split,
+    num_frames: int,
+    seed: int,
+    frames_per_scene: int = FRAMES_PER_SCENE,
+    hands: float = 0.0,
+    workers: int = 1,
+) -> Path:
     """Write `num_frames` frames and every question that applies to each, in LLaVA's layout; returns the listing.
 
-    `train` shows in-domain scenes, `held-out` open-world ones. The content depends on (split, seed, num_frames) alone.
+    `train` shows in-domain scenes, `held-out` open-world ones. `hands` is the share of scenes written in a hand drawn
+    for training. The content depends on the arguments alone, not on `workers`.
     Raises UsageError for senseless arguments.
     """
     if split not in SPLITS:
         raise UsageError(f"There is no split '{split}'. {did_you_mean(split, SPLITS)}")
-    for name, value, least in (("frames", num_frames, 1), ("workers", workers, 1), ("seed", seed, 0)):
+    for name, value, least in (
+        ("frames", num_frames, 1),
+        ("frames a scene", frames_per_scene, 1),
+        ("workers", workers, 1),
+        ("seed", seed, 0),
+    ):
         if value < least:
             raise UsageError(f"{name} is at least {least}, got {value}.")
     (out / "images").mkdir(parents=True, exist_ok=True)
     jobs = [
-        _Job(out=out, split=split, seed=seed, index=index, num_frames=min(FRAMES_PER_SCENE, num_frames - done))
-        for index, done in enumerate(range(0, num_frames, FRAMES_PER_SCENE))
+        _Job(
+            out=out,
+            split=split,
+            seed=seed,
+            index=index,
+            num_frames=min(frames_per_scene, num_frames - done),
+            hands=hands,
+        )
+        for index, done in enumerate(range(0, num_frames, frames_per_scene))
     ]
     return write_listing(out, [row for rows in _run(jobs, workers=workers) for row in rows])
 
@@ -104,6 +128,9 @@ def _ask_about(jobs: list[_Job]) -> Iterator[list[dict[str, object]]]:
     try:
         for job in jobs:
             scene = game.draw_scene(split=_GAME_SPLITS[job.split], seed=job.seed, index=job.index)
+            if job.hands:
+                rng = keyed_rng("hand", job.split, job.seed, job.index)
+                scene = replace(scene, style=draw_style(job.split, share=1.0, hands=job.hands, rng=rng))
             with World(scene, image_size=PICTURE_SIZE) as world:
                 stage = stage or _Stage(world)
                 stage.dress(world)
@@ -122,8 +149,10 @@ def _rows(job: _Job, world: World, stage: "_Stage") -> Iterator[dict[str, object
         name = f"{job.split}-{job.seed}-{job.index}-{number}"
         image = f"images/{name}.jpg"
         (job.out / image).write_bytes(encode_rgb(stage.render(world)))
-        for asked in ask(world, rng):
-            yield llava_row(
+        found = ask(world, rng)
+        cards = list(_cards(world))
+        for asked in found:
+            row = llava_row(
                 f"{name}-{asked.skill}",
                 image=image,
                 skill=asked.skill,
@@ -131,6 +160,18 @@ def _rows(job: _Job, world: World, stage: "_Stage") -> Iterator[dict[str, object
                 answer=asked.answer,
                 point_px=asked.point_px,
             )
+            yield with_cards(row, cards) if job.split == "train" else row
+
+
+def _cards(world: World) -> Iterator[tuple[int | None, float, float]]:
+    """What each card shows, as far as it can be read, and where the middle of its label is in the picture."""
+    sight = _Sight(world)
+    for slot, card in enumerate(world.scene.cards):
+        yield card.number if sight.card(slot) else None, *_label_px(world, slot)
+
+
+def _label_px(world: World, slot: int) -> tuple[float, float]:
+    return world.project(CAMERA, world.card_centre_m(slot) + np.array([0.0, 0.0, CARD_HALF_M[2]]))
 
 
 def _play(world: World, *, slot: int) -> list[NDArray[np.float64]]:
@@ -182,7 +223,7 @@ def ask(world: World, rng: np.random.Generator) -> list[Asked]:
         add("trace", questions.traced(scene.equation, numbers))
     if any(seen):
         slot = int(rng.choice(np.flatnonzero(seen)))
-        point_px = world.project(CAMERA, world.card_centre_m(slot) + np.array([0.0, 0.0, CARD_HALF_M[2]]))
+        point_px = _label_px(world, slot)
         question = questions.phrase("point", rng, number=numbers[slot])
         found.append(Asked(skill="point", question=question, answer=questions.pointed(point_px), point_px=point_px))
     held = _held(world)

@@ -5,48 +5,19 @@ that two writings of one equation differ as two writings of one person do. A typ
 shipped with matplotlib and shifts, turns and scales each glyph.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dataengine.rendered.hands import Face, Pen, face_of, font_file, pen_of
+
 INK = (24, 32, 70)
 _OVERSAMPLE = 2
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pen:
-    """One person's hand: lengths in units of the glyph height."""
-
-    stroke: float
-    slant: float
-    aspect: float
-    wobble: float
-    barred_seven: bool = False
-    flagged_one: bool = True
-    open_four: bool = True
-
-
-PENS: dict[str, Pen] = {
-    "round_pen": Pen(stroke=0.105, slant=0.04, aspect=0.62, wobble=0.016),
-    "quick_pen": Pen(stroke=0.090, slant=0.14, aspect=0.58, wobble=0.022, flagged_one=False),
-    "tall_pen": Pen(stroke=0.100, slant=0.00, aspect=0.54, wobble=0.016, open_four=False),
-    "slanted_pen": Pen(stroke=0.095, slant=0.15, aspect=0.60, wobble=0.018, flagged_one=False, open_four=False),
-    "wide_pen": Pen(stroke=0.100, slant=-0.04, aspect=0.72, wobble=0.020),
-    "thick_pen": Pen(stroke=0.135, slant=0.07, aspect=0.64, wobble=0.014, barred_seven=True),
-    "hand_fine": Pen(stroke=0.075, slant=0.06, aspect=0.66, wobble=0.020, barred_seven=True, flagged_one=False),
-    "hand_upright": Pen(stroke=0.110, slant=-0.02, aspect=0.58, wobble=0.018, open_four=False),
-    "hand_narrow": Pen(stroke=0.085, slant=0.10, aspect=0.50, wobble=0.016, barred_seven=True),
-    "hand_broad": Pen(stroke=0.120, slant=0.02, aspect=0.66, wobble=0.022, flagged_one=False, open_four=False),
-    "hand_hasty": Pen(stroke=0.100, slant=0.10, aspect=0.64, wobble=0.028),
-    "hand_stiff": Pen(stroke=0.125, slant=0.00, aspect=0.56, wobble=0.010, barred_seven=True, open_four=False),
-    "hand_backward": Pen(stroke=0.090, slant=-0.10, aspect=0.60, wobble=0.018, flagged_one=False),
-    "hand_round_slant": Pen(stroke=0.110, slant=0.20, aspect=0.66, wobble=0.016, barred_seven=True),
-}
 
 Stroke = tuple[tuple[float, float], ...]
 
@@ -171,8 +142,8 @@ def write(text: str, *, style: str, size: tuple[int, int], height: float, rng: n
 
 def draw_glyph(char: str, *, style: str, height_px: float, rng: np.random.Generator) -> Image.Image:
     """An ink mask, cropped in x to the glyph; its height leaves room above and below for a turned glyph."""
-    pen = PENS.get(style)
-    mask = _typeface_mask(char, style, height_px) if pen is None else _pen_mask(char, pen, height_px, rng)
+    pen = pen_of(style)
+    mask = _typeface_mask(char, face_of(style), height_px) if pen is None else _pen_mask(char, pen, height_px, rng)
     turn_deg = float(rng.uniform(-4.0, 4.0)) if char not in "+-=x" else float(rng.uniform(-2.0, 2.0))
     scale = float(rng.uniform(0.94, 1.04))
     mask = mask.rotate(turn_deg, resample=Image.Resampling.BICUBIC)
@@ -233,17 +204,29 @@ def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(pieces)
 
 
-def _typeface_mask(char: str, style: str, height_px: float) -> Image.Image:
-    font = _font(style, round(height_px / 0.72))
+def _typeface_mask(char: str, face: Face, height_px: float) -> Image.Image:
+    font = _font(face.typeface, round(height_px / 0.72))
     side_px = int(height_px * 1.7)
     mask = Image.new("L", (side_px, side_px), 0)
     # Digits of all these fonts stand on the baseline: anchoring there keeps - and + at their own height.
     ImageDraw.Draw(mask).text((side_px / 2, side_px / 2 + height_px / 2), char, fill=255, font=font, anchor="ms")
-    return mask
+    return mask if face.is_plain else _bent(mask, face, height_px)
+
+
+def _bent(mask: Image.Image, face: Face, height_px: float) -> Image.Image:
+    """The same character stretched, slanted and waved, its strokes thicker or thinner."""
+    side_px = mask.width
+    row, column = np.mgrid[:side_px, :side_px].astype(np.float32) - side_px / 2
+    wave_px = face.wave * height_px * np.sin(row / height_px * 2 * np.pi * face.waves + face.phase_rad)
+    from_column = (column + face.slant * row - wave_px) / face.stretch + side_px / 2
+    blurred = cv2.GaussianBlur(np.asarray(mask), (0, 0), sigmaX=face.softness * height_px)
+    bent = cv2.remap(blurred, from_column.astype(np.float32), row + np.float32(side_px / 2), cv2.INTER_LINEAR)
+    # Where a blurred stroke is called ink decides how thick it is; none is so thin that it is gone.
+    threshold = min(face.threshold, 0.6 * float(bent.max()) / 255)
+    ink = np.clip((bent.astype(np.float32) / 255 - threshold) * 8 + 0.5, 0, 1)
+    return Image.fromarray((ink * 255).astype(np.uint8))
 
 
 @cache
-def _font(style: str, size_px: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{style}.ttf", size_px)
+def _font(typeface: str, size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_file(typeface), size_px)

@@ -1,7 +1,7 @@
 """Questions about pictures as a LLaVA-style folder: `images/*` and `conversations.json`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -43,6 +43,11 @@ def llava_row(
     """One row of the listing; `skill` and `point_px` stand beside what LLaVA's layout asks for."""
     turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
     return {"id": row_id, "image": image, "skill": skill, "point_px": point_px, "conversations": turns}
+
+
+def with_cards(row: dict[str, object], cards: Sequence[tuple[int | None, float, float]]) -> dict[str, object]:
+    """The same row that also tells a learner where all cards lie, from left to right; a hidden one has no number."""
+    return row | {"cards_px": [list(card) for card in cards]}
 
 
 def write_listing(out: Path, rows: Iterable[dict[str, object]]) -> Path:

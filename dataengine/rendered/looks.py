@@ -13,6 +13,7 @@ from dataengine.rendered.render import Drawn
 from dataengine.rendered.views import THINGS, CloseUp
 
 type PlacePx = tuple[float, float]  # column and row of the upright picture
+type CardPlace = tuple[int | None, PlacePx]  # what a card shows, where it can be seen, and where it lies
 
 _NUMBER = re.compile(r"\d+")
 _ABSENT = re.compile(
@@ -22,6 +23,8 @@ _ABOUT_THING = re.compile(r"The (\w+) is \w+\.")
 _ABOUT_TWO = re.compile(r"The (\w+) is (left of|right of|above|below) the (\w+)\.")
 _POINT = re.compile(r"\(\d+, \d+\)")
 _HELD = re.compile(r"The (left|right) gripper holds .*\.")
+_HOLDS = re.compile(r"The (?:left|right) gripper holds card (\d+)\.")
+_IN_JSON = re.compile(r'"text": "(\d+)", "position": "(\w+)"')
 _PLACED = re.compile(r"(\d+|left|middle|right)\.")
 _LISTED = re.compile(r"Cards: (.*?)\.")
 _PICKED = re.compile(r"I pick (\d+) from the (\w+)")
@@ -58,16 +61,14 @@ def _looks(question: str, answer: str, drawn: Drawn) -> Iterator[Look]:
     view, table = drawn.plan.view, drawn.table
     if table is None or isinstance(view, CloseUp):
         return
-    cards = [(card.number, place_px) for card, place_px in zip(view.cards, table.card_px, strict=True)]
+    cards = tuple((card.number, place_px) for card, place_px in zip(view.cards, table.card_px, strict=True))
     things = {
         thing.kind: place_px
         for thing, place_px in zip(view.things, table.thing_px, strict=True)
         if place_px is not None
     }
-    if _POINT.fullmatch(answer):
-        places = [place for kind, place in things.items() if f"the {kind}?" in question]
-        places += [place for number, place in cards if [str(number)] == _NUMBER.findall(question)]
-        yield from (looks_at(answer, place) for place in places[:1])
+    if thing := next((kind for kind in things if f"the {kind}?" in question and _POINT.fullmatch(answer)), None):
+        yield looks_at(answer, things[thing])
     elif (two := _ABOUT_TWO.fullmatch(answer)) and two[1] in things and two[3] in things:
         yield Look(start=two.start(2), end=two.end(2), place_px=things[two[1]])
         yield Look(start=two.start(2), end=two.end(2), place_px=things[two[3]], other=True)
@@ -75,11 +76,32 @@ def _looks(question: str, answer: str, drawn: Drawn) -> Iterator[Look]:
         yield looks_at(answer, things[one[1]])
     elif _HELD.fullmatch(answer):
         yield from (looks_at(answer, table.card_px[pose.holds]) for pose in view.arms if pose.holds is not None)
+    else:
+        yield from _among(question, answer, cards)
+
+
+def looks_among(question: str, answer: str, cards: Sequence[CardPlace]) -> tuple[Look, ...]:
+    """Those that are known where only the cards are, from left to right, as of a simulator frame or a crop."""
+    if _ABSENT.fullmatch(answer):
+        return (looks_at(answer, None),)
+    return tuple(_among(question, answer, cards))
+
+
+def _among(question: str, answer: str, cards: Sequence[CardPlace]) -> Iterator[Look]:
+    places = [place for _, place in cards]
+    if _POINT.fullmatch(answer):
+        asked = [place for number, place in cards if [str(number)] == _NUMBER.findall(question)]
+        yield from (looks_at(answer, place) for place in asked[:1])
+    elif (held := _HOLDS.fullmatch(answer)) is not None:
+        yield from (looks_at(answer, place) for number, place in cards if str(number) == held[1])
     elif _PLACED.fullmatch(answer):
         yield from _placed(question, answer, cards)
+    elif found := list(_IN_JSON.finditer(answer)):
+        for card, place_px in zip(found, places, strict=True):
+            yield Look(start=card.start(1), end=card.end(2), place_px=place_px)
     else:
-        yield from _listed(answer, [place for _, place in cards])
-        yield from _picked(answer, dict(cards))
+        yield from _listed(answer, places)
+        yield from _picked(answer, {number: place for number, place in cards if number is not None})
 
 
 def _equation(answer: str, drawn: Drawn) -> Iterator[Look]:
@@ -118,7 +140,7 @@ def _picked(answer: str, places: dict[int, PlacePx]) -> Iterator[Look]:
         yield Look(start=found.start(2), end=found.end(2), place_px=places[int(found[1])])
 
 
-def _placed(question: str, answer: str, cards: Sequence[tuple[int, PlacePx]]) -> Iterator[Look]:
+def _placed(question: str, answer: str, cards: Sequence[CardPlace]) -> Iterator[Look]:
     """One word about one of three cards."""
     asked = [place for number, place in cards if str(number) in _NUMBER.findall(question)]
     asked += [

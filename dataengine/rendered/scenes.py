@@ -10,7 +10,7 @@ from dataengine.rendered.doodles import WORDS
 from dataengine.rendered.equations import Equation, Split, draw_equation
 from dataengine.rendered.items import Difficulty, Skill
 from dataengine.rendered.layouts import Place, draw_places
-from dataengine.rendered.styles import styles
+from dataengine.rendered.styles import draw_style, styles
 from dataengine.rendered.table import CARD_HALF_M
 from dataengine.rendered.views import COLOURS, DOODLES, THINGS, Board, CloseUp, NumberCard, TableView, Thing
 from dataengine.rendered.writing import can_write
@@ -53,8 +53,8 @@ class Painter:
     style: str = field(init=False)
 
     def __post_init__(self) -> None:
-        pool = styles(self.split, self.difficulty.styles)
-        object.__setattr__(self, "style", pool[int(self.rng.integers(len(pool)))])
+        drawn = draw_style(self.split, share=self.difficulty.styles, hands=self.difficulty.hands, rng=self.rng)
+        object.__setattr__(self, "style", drawn)
 
     def plan(self, skill: Skill) -> Plan:
         """A view for a skill."""

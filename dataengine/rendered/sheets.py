@@ -16,7 +16,7 @@ from dataengine.rendered.equations import Split
 from dataengine.rendered.handwriting import INK
 from dataengine.rendered.items import FULL, PICTURE_SIZE, Difficulty, Glyph
 from dataengine.rendered.keyed import keyed_rng
-from dataengine.rendered.styles import styles
+from dataengine.rendered.styles import draw_style
 from dataengine.rendered.weather import weathered
 from dataengine.rendered.writing import write_line
 
@@ -41,7 +41,6 @@ def render_sheet(*, split: Split, seed: int, row: int, difficulty: Difficulty = 
     width, height = PICTURE_SIZE
     picture = np.empty((height, width, 3), dtype=np.uint8)
     picture[:] = WALLS[int(rng.integers(len(WALLS)))] if rng.random() < difficulty.styles else WALLS[0]
-    pool = styles(split, difficulty.styles)
     glyphs: list[Glyph] = []
     tall_px = float(np.exp(rng.uniform(np.log(_SMALLEST_PX), np.log(_TALLEST_PX))))
     top_px = float(rng.uniform(0, 6))
@@ -63,7 +62,7 @@ def render_sheet(*, split: Split, seed: int, row: int, difficulty: Difficulty = 
             marks = write_line(
                 sheet,
                 text,
-                style=pool[int(rng.integers(len(pool)))],
+                style=draw_style(split, share=difficulty.styles, hands=difficulty.hands, rng=rng),
                 height_px=_OVERSAMPLE * line_px,
                 centre_px=(size[1] / 2, size[0] / 2),
                 max_width_px=0.94 * size[1],

@@ -4,7 +4,10 @@ The first of each split are the tabletop game's own. A family of typefaces stays
 typeface unseen.
 """
 
+import numpy as np
+
 from dataengine.rendered.equations import Split
+from dataengine.rendered.hands import drawn_hands
 
 GAME_STYLES: dict[Split, tuple[str, ...]] = {
     "train": ("round_pen", "quick_pen", "tall_pen", "DejaVuSans", "cmss10", "DejaVuSans-Bold"),
@@ -29,6 +32,14 @@ STYLES: dict[Split, tuple[str, ...]] = {
     ),
     "held-out": (*GAME_STYLES["held-out"], "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSerif-Italic"),
 }
+
+
+def draw_style(split: Split, *, share: float, hands: float, rng: np.random.Generator) -> str:
+    """One of the first `share` of a split's styles, or, `hands` of the time, a hand drawn for training."""
+    if hands and split != "train":
+        raise ValueError(f"Hands are drawn for training alone, got split {split!r} and hands={hands}.")
+    pool = drawn_hands() if hands and rng.random() < hands else styles(split, share)
+    return pool[int(rng.integers(len(pool)))]
 
 
 def styles(split: Split, share: float) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.rendered.handwriting import PENS, draw_glyph
+from dataengine.rendered.hands import pen_of
+from dataengine.rendered.handwriting import draw_glyph
 from dataengine.rendered.keyed import keyed_rng
 
 _GLYPH_PX = 72
@@ -64,7 +65,7 @@ def write_line(
 
 def can_write(style: str) -> bool:
     """Whether a style has letters, too: the pens have only what stands in an equation."""
-    return style not in PENS
+    return pen_of(style) is None
 
 
 @cache

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from dataengine.rendered.table import draw_table
 from dataengine.rendered.views import Board, NumberCard, TableView
 from schemas.errors import UsageError
 from schemas.mixes import LlavaSource
+from trainers.vlm.rendered_lessons import Frames
 
 
 def painted(scene: game.Scene) -> np.ndarray:
@@ -79,6 +81,43 @@ def test_written_questions_read_back_and_stay_on_their_side_of_the_split(tmp_pat
             column, line = (round(place) for place in row["point_px"])
             assert answer == f"({column}, {line})"
             assert np.mean(picture[line - 7 : line + 8, column - 9 : column + 10].min(axis=-1) > 225) > 0.5
+
+
+def test_frames_to_learn_from_tell_where_all_cards_lie_and_frames_to_be_asked_about_do_not(tmp_path: Path) -> None:
+    rows = json.loads(write_questions(tmp_path / "learn", split="train", num_frames=12, seed=4).read_text())
+    for row in rows:
+        cards = {number: (x_px, y_px) for number, x_px, y_px in row["cards_px"]}
+        assert len(row["cards_px"]) == 3
+        if row["skill"] == "point":
+            [number] = map(int, re.findall(r"\d+", row["conversations"][0]["value"]))
+            assert cards[number] == pytest.approx(row["point_px"])
+        if row["skill"] == "cards":
+            assert list(map(str, cards)) == re.findall(r"\d+", row["conversations"][1]["value"])
+    asked = json.loads(write_questions(tmp_path / "ask", split="held-out", num_frames=2, seed=4).read_text())
+    assert not any("cards_px" in row for row in asked)
+    learned, exams = (Frames.open(tmp_path / name) for name in ("learn", "ask"))
+    skills = frozenset(row["skill"] for row in rows)
+    lessons = [learned.lesson(number, skills, 9, np.random.default_rng(number)) for number in range(12)]
+    assert all(lesson is not None and lesson.are_all_cards and len(lesson.cards) == 3 for lesson in lessons)
+    looks = [each for lesson in lessons if lesson for each in lesson.asked if each.looks]
+    assert {"There", "Cards:"} <= {each.answer.split()[0] for each in looks}
+    assert {exam.skill for exam in exams.exams(9) if exam.asked.looks} == {"point"}
+
+
+def test_fewer_frames_a_scene_are_more_scenes_and_hands_are_drawn_for_training_alone(tmp_path: Path) -> None:
+    def scenes(**arguments: Any) -> set[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        rows = json.loads(write_questions(folder, split="train", num_frames=8, seed=4, **arguments).read_text())
+        return {row["image"].split("-")[2] for row in rows}
+
+    assert scenes() == {"0"}
+    assert scenes(frames_per_scene=2, hands=1.0) == {"0", "1", "2", "3"}
+    plain, drawn = (cv2.imread(str(tmp_path / name / "images/train-4-0-0.jpg")).astype(int) for name in ("0", "1"))
+    assert np.abs(plain - drawn)[:110].mean() > 1  # the board is written by another hand
+    with pytest.raises(ValueError, match="for training alone"):
+        write_questions(tmp_path / "no", split="held-out", num_frames=1, seed=4, hands=1.0)
+    with pytest.raises(UsageError, match="frames a scene is at least 1, got 0"):
+        scenes(frames_per_scene=0)
 
 
 def test_the_same_arguments_give_the_same_frames_and_rows_whatever_the_workers(tmp_path: Path) -> None:

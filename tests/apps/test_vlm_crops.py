@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from annotators.calls import RawAnswer
@@ -70,3 +72,35 @@ def test_lessons_of_one_step_have_one_prompt_and_one_size(folders: tuple[Path, P
         lessons = crops.step(4, np.random.default_rng(seed))
         assert len({(lesson.picture.shape, lesson.asked[0].instructions) for lesson in lessons}) == 1
         assert all(side % 40 == 0 for side in lessons[0].picture.shape[:2])
+
+
+def test_crops_to_learn_from_tell_where_each_card_lies(folders: tuple[Path, Path]) -> None:
+    frames, crops = folders
+    told = [row for row in _rows(crops) if "cards_px" in row]
+    assert {row["skill"] for row in told} == {"cards in JSON"}
+    assert len(told) == sum(row["skill"] == "cards in JSON" for row in _rows(crops))
+    for row in told:
+        answer = json.loads(row["conversations"][2]["value"])
+        assert [str(number) for number, _, _ in row["cards_px"]] == [card["text"] for card in answer["cards"]]
+        assert [x for _, x, _ in row["cards_px"]] == sorted(x for _, x, _ in row["cards_px"])
+        picture = cv2.imread(str(crops / row["image"]))
+        for _, x_px, y_px in row["cards_px"]:
+            part = picture[round(y_px) - 12 : round(y_px) + 13, round(x_px) - 12 : round(x_px) + 13]
+            assert np.mean(part.min(axis=-1) > 150) > 0.3  # paper
+    write_crops(folders[1].parent / "kept", frames=frames, split="held-out", num_rendered=4, seed=2)
+    assert not any("cards_px" in row for row in _rows(folders[1].parent / "kept"))
+
+
+def test_what_is_known_of_a_crop_is_turned_to_its_size_in_the_batch(folders: tuple[Path, Path]) -> None:
+    found = Frames.open(folders[1])
+    crops = Crops.of(found, cell_px=40)
+    steps = [crops.step(4, np.random.default_rng(seed), evenly=True) for seed in range(20)]
+    told = [lesson for lessons in steps for lesson in lessons if lesson.cards]
+    assert told
+    for lesson in told:
+        height, width = lesson.picture.shape[:2]
+        assert (height % 40, width % 40) == (0, 0)
+        [asked] = lesson.asked
+        assert lesson.are_all_cards
+        assert [look.place_px for look in asked.looks] == [(x_px, y_px) for _, x_px, y_px in lesson.cards]
+        assert all(0 < x_px < width and 0 < y_px < height for _, x_px, y_px in lesson.cards)

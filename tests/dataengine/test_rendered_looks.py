@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from dataengine.rendered import SKILLS, Skill
-from dataengine.rendered.looks import Look
+from dataengine.rendered.looks import Look, looks_among
 from dataengine.rendered.related import Exercise, Question, render_exercise
 
 ROWS = range(8)
@@ -132,3 +132,37 @@ def test_every_card_is_told_with_its_number_where_its_number_can_be_seen(
             assert [str(card.number) for card in made.cards] == re.findall(r"\d+", listed[1])
         hidden += any(card.number is None for card in made.cards)
     assert hidden
+
+
+CARDS = ((12, (80.0, 180.0)), (5, (160.0, 175.0)), (None, (240.0, 185.0)))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "found"),
+    [
+        ("Read the cards.", "Cards: 12 (left), 5 (middle), 7 (right).", ["12 (left),", "5 (middle),", "7 (right)."]),
+        ("Pick the card.", "2+3=5. I pick 5 from the middle.", ["middle"]),
+        ("Point to the card 12 in pixels.", "(80, 180)", ["(80, 180)"]),
+        ("Where is the card 4? Give pixel coordinates.", "There is no card 4.", ["There is no card 4."]),
+        ("What do the grippers hold?", "The right gripper holds card 5.", ["The right gripper holds card 5."]),
+        ("Which number is on the middle card?", "5.", ["5."]),
+        (
+            "",
+            '{"cards": [{"text": "12", "position": "left"}, {"text": "5", "position": "middle"}, '
+            '{"text": "7", "position": "right"}]}',
+            ['12", "position": "left', '5", "position": "middle', '7", "position": "right'],
+        ),
+        ("How many cards lie on the table?", "There are 3 cards.", []),
+        ("", '{"writing": "4+1=?"}', []),
+    ],
+)
+def test_of_a_frame_or_a_crop_the_cards_alone_are_known(question: str, answer: str, found: list[str]) -> None:
+    looks = looks_among(question, answer, CARDS)
+    assert [answer[look.start : look.end] for look in looks] == found
+    places = dict(CARDS)
+    if "no card" in answer:
+        assert [look.place_px for look in looks] == [None]
+    elif len(looks) == 3:
+        assert [look.place_px for look in looks] == [place for _, place in CARDS]
+    else:
+        assert all(look.place_px in (places[5], places[12]) for look in looks)

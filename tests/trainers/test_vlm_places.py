@@ -22,7 +22,7 @@ from trainers.vlm.model import LearningVlm
 from trainers.vlm.recipe import Phase, VlmConfig, nano_vlm, nano_vlm_places, vlm_recipe
 from trainers.vlm.rendered_lessons import Crops, Frames, RenderedLessons
 from trainers.vlm.run import METRICS_FILE, train_vlm
-from trainers.vlm.train import train_small_vlm
+from trainers.vlm.train import _start, train_small_vlm
 from trainers.vlm_directory import save_vlm_directory
 
 SIZE = replace(TINY_VLM, depth=3)  # one more than tokens are told behind
@@ -96,6 +96,24 @@ def test_training_goes_on_from_the_weights_it_is_given(tmp_path: Path) -> None:
         assert torch.equal(weight, start[name]), name
 
 
+def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing_the_same(tmp_path: Path) -> None:
+    save_vlm_directory(tmp_path / "base", LearningVlm(SIZE, nano_tokenizer(), seed=7).vlm, nano_tokenizer(), SIZE)
+    config = tiny(vlm=replace(SIZE, vision_depth=SIZE.vision_depth + 2))
+    weights = _start(tmp_path / "base", config)
+    assert weights is not None
+    lessons, collate = RenderedLessons(config=config), LessonCollator(SIZE, nano_tokenizer())
+    model = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "none", stop_after=0, start=weights)
+    base = LearningVlm(SIZE, nano_tokenizer(), seed=7)
+    batch = collate(lessons.step(PLACES, 0, 0))
+    with torch.inference_mode():
+        assert torch.allclose(model.scores(batch), base.eval().scores(batch), atol=1e-6)
+    taught = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "some", stop_after=3, start=weights)
+    new = {name: weight for name, weight in taught.vlm.named_parameters() if f"blocks.{SIZE.vision_depth + 1}." in name}
+    assert all(bool(weight.any()) for name, weight in new.items() if name.endswith("weight"))
+    with pytest.raises(TrainError, match="holds another model"):
+        _start(tmp_path / "base", tiny(vlm=replace(SIZE, vision_depth=1)))
+
+
 def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> None:
     place, to = Workspace.at(tmp_path), Ref("vlm", "1")
     with pytest.raises(
@@ -117,12 +135,14 @@ def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> Non
         ("nano_vlm_more", "nano_vlm_things"),
         ("nano_vlm_reasons", "nano_vlm_more"),
         ("nano_vlm_looks", "nano_vlm_reasons"),
+        ("nano_vlm_hands", "nano_vlm_looks"),
     ],
 )
 def test_a_recipe_survives_json_and_goes_on_from_the_one_before(name: str, base: str) -> None:
     recipe = vlm_recipe(name)
     assert VlmConfig.from_json(recipe.to_json()) == recipe
-    assert (recipe.vlm, recipe.goes_on_from) == (nano_vlm().vlm, base)
+    assert recipe.goes_on_from == base
+    assert recipe.vlm in (nano_vlm().vlm, replace(nano_vlm().vlm, vision_depth=5))
 
 
 def test_cut_out_cards_come_as_often_as_boards_where_a_phase_asks_for_it(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from dataengine.mix.pixels import decode_picture
-from dataengine.rendered import SKILLS, Skill, held_out, questions
+from dataengine.rendered import FULL, SKILLS, Skill, held_out, questions
 from dataengine.rendered.keyed import keyed_rng
-from dataengine.rendered.looks import looks_at
+from dataengine.rendered.looks import Look, looks_among, looks_at
 from dataengine.rendered.related import render_exercise
 from dataengine.rendered.sheets import render_sheet
 from dataengine.rendered.sums import draw_sum
@@ -33,6 +33,24 @@ _HASHED_ROWS = 4  # of each skill, at full difficulty: a change of the renderer 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A question of a skill about a picture, and the place asked for where the skill is pointing."""
+
+    skill: str
+    asked: Asked
+    point_px: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """A picture of a folder; `cards` are all of them, (number, x, y), or None where nobody tells."""
+
+    name: str
+    rows: tuple[_Row, ...]
+    cards: tuple[tuple[int | None, float, float], ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
     """A folder of pictures with questions in LLaVA's layout; several rows share a picture, and may share a system turn.
 
@@ -40,7 +58,7 @@ class Frames:
     """
 
     folder: Path
-    pictures: tuple[tuple[str, tuple[tuple[str, Asked, tuple[float, float] | None], ...]], ...]
+    pictures: tuple[_Shown, ...]
 
     @classmethod
     def open(cls, folder: Path) -> "Frames":
@@ -48,48 +66,58 @@ class Frames:
         path = folder / _LISTING
         if not path.is_file():
             raise TrainError(f"'{folder}' holds no {_LISTING}. Write pictures with questions there first.")
-        found: dict[str, list[tuple[str, Asked, tuple[float, float] | None]]] = {}
+        found: dict[str, list[_Row]] = {}
+        cards: dict[str, tuple[tuple[int | None, float, float], ...]] = {}
         for row in json.loads(path.read_text(encoding="utf-8")):
             said = {turn["from"]: turn["value"] for turn in row["conversations"]}
             question, instructions = said["human"].replace("<image>", "").strip(), said.get("system", "")
-            point = row.get("point_px")
-            asked = Asked(question=question, answer=said["gpt"], instructions=instructions)
-            found.setdefault(row["image"], []).append((row["skill"], asked, tuple(point) if point else None))
-        return cls(folder=folder, pictures=tuple((name, tuple(rows)) for name, rows in found.items()))
+            point, listed = row.get("point_px"), row.get("cards_px")
+            looks: tuple[Look, ...] = ()
+            if listed is not None:
+                cards[row["image"]] = tuple((number, x_px, y_px) for number, x_px, y_px in listed)
+                looks = looks_among(question, said["gpt"], [(number, (x_px, y_px)) for number, x_px, y_px in listed])
+            elif point:
+                looks = (looks_at(said["gpt"], tuple(point)),)
+            asked = Asked(question=question, answer=said["gpt"], instructions=instructions, looks=looks)
+            read = _Row(skill=row["skill"], asked=asked, point_px=tuple(point) if point else None)
+            found.setdefault(row["image"], []).append(read)
+        pictures = (_Shown(name=name, rows=tuple(rows), cards=cards.get(name)) for name, rows in found.items())
+        return cls(folder=folder, pictures=tuple(pictures))
 
     @property
     def fingerprint(self) -> str:
         """Of the words and of the picture files."""
         return sha256_of(
             [
-                [[s, a.question, a.answer, a.instructions, point] for s, a, point in rows]
-                + [hash_files([self.folder / name])]
-                for name, rows in self.pictures
+                [
+                    [row.skill, row.asked.question, row.asked.answer, row.asked.instructions, row.point_px]
+                    for row in shown.rows
+                ]
+                + [hash_files([self.folder / shown.name])]
+                + ([] if shown.cards is None else [shown.cards])
+                for shown in self.pictures
             ]
         )
 
     def lesson(self, number: int, skills: frozenset[str], most: int, rng: np.random.Generator) -> Lesson | None:
         """A picture with questions of some skills; None where it has none of them."""
-        name, rows = self.pictures[number]
-        fitting = [
-            asked if point_px is None else replace(asked, looks=(looks_at(asked.answer, point_px),))
-            for skill, asked, point_px in rows
-            if skill in skills
-        ]
+        shown = self.pictures[number]
+        fitting = [row.asked for row in shown.rows if row.skill in skills]
         if not fitting:
             return None
         chosen = rng.permutation(len(fitting))[:most]
-        cards = {
-            int(digits): point_px
-            for skill, asked, point_px in rows
-            if skill == "point" and point_px is not None
-            for digits in _NUMBER.findall(asked.question)
+        pointed = {
+            int(digits): row.point_px
+            for row in shown.rows
+            if row.skill == "point" and row.point_px is not None
+            for digits in _NUMBER.findall(row.asked.question)
         }
         return Lesson(
-            picture=self.picture(name),
+            picture=self.picture(shown.name),
             asked=tuple(fitting[int(k)] for k in chosen),
             glyphs=None,
-            cards=tuple((shown, *point_px) for shown, point_px in cards.items()),
+            cards=shown.cards or tuple((number, *point_px) for number, point_px in pointed.items()),
+            are_all_cards=shown.cards is not None,
         )
 
     def picture(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
@@ -98,17 +126,17 @@ class Frames:
 
     def exams(self, num_per_skill: int) -> list[Exam]:
         """Questions of each skill, evenly from first to last: neighbouring pictures show one scene."""
-        found: dict[str, list[tuple[str, Asked, tuple[float, float] | None]]] = {}
-        for name, rows in self.pictures:
-            for skill, asked, point in rows:
-                found.setdefault(skill, []).append((name, asked, point))
+        found: dict[str, list[tuple[str, _Row]]] = {}
+        for shown in self.pictures:
+            for row in shown.rows:
+                found.setdefault(row.skill, []).append((shown.name, row))
         exams = []
         for skill, listed in sorted(found.items()):
             num = min(num_per_skill, len(listed))
             for place in range(num):
-                name, asked, point = listed[place * len(listed) // num]
-                lesson = Lesson(picture=self.picture(name), asked=(asked,), glyphs=None)
-                exams.append(Exam(skill=skill, lesson=lesson, point_px=point))
+                name, row = listed[place * len(listed) // num]
+                lesson = Lesson(picture=self.picture(name), asked=(row.asked,), glyphs=None)
+                exams.append(Exam(skill=skill, lesson=lesson, point_px=row.point_px))
         return exams
 
 
@@ -123,27 +151,44 @@ class Crops:
     def of(cls, frames: Frames, *, cell_px: int) -> "Crops":
         """Sizes are rounded to cells of a picture token, as the model rounds them."""
         found: dict[tuple[str, int, int], list[int]] = {}
-        for number, (name, rows) in enumerate(frames.pictures):
-            with Image.open(frames.folder / name) as opened:
+        for number, shown in enumerate(frames.pictures):
+            with Image.open(frames.folder / shown.name) as opened:
                 width, height = (max(1, round(side / cell_px)) * cell_px for side in opened.size)
-            found.setdefault((rows[0][1].instructions, width, height), []).append(number)
+            found.setdefault((shown.rows[0].asked.instructions, width, height), []).append(number)
         return cls(frames=frames, groups=tuple(((w, h), tuple(places)) for (_, w, h), places in found.items()))
 
     def step(self, num: int, rng: np.random.Generator, *, evenly: bool = False) -> list[Lesson]:
         """Pictures of one group; large groups come more often, or, `evenly`, skills as often as each other."""
         sizes = np.array([len(places) for _, places in self.groups], dtype=np.float64)
         if evenly:
-            skills = [self.frames.pictures[places[0]][1][0][0] for _, places in self.groups]
+            skills = [self.frames.pictures[places[0]].rows[0].skill for _, places in self.groups]
             sizes /= [
                 sum(size for size, other in zip(sizes, skills, strict=True) if other == skill) for skill in skills
             ]
         (width, height), places = self.groups[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
         lessons = []
         for place in rng.choice(places, num, replace=len(places) < num):
-            name, rows = self.frames.pictures[int(place)]
-            whole = Image.fromarray(self.frames.picture(name)).resize((width, height), Image.Resampling.BICUBIC)
-            lessons.append(Lesson(picture=np.asarray(whole), asked=(rows[0][1],), glyphs=None))
+            shown = self.frames.pictures[int(place)]
+            whole = Image.fromarray(self.frames.picture(shown.name))
+            lessons.append(_resized(whole, shown, (width, height)))
         return lessons
+
+
+def _resized(whole: Image.Image, shown: _Shown, size: tuple[int, int]) -> Lesson:
+    """One crop; what is known of its cards lies where it did."""
+    across, down = size[0] / whole.width, size[1] / whole.height
+    asked = shown.rows[0].asked
+    looks = (
+        look if look.place_px is None else replace(look, place_px=(look.place_px[0] * across, look.place_px[1] * down))
+        for look in asked.looks
+    )
+    return Lesson(
+        picture=np.asarray(whole.resize(size, Image.Resampling.BICUBIC)),
+        asked=(replace(asked, looks=tuple(looks)),),
+        glyphs=None,
+        cards=tuple((number, x_px * across, y_px * down) for number, x_px, y_px in shown.cards or ()),
+        are_all_cards=shown.cards is not None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +243,12 @@ class RenderedLessons:
                     )
                     digest.update(repr((looked.cards, [each.looks for each in looked.questions])).encode())
             digest.update(f"{CARD_CLASSES}".encode())
+        if hands := max(phase.difficulty(0).hands for phase in self.config.phases):
+            for row in range(10 * _HASHED_ROWS):
+                written = render_sheet(
+                    split="train", seed=self.config.seed, row=row, difficulty=replace(FULL, hands=hands)
+                )
+                digest.update(repr(written.glyphs).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())
         folders = [self.frames, self.crops.frames if self.crops else None]

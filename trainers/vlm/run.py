@@ -26,6 +26,7 @@ from trainers.vlm.recipe import VlmConfig
 
 METRICS_FILE = "metrics.jsonl"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
+_ADDS = ("attn.proj", "mlp.fc2")  # what writes into the vision tower's stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def train_vlm(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = LearningVlm(config.vlm, tokenizer, config.seed).to(device).train()
     if start is not None:
-        _copy(start, model.vlm)
+        _go_on(start, model.vlm)
     optimizer = _optimizer(model, config)
     done = _resume(staging, identity, model, optimizer)
     _trim(staging / METRICS_FILE, done)
@@ -195,6 +196,16 @@ def _copy(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(tensors[name])
+
+
+def _go_on(start: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Copy what there is; blocks that a deeper vision tower has besides begin by adding nothing."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in start:
+                weight.copy_(start[name])
+            elif name.rsplit(".", 1)[0].endswith(_ADDS):
+                weight.zero_()
 
 
 def _trim(path: Path, step: int) -> None:

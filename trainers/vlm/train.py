@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ def train_small_vlm(
     """Train the recipe; the same call goes on after a kill, and returns the record when it is already done.
 
     The held-out questions are frozen and hashed before the first step. Without `folders` there are rendered pictures
-    alone. `start` is a model directory of the recipe's shape to go on from. Raises TrainError, ArtifactError.
+    alone. `start` is a model directory to go on from, of the recipe's shape or with fewer blocks in its vision tower.
+    Raises TrainError, ArtifactError.
     """
     config = config if steps is None else shortened(config, steps)
     weights = _start(start, config)
@@ -105,7 +106,9 @@ def _start(folder: Path | None, config: VlmConfig) -> dict[str, Tensor] | None:
             "--weights DIR."
         )
     directory = load_vlm_directory(folder)
-    if directory.size != config.vlm or directory.tokenizer.fingerprint != nano_tokenizer().fingerprint:
+    is_smaller = directory.size.vision_depth < config.vlm.vision_depth
+    size = replace(directory.size, vision_depth=config.vlm.vision_depth) if is_smaller else directory.size
+    if size != config.vlm or directory.tokenizer.fingerprint != nano_tokenizer().fingerprint:
         raise TrainError(
             f"'{folder.name}' holds another model than recipe {config.name} trains. Start from one that "
             f"`train {config.goes_on_from}` made."
