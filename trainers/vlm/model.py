@@ -4,7 +4,7 @@ Axes: B pictures, T tokens, N real ones of all pictures, W those before a word t
 G glyph cells, C classes of them; P picture tokens of all pictures, or patches; C colours, L frames, X pixels of these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -111,15 +111,20 @@ class LearningVlm(PackedVlm):
     """A dense Qwen2-VL from a seed, its glyph head, and the heads by which picture tokens say where they lie, what is
     written in them, and which object of which colour, or which card, they hold."""
 
-    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int) -> None:
+    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int, *, vision_depth: int | None = None) -> None:
+        """`vision_depth`: drawn from the seed with so many blocks in the vision tower; the others begin by adding
+        nothing. So the heads are those that a model of this depth learned with, and still understand it."""
+        drawn = size if vision_depth is None else replace(size, vision_depth=vision_depth)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "vlm"))
-            super().__init__(Qwen2VLForConditionalGeneration(vlm_config(size, tokenizer)), size)
+            super().__init__(Qwen2VLForConditionalGeneration(vlm_config(drawn, tokenizer)), size)
             self.glyph_head = nn.Linear(size.vision_width, CELLS_PER_PATCH**2 * (len(GLYPHS) + 1))
             cells = (size.merge_size * CELLS_PER_PATCH) ** 2
             self.token_head = nn.Linear(size.width, 2 * _PLACES + cells * (len(GLYPHS) + 1))
             self.thing_head = nn.Linear(size.width, len(THINGS) + 1 + len(COLOURS) + 1)
             self.card_head = nn.Linear(size.width, 2 * CARD_CLASSES)
+            if drawn != size:
+                self.vlm = _deepened(self.vlm, Qwen2VLForConditionalGeneration(vlm_config(size, tokenizer)))
         self.vlm.model.visual.patch_embed = FlatPatchEmbed(self.vlm.model.visual.patch_embed.proj)
         self.class_weights_C: Tensor
         self.register_buffer("class_weights_C", torch.tensor([_NOTHING_WEIGHT] + [1.0] * len(GLYPHS)), False)
@@ -237,6 +242,20 @@ class LearningVlm(PackedVlm):
         return functional.cross_entropy(score_WV, want_W), float(
             (score_WV.detach().argmax(-1) == want_W).float().mean()
         )
+
+
+def _deepened(
+    shallow: Qwen2VLForConditionalGeneration, deep: Qwen2VLForConditionalGeneration
+) -> Qwen2VLForConditionalGeneration:
+    """The deeper one, saying what the shallow one says: blocks that only it has add nothing yet."""
+    known = dict(shallow.named_parameters())
+    with torch.no_grad():
+        for name, weight in deep.named_parameters():
+            if name in known:
+                weight.copy_(known[name])
+            elif name.rsplit(".", 1)[0].endswith(("attn.proj", "mlp.fc2")):  # what writes into the tower's stream
+                weight.zero_()
+    return deep
 
 
 def _named(score_PC: Tensor, want_BN: Tensor) -> Tensor:

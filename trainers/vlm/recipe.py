@@ -361,7 +361,7 @@ def nano_vlm_hands() -> VlmConfig:
         phases=(
             replace(
                 last,
-                steps=1700,
+                steps=1900,
                 skills=skills,
                 start=many,
                 end=many,

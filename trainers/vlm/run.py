@@ -7,6 +7,7 @@ Everything random is keyed by (seed, step); the next batch is drawn while the cu
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from trainers.vlm.recipe import VlmConfig
 
 METRICS_FILE = "metrics.jsonl"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"
-_ADDS = ("attn.proj", "mlp.fc2")  # what writes into the vision tower's stream
+_BLOCK = re.compile(r"\.visual\.blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +76,10 @@ def train_vlm(
     staging.mkdir(parents=True, exist_ok=True)
     identity = {"recipe": config.fingerprint, "lessons": lessons.fingerprint, "tokenizer": tokenizer.fingerprint}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = LearningVlm(config.vlm, tokenizer, config.seed).to(device).train()
+    depth = None if start is None else _vision_depth(start)
+    model = LearningVlm(config.vlm, tokenizer, config.seed, vision_depth=depth).to(device).train()
     if start is not None:
-        _go_on(start, model.vlm)
+        _copy(start, model.vlm)
     optimizer = _optimizer(model, config)
     done = _resume(staging, identity, model, optimizer)
     _trim(staging / METRICS_FILE, done)
@@ -193,19 +195,16 @@ def _resume(staging: Path, identity: dict[str, str], model: LearningVlm, optimiz
 
 
 def _copy(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Into the weights of these names; a deeper model has others besides."""
+    named = dict(model.named_parameters())
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(tensors[name])
+        for name, tensor in tensors.items():
+            named[name].copy_(tensor)
 
 
-def _go_on(start: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Copy what there is; blocks that a deeper vision tower has besides begin by adding nothing."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name in start:
-                weight.copy_(start[name])
-            elif name.rsplit(".", 1)[0].endswith(_ADDS):
-                weight.zero_()
+def _vision_depth(tensors: Mapping[str, Tensor]) -> int:
+    """Blocks of the vision tower that these weights are of."""
+    return 1 + max(int(found[1]) for name in tensors if (found := _BLOCK.search(name)))
 
 
 def _trim(path: Path, step: int) -> None:
