@@ -32,12 +32,15 @@ def train_small(
             config.seed,
             frames_per_scene=config.frames_per_scene,
             hands=config.scene_hands,
+            tells_cards=config.tells_cards,
         )
         asked = _frames(workspace, "held-out", _FRAMES_PER_EXAM * exams, config.seed)
         folders = Folders(
             frames=learned,
             held_out_frames=asked,
-            crops=_crops(workspace, "train", learned, config.seed, hands=config.scene_hands),
+            crops=_crops(
+                workspace, "train", learned, config.seed, hands=config.scene_hands, tells_cards=config.tells_cards
+            ),
             held_out_crops=_crops(workspace, "held-out", asked, config.seed),
         )
     with progress("train", unit="steps") as on_progress:
@@ -62,13 +65,17 @@ def _frames(
     *,
     frames_per_scene: int | None = None,
     hands: float = 0.0,
+    tells_cards: bool = False,
 ) -> Path:
     """A folder of simulator frames; one that is whole is kept."""
     from apps.sim.questions import FRAMES_PER_SCENE, write_questions
 
     per_scene = frames_per_scene or FRAMES_PER_SCENE
-    kind = f"-{per_scene}-hands{hands:g}" if hands else "" if per_scene == FRAMES_PER_SCENE else f"-{per_scene}"
-    out = workspace.root / "raw" / f"frames-{split}-{num_frames}-{seed}{kind}"
+    parts = ["frames", split, str(num_frames), str(seed)]
+    parts += [str(per_scene)] if per_scene != FRAMES_PER_SCENE else []
+    parts += [f"hands{hands:g}"] if hands else []
+    parts += ["cards"] if tells_cards else []
+    out = workspace.root / "raw" / "-".join(parts)
     if not (out / "conversations.json").is_file():
         write_questions(
             out,
@@ -77,12 +84,15 @@ def _frames(
             seed=seed,
             frames_per_scene=per_scene,
             hands=hands,
+            tells_cards=tells_cards,
             workers=_WORKERS,
         )
     return out
 
 
-def _crops(workspace: Workspace, split: Split, frames: Path, seed: int, *, hands: float = 0.0) -> Path:
+def _crops(
+    workspace: Workspace, split: Split, frames: Path, seed: int, *, hands: float = 0.0, tells_cards: bool = False
+) -> Path:
     """A folder of crops with the prompts of `annotate`; one that is whole is kept."""
     from apps.vlm_crops import write_crops
 
@@ -97,6 +107,7 @@ def _crops(workspace: Workspace, split: Split, frames: Path, seed: int, *, hands
             num_rendered=num_rendered,
             seed=seed,
             hands=hands,
+            tells_cards=tells_cards,
             workers=_WORKERS,
         )
     return out

@@ -27,6 +27,7 @@ from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.llava import LISTING, with_cards, write_listing
 from dataengine.rendered.render import draw_item
 from dataengine.rendered.views import TableView
+from schemas.errors import UsageError
 
 FAMILY = "math-matching"
 _SKILLS: tuple[Skill, ...] = ("trace", "trace", "transcribe", "cards", "refusal")  # whose tables are cut up
@@ -43,20 +44,31 @@ class _Seen:
 
 
 def write_crops(
-    out: Path, *, frames: Path, split: Split, num_rendered: int, seed: int, hands: float = 0.0, workers: int = 1
+    out: Path,
+    *,
+    frames: Path,
+    split: Split,
+    num_rendered: int,
+    seed: int,
+    hands: float = 0.0,
+    tells_cards: bool = False,
+    workers: int = 1,
 ) -> Path:
     """Write the crops of `num_rendered` rendered tables and of all `frames`; returns the listing.
 
-    `frames` is a folder that `apps.sim.questions` wrote; `hands` the share of tables in a hand drawn for training. The
-    content depends on the arguments alone, not on `workers`.
+    `frames` is a folder that `apps.sim.questions` wrote; `hands` the share of tables in a hand drawn for training.
+    `tells_cards`: rows also say where each card lies. The content depends on the arguments alone, not on `workers`.
+    Raises UsageError for hands that no split has.
     """
+    if not 0 <= hands <= (1 if split == "train" else 0):
+        raise UsageError(f"hands is a share of training's tables, 0 to 1; got {hands} of {split}.")
     (out / "images").mkdir(parents=True, exist_ok=True)
     listed = json.loads((frames / LISTING).read_bytes())
     asked: dict[str, dict[str, str]] = {}
     for row in listed:
         asked.setdefault(row["image"], {})[row["skill"]] = row["conversations"][1]["value"]
     jobs: list[tuple[str, dict[str, str]] | int] = [*range(num_rendered), *asked.items()]
-    cut = partial(_cut, out, frames, split, seed, hands)
+    cut = partial(_cut, out, frames, split, seed, hands, tells_cards)
     if workers == 1:
         return write_listing(out, [row for job in jobs for row in cut(job)])
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker) as pool:
@@ -64,10 +76,16 @@ def write_crops(
 
 
 def _cut(
-    out: Path, frames: Path, split: Split, seed: int, hands: float, job: tuple[str, dict[str, str]] | int
+    out: Path,
+    frames: Path,
+    split: Split,
+    seed: int,
+    hands: float,
+    tells_cards: bool,
+    job: tuple[str, dict[str, str]] | int,
 ) -> list[dict[str, object]]:
     seen = _rendered(split, seed, hands, job) if isinstance(job, int) else _simulated(frames, *job)
-    return [] if seen is None else list(_rows(out, seen, split, _family()))
+    return [] if seen is None else list(_rows(out, seen, _family(), tells_cards=tells_cards))
 
 
 @cache
@@ -102,7 +120,7 @@ def _simulated(frames: Path, image: str, said: dict[str, str]) -> _Seen:
     return _Seen(name=Path(image).stem, picture=picture, board=board, cards=cards)
 
 
-def _rows(out: Path, seen: _Seen, split: Split, family: Family) -> Iterator[dict[str, object]]:
+def _rows(out: Path, seen: _Seen, family: Family, *, tells_cards: bool) -> Iterator[dict[str, object]]:
     layout = lay_out(find_papers(seen.picture))
     for crop, data in model_crops(seen.picture, seen.picture, layout, layout.board).items():
         answer: object = None
@@ -135,7 +153,7 @@ def _rows(out: Path, seen: _Seen, split: Split, family: Family) -> Iterator[dict
                 {"from": "gpt", "value": json.dumps(answer)},
             ],
         }
-        yield with_cards(row, places) if places and split == "train" else row
+        yield with_cards(row, places) if places and tells_cards else row
 
 
 def _card_places(seen: _Seen, layout: Layout, height_px: int) -> Iterator[tuple[int, float, float]]:
@@ -144,5 +162,4 @@ def _card_places(seen: _Seen, layout: Layout, height_px: int) -> Iterator[tuple[
     left, top, _, bottom = cards_box(seen.picture.shape, layout.cards)
     scale = height_px / (bottom - top)
     for number, card in zip(seen.cards, layout.cards, strict=True):
-        x0, y0, x1, y1 = card.box(seen.picture.shape)
-        yield number, ((x0 + x1) / 2 - left) * scale, ((y0 + y1) / 2 - top) * scale
+        yield number, (card.x - left) * scale, (card.y - top) * scale

@@ -62,6 +62,7 @@ class _Job:
     index: int
     num_frames: int
     hands: float
+    tells_cards: bool
 
 
 def write_questions(
@@ -72,12 +73,14 @@ def write_questions(
     seed: int,
     frames_per_scene: int = FRAMES_PER_SCENE,
     hands: float = 0.0,
+    tells_cards: bool = False,
     workers: int = 1,
 ) -> Path:
     """Write `num_frames` frames and every question that applies to each, in LLaVA's layout; returns the listing.
 
     `train` shows in-domain scenes, `held-out` open-world ones. `hands` is the share of scenes written in a hand drawn
-    for training. The content depends on the arguments alone, not on `workers`.
+    for training; with it, the others come in any style of training, without in the game's own. `tells_cards`: rows also
+    say where all cards lie. The content depends on the arguments alone, not on `workers`.
     Raises UsageError for senseless arguments.
     """
     if split not in SPLITS:
@@ -90,6 +93,8 @@ def write_questions(
     ):
         if value < least:
             raise UsageError(f"{name} is at least {least}, got {value}.")
+    if not 0 <= hands <= (1 if split == "train" else 0):
+        raise UsageError(f"hands is a share of training's scenes, 0 to 1; got {hands} of {split}.")
     (out / "images").mkdir(parents=True, exist_ok=True)
     jobs = [
         _Job(
@@ -99,6 +104,7 @@ def write_questions(
             index=index,
             num_frames=min(frames_per_scene, num_frames - done),
             hands=hands,
+            tells_cards=tells_cards,
         )
         for index, done in enumerate(range(0, num_frames, frames_per_scene))
     ]
@@ -160,7 +166,7 @@ def _rows(job: _Job, world: World, stage: "_Stage") -> Iterator[dict[str, object
                 answer=asked.answer,
                 point_px=asked.point_px,
             )
-            yield with_cards(row, cards) if job.split == "train" else row
+            yield with_cards(row, cards) if job.tells_cards else row
 
 
 def _cards(world: World) -> Iterator[tuple[int | None, float, float]]:

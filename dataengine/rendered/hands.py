@@ -4,7 +4,6 @@ A style is a name: of a pen, of a typeface, `pen 7` of a drawn pen, `Caladea-Bol
 """
 
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,11 +105,11 @@ _FILES = {Path(file).stem: (package, file) for package, files in _PACKAGED.value
 
 
 @cache
-def drawn_hands() -> tuple[str, ...]:
-    """Half pens, half typefaces, for training alone; in a fixed order."""
-    pens = [f"pen {number}" for number in range(_NUM_PENS)]
-    faces = [f"{typeface} {bend}" for typeface in (*_FILES, *_MATPLOTLIBS) for bend in range(_BENDS)]
-    return tuple(hand for pair in zip(_repeated(pens, len(faces)), faces, strict=True) for hand in pair)
+def drawn_hands() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Pens, and bent typefaces, for training alone; in a fixed order."""
+    pens = tuple(f"pen {number}" for number in range(_NUM_PENS))
+    faces = tuple(f"{typeface} {bend}" for typeface in (*_FILES, *_MATPLOTLIBS) for bend in range(_BENDS))
+    return pens, faces
 
 
 @cache
@@ -161,8 +160,3 @@ def font_file(typeface: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(f"typeface {typeface} is not installed. Install it: pip install {package.replace('_', '-')}.")
     return Path(spec.submodule_search_locations[0]) / "files" / file
-
-
-def _repeated(names: list[str], num: int) -> Iterator[str]:
-    for place in range(num):
-        yield names[place % len(names)]

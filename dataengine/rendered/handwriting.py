@@ -1,8 +1,8 @@
 """Writing on the board and on the cards: synthetic pens and jittered typefaces.
 
 A pen style draws each character as strokes through control points, which wobble from glyph to glyph, so
-that two writings of one equation differ as two writings of one person do. A typeface style takes a font
-shipped with matplotlib and shifts, turns and scales each glyph.
+that two writings of one equation differ as two writings of one person do. A typeface style takes an installed
+font (see `hands`) and shifts, turns and scales each glyph.
 """
 
 from functools import cache
@@ -221,6 +221,8 @@ def _bent(mask: Image.Image, face: Face, height_px: float) -> Image.Image:
     from_column = (column + face.slant * row - wave_px) / face.stretch + side_px / 2
     blurred = cv2.GaussianBlur(np.asarray(mask), (0, 0), sigmaX=face.softness * height_px)
     bent = cv2.remap(blurred, from_column.astype(np.float32), row + np.float32(side_px / 2), cv2.INTER_LINEAR)
+    if not bent.any():
+        return mask  # what the typeface does not have is found missing by the caller
     # Where a blurred stroke is called ink decides how thick it is; none is so thin that it is gone.
     threshold = min(face.threshold, 0.6 * float(bent.max()) / 255)
     ink = np.clip((bent.astype(np.float32) / 255 - threshold) * 8 + 0.5, 0, 1)

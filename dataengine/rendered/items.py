@@ -64,7 +64,7 @@ class Difficulty:
     equations: float  # 0: sums of one-digit numbers; 1: also - and x, two digits, brackets
     geometry: float  # perspective, scale, position, where cards and arms are
     weather: float  # blur, noise, glare, an arm in the way of a close-up
-    hands: float = 0.0  # share of pictures in a hand drawn for the purpose, see `hands`; of training alone
+    hands: float = 0.0  # share of what is written in a drawn hand, see `hands`; of training alone
 
     def __post_init__(self) -> None:
         for name in ("styles", "equations", "geometry", "weather", "hands"):

@@ -46,7 +46,8 @@ def llava_row(
 
 
 def with_cards(row: dict[str, object], cards: Sequence[tuple[int | None, float, float]]) -> dict[str, object]:
-    """The same row that also tells a learner where all cards lie, from left to right; a hidden one has no number."""
+    """The same row that also tells a learner where all cards lie, in the order in which they were laid from left to
+    right; a hidden one has no number."""
     return row | {"cards_px": [list(card) for card in cards]}
 
 

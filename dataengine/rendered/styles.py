@@ -35,10 +35,13 @@ STYLES: dict[Split, tuple[str, ...]] = {
 
 
 def draw_style(split: Split, *, share: float, hands: float, rng: np.random.Generator) -> str:
-    """One of the first `share` of a split's styles, or, `hands` of the time, a hand drawn for training."""
+    """One of the first `share` of a split's styles, or, `hands` of the time, a pen or a typeface drawn for training."""
     if hands and split != "train":
         raise ValueError(f"Hands are drawn for training alone, got split {split!r} and hands={hands}.")
-    pool = drawn_hands() if hands and rng.random() < hands else styles(split, share)
+    pool = styles(split, share)
+    if hands and rng.random() < hands:
+        pens, faces = drawn_hands()
+        pool = pens if rng.random() < 0.5 else faces
     return pool[int(rng.integers(len(pool)))]
 
 

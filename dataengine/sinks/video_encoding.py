@@ -58,15 +58,6 @@ class VideoEncoding:
         return options
 
 
-def last_packets(stream: Any, *, num_frames: int) -> list[Any]:  # noqa: ANN401 - av has no types
-    """What an encoder that was given `num_frames` pictures still holds, with decode times that a muxer takes."""
-    packets: list[Any] = stream.encode()
-    if stream.codec_context.name == "libx265" and num_frames <= _X265_UNTIMED:
-        for packet in packets:
-            packet.dts = packet.pts
-    return packets
-
-
 class _Mp4Writer:
     """Writes one track of one mp4; use as a context manager, so that the file is closed also when it fails."""
 
@@ -110,7 +101,11 @@ class _Mp4Writer:
     ) -> None:
         try:
             if kind is None:
-                self._container.mux(last_packets(self._stream, num_frames=self._count))
+                packets = self._stream.encode()
+                if self._stream.codec_context.name == "libx265" and self._count <= _X265_UNTIMED:
+                    for packet in packets:
+                        packet.dts = packet.pts
+                self._container.mux(packets)
         finally:
             self._container.close()
 

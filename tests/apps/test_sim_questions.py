@@ -84,7 +84,9 @@ def test_written_questions_read_back_and_stay_on_their_side_of_the_split(tmp_pat
 
 
 def test_frames_to_learn_from_tell_where_all_cards_lie_and_frames_to_be_asked_about_do_not(tmp_path: Path) -> None:
-    rows = json.loads(write_questions(tmp_path / "learn", split="train", num_frames=12, seed=4).read_text())
+    rows = json.loads(
+        write_questions(tmp_path / "learn", split="train", num_frames=12, seed=4, tells_cards=True).read_text()
+    )
     for row in rows:
         cards = {number: (x_px, y_px) for number, x_px, y_px in row["cards_px"]}
         assert len(row["cards_px"]) == 3
@@ -94,7 +96,7 @@ def test_frames_to_learn_from_tell_where_all_cards_lie_and_frames_to_be_asked_ab
         if row["skill"] == "cards":
             assert list(map(str, cards)) == re.findall(r"\d+", row["conversations"][1]["value"])
     asked = json.loads(write_questions(tmp_path / "ask", split="held-out", num_frames=2, seed=4).read_text())
-    assert not any("cards_px" in row for row in asked)
+    assert not any("cards_px" in row for row in asked)  # nor do those of recipes that ask for none
     learned, exams = (Frames.open(tmp_path / name) for name in ("learn", "ask"))
     skills = frozenset(row["skill"] for row in rows)
     lessons = [learned.lesson(number, skills, 9, np.random.default_rng(number)) for number in range(12)]
@@ -114,8 +116,10 @@ def test_fewer_frames_a_scene_are_more_scenes_and_hands_are_drawn_for_training_a
     assert scenes(frames_per_scene=2, hands=1.0) == {"0", "1", "2", "3"}
     plain, drawn = (cv2.imread(str(tmp_path / name / "images/train-4-0-0.jpg")).astype(int) for name in ("0", "1"))
     assert np.abs(plain - drawn)[:110].mean() > 1  # the board is written by another hand
-    with pytest.raises(ValueError, match="for training alone"):
-        write_questions(tmp_path / "no", split="held-out", num_frames=1, seed=4, hands=1.0)
+    for split, hands in (("held-out", 0.1), ("train", 1.5), ("train", -0.5)):
+        with pytest.raises(UsageError, match=f"hands is a share of training's scenes, 0 to 1; got {hands} of {split}"):
+            write_questions(tmp_path / "no", split=split, num_frames=1, seed=4, hands=hands)  # type: ignore[arg-type]
+    assert not (tmp_path / "no").exists()
     with pytest.raises(UsageError, match="frames a scene is at least 1, got 0"):
         scenes(frames_per_scene=0)
 

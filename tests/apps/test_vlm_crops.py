@@ -13,6 +13,7 @@ from annotators.families import load_family
 from annotators.vlm.answers import BoardAnswer, CardsAnswer, parse
 from apps.sim.questions import write_questions
 from apps.vlm_crops import write_crops
+from schemas.errors import UsageError
 from trainers.vlm.rendered_lessons import Crops, Frames
 
 
@@ -20,7 +21,7 @@ from trainers.vlm.rendered_lessons import Crops, Frames
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("crops")
     write_questions(home / "frames", split="train", num_frames=8, seed=2)
-    write_crops(home / "crops", frames=home / "frames", split="train", num_rendered=16, seed=2)
+    write_crops(home / "crops", frames=home / "frames", split="train", num_rendered=16, seed=2, tells_cards=True)
     return home / "frames", home / "crops"
 
 
@@ -87,8 +88,10 @@ def test_crops_to_learn_from_tell_where_each_card_lies(folders: tuple[Path, Path
         for _, x_px, y_px in row["cards_px"]:
             part = picture[round(y_px) - 12 : round(y_px) + 13, round(x_px) - 12 : round(x_px) + 13]
             assert np.mean(part.min(axis=-1) > 150) > 0.3  # paper
-    write_crops(folders[1].parent / "kept", frames=frames, split="held-out", num_rendered=4, seed=2)
+    write_crops(folders[1].parent / "kept", frames=frames, split="train", num_rendered=4, seed=2)
     assert not any("cards_px" in row for row in _rows(folders[1].parent / "kept"))
+    with pytest.raises(UsageError, match=r"to 1; got 0\.5 of held-out"):
+        write_crops(folders[1].parent / "no", frames=frames, split="held-out", num_rendered=4, seed=2, hands=0.5)
 
 
 def test_what_is_known_of_a_crop_is_turned_to_its_size_in_the_batch(folders: tuple[Path, Path]) -> None:
@@ -97,10 +100,20 @@ def test_what_is_known_of_a_crop_is_turned_to_its_size_in_the_batch(folders: tup
     steps = [crops.step(4, np.random.default_rng(seed), evenly=True) for seed in range(20)]
     told = [lesson for lessons in steps for lesson in lessons if lesson.cards]
     assert told
+    shares = set()
     for lesson in told:
         height, width = lesson.picture.shape[:2]
         assert (height % 40, width % 40) == (0, 0)
         [asked] = lesson.asked
         assert lesson.are_all_cards
         assert [look.place_px for look in asked.looks] == [(x_px, y_px) for _, x_px, y_px in lesson.cards]
-        assert all(0 < x_px < width and 0 < y_px < height for _, x_px, y_px in lesson.cards)
+        for row in _rows(folders[1]):
+            if row["conversations"][2]["value"] == asked.answer and "cards_px" in row:
+                file_height, file_width = cv2.imread(str(folders[1] / row["image"])).shape[:2]
+                want = [(n, x * width / file_width, y * height / file_height) for n, x, y in row["cards_px"]]
+                if np.allclose(np.array(lesson.cards, float), np.array(want)):
+                    shares.add((width / file_width, height / file_height))
+                    break
+        else:
+            raise AssertionError(f"no row's cards lie where those of {asked.answer} do")
+    assert any(across != down for across, down in shares)

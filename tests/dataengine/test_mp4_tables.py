@@ -16,7 +16,7 @@ from dataengine.sinks.mp4_tables import NotPlain, read_table
 from dataengine.sinks.packets import Clip, PacketScan, join_clips, scan_video
 from dataengine.sinks.pictures import decoded_video
 from dataengine.sinks.video_cuts import cut_clip, entry_points
-from dataengine.sinks.video_encoding import VideoEncoding, VideoWriter, last_packets
+from dataengine.sinks.video_encoding import VideoEncoding, VideoWriter
 from schemas.episodes import CameraSpec, VideoFile
 from schemas.errors import ArtifactError, EpisodeError
 
@@ -33,7 +33,7 @@ def write(
     container: dict[str, str] | None = None,
     g: int = 12,
 ) -> Path:
-    """A video by PyAV, as other programs write it."""
+    """A video by PyAV alone."""
     with av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(codec, rate=rate_hz, options={"g": str(g), **(options or {})})
         stream.height, stream.width = frames.shape[1:3]
@@ -41,7 +41,11 @@ def write(
         stream.time_base = Fraction(1, rate_hz)
         for picture in frames:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        output.mux(last_packets(stream, num_frames=len(frames)))
+        last = stream.encode(None)
+        if len(frames) <= 2:  # x265 gives so few no decode times
+            for packet in last:
+                packet.dts = packet.pts
+        output.mux(last)
     return path
 
 

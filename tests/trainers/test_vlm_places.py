@@ -103,15 +103,27 @@ def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing
     assert weights is not None
     lessons, collate = RenderedLessons(config=config), LessonCollator(SIZE, nano_tokenizer())
     model = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "none", stop_after=0, start=weights)
-    base = LearningVlm(SIZE, nano_tokenizer(), seed=7)
+    base, same_heads = (LearningVlm(SIZE, nano_tokenizer(), seed=seed) for seed in (7, config.seed))
+    for head in ("glyph_head", "token_head", "thing_head", "card_head"):
+        assert torch.equal(getattr(model, head).weight, getattr(same_heads, head).weight)
     batch = collate(lessons.step(PLACES, 0, 0))
     with torch.inference_mode():
         assert torch.allclose(model.scores(batch), base.eval().scores(batch), atol=1e-6)
     taught = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "some", stop_after=3, start=weights)
     new = {name: weight for name, weight in taught.vlm.named_parameters() if f"blocks.{SIZE.vision_depth + 1}." in name}
     assert all(bool(weight.any()) for name, weight in new.items() if name.endswith("weight"))
+    train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "cut", stop_after=1, start=weights)
+    again = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "cut", stop_after=3, start=weights)
+    for (name, weight), (_, other) in zip(taught.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(weight, other), name
+    shallower = tiny(vlm=replace(SIZE, vision_depth=1))
     with pytest.raises(TrainError, match="holds another model"):
-        _start(tmp_path / "base", tiny(vlm=replace(SIZE, vision_depth=1)))
+        _start(tmp_path / "base", shallower)
+    with pytest.raises(TrainError, match="weights to go on from are of another model"):
+        train_vlm(shallower, lessons, nano_tokenizer(), staging=tmp_path / "no", stop_after=1, start=weights)
+    part = {name: weight for name, weight in weights.items() if "lm_head" not in name and "embed_tokens" not in name}
+    with pytest.raises(TrainError, match="weights to go on from are of another model"):
+        train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "part", stop_after=1, start=part)
 
 
 def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ class LearningVlm(PackedVlm):
     """A dense Qwen2-VL from a seed, its glyph head, and the heads by which picture tokens say where they lie, what is
     written in them, and which object of which colour, or which card, they hold."""
 
-    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int, *, vision_depth: int | None = None) -> None:
-        """`vision_depth`: drawn from the seed with so many blocks in the vision tower; the others begin by adding
-        nothing. So the heads are those that a model of this depth learned with, and still understand it."""
-        drawn = size if vision_depth is None else replace(size, vision_depth=vision_depth)
+    def __init__(self, size: VlmSize, tokenizer: LocalTokenizer, seed: int, *, drawn_depth: int | None = None) -> None:
+        """`drawn_depth`: drawn from the seed with so many blocks in the vision tower; the others begin by adding
+        nothing. So the heads begin as they began for a model of this depth, of which the weights still suit them."""
+        drawn = size if drawn_depth is None else replace(size, vision_depth=drawn_depth)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "vlm"))
             super().__init__(Qwen2VLForConditionalGeneration(vlm_config(drawn, tokenizer)), size)

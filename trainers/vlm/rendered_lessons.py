@@ -75,7 +75,14 @@ class Frames:
             looks: tuple[Look, ...] = ()
             if listed is not None:
                 cards[row["image"]] = tuple((number, x_px, y_px) for number, x_px, y_px in listed)
-                looks = looks_among(question, said["gpt"], [(number, (x_px, y_px)) for number, x_px, y_px in listed])
+                places = [(number, (x_px, y_px)) for number, x_px, y_px in listed]
+                try:
+                    looks = looks_among(question, said["gpt"], places)
+                except ValueError:
+                    raise TrainError(
+                        f"'{folder}': row {row['id']} tells of {len(listed)} cards, and its answer lists others. Write "
+                        "the pictures again."
+                    ) from None
             elif point:
                 looks = (looks_at(said["gpt"], tuple(point)),)
             asked = Asked(question=question, answer=said["gpt"], instructions=instructions, looks=looks)
@@ -94,7 +101,7 @@ class Frames:
                     for row in shown.rows
                 ]
                 + [hash_files([self.folder / shown.name])]
-                + ([] if shown.cards is None else [shown.cards])
+                + ([] if shown.cards is None else [shown.cards, repr([row.asked.looks for row in shown.rows])])
                 for shown in self.pictures
             ]
         )
@@ -243,11 +250,12 @@ class RenderedLessons:
                     )
                     digest.update(repr((looked.cards, [each.looks for each in looked.questions])).encode())
             digest.update(f"{CARD_CLASSES}".encode())
-        if hands := max(phase.difficulty(0).hands for phase in self.config.phases):
+        if hands := max(end.hands for phase in self.config.phases for end in (phase.start, phase.end)):
             for row in range(10 * _HASHED_ROWS):
                 written = render_sheet(
                     split="train", seed=self.config.seed, row=row, difficulty=replace(FULL, hands=hands)
                 )
+                digest.update(written.picture)
                 digest.update(repr(written.glyphs).encode())
         rng = keyed_rng("hashed sums", self.config.seed)
         digest.update(" ".join(draw_sum(split="train", rng=rng).text for _ in range(_HASHED_SUMS)).encode())

@@ -69,7 +69,7 @@ def train_vlm(
     start: Mapping[str, Tensor] | None = None,
 ) -> LearningVlm:
     """Train to the end of the curriculum (or to step `stop_after`); goes on from what `staging` holds, or from the
-    weights of another model of the same shape, or from the seed.
+    weights of another model of the same shape or with fewer blocks in its vision tower, or from the seed.
 
     Raises TrainError when a loss is not finite, or `staging` belongs to another recipe or other lessons.
     """
@@ -77,9 +77,9 @@ def train_vlm(
     identity = {"recipe": config.fingerprint, "lessons": lessons.fingerprint, "tokenizer": tokenizer.fingerprint}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     depth = None if start is None else _vision_depth(start)
-    model = LearningVlm(config.vlm, tokenizer, config.seed, vision_depth=depth).to(device).train()
+    model = LearningVlm(config.vlm, tokenizer, config.seed, drawn_depth=depth).to(device).train()
     if start is not None:
-        _copy(start, model.vlm)
+        _go_on(start, model.vlm)
     optimizer = _optimizer(model, config)
     done = _resume(staging, identity, model, optimizer)
     _trim(staging / METRICS_FILE, done)
@@ -195,16 +195,30 @@ def _resume(staging: Path, identity: dict[str, str], model: LearningVlm, optimiz
 
 
 def _copy(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Into the weights of these names; a deeper model has others besides."""
-    named = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            named[name].copy_(tensor)
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[name])
+
+
+def _go_on(start: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Copy the weights of another model; blocks that only a deeper vision tower has stay as they are."""
+    named, depth = dict(model.named_parameters()), _vision_depth(start)
+    missing = {name for name in named.keys() - start.keys() if _block(name) < depth}
+    if missing or start.keys() - named.keys():
+        some = sorted(missing or start.keys() - named.keys())[0]
+        raise TrainError(f"the weights to go on from are of another model ('{some}'). Start from one of its shape.")
+    _copy({**{name: weight.detach() for name, weight in named.items()}, **start}, model)
 
 
 def _vision_depth(tensors: Mapping[str, Tensor]) -> int:
     """Blocks of the vision tower that these weights are of."""
-    return 1 + max(int(found[1]) for name in tensors if (found := _BLOCK.search(name)))
+    return 1 + max(map(_block, tensors), default=-1)
+
+
+def _block(name: str) -> int:
+    """The block of the vision tower that a weight belongs to; -1 where it belongs to none."""
+    found = _BLOCK.search(name)
+    return int(found[1]) if found else -1
 
 
 def _trim(path: Path, step: int) -> None:
