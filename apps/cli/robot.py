@@ -19,7 +19,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="nano, nano_dense, chatvla2_2b, or nano_vlm, then nano_vlm_places, _things, _more and _reasons."
+            help="nano, nano_dense, chatvla2_2b, or nano_vlm, then nano_vlm_places, _things, _more, _reasons, _looks, _hands."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
