@@ -19,7 +19,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="nano, nano_dense, chatvla2_2b, or nano_vlm, then nano_vlm_places, _things, _more, _reasons, _looks, _hands."
+            help="nano, nano_dense, chatvla2_2b, or nano_vlm, "
+            "then nano_vlm_places, _things, _more, _reasons, _looks and _hands."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
