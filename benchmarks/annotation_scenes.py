@@ -2,7 +2,8 @@
 
 `python -m benchmarks.annotation_scenes --freeze` writes today's hash and time into `annotation_frozen.json`. Whoever
 changes scenes, fonts, noise or the operator afterwards must freeze again, and every figure is then a new one. Comments
-and line breaks are no part of the hash.
+and line breaks are no part of the hash. Where the code changed and what it makes did not, the file says by what that was
+seen, under the hash that the figures were measured with.
 """
 
 import argparse
@@ -32,7 +33,7 @@ _FROZEN = Path(__file__).with_name("annotation_frozen.json")
 _SOURCES = (
     *(f"apps/sim/{name}.py" for name in ("game", "tabletop", "station", "world", "toys", "toy_world")),
     *(f"apps/sim/{name}.py" for name in ("scripted_operator", "recording", "simulate")),
-    *(f"dataengine/rendered/{name}.py" for name in ("equations", "handwriting", "keyed", "layouts", "styles")),
+    *(f"dataengine/rendered/{name}.py" for name in ("equations", "hands", "handwriting", "keyed", "layouts", "styles")),
 )
 
 
