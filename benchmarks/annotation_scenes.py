@@ -2,8 +2,8 @@
 
 `python -m benchmarks.annotation_scenes --freeze` writes today's hash and time into `annotation_frozen.json`. Whoever
 changes scenes, fonts, noise or the operator afterwards must freeze again, and every figure is then a new one. Comments
-and line breaks are no part of the hash. Where the code changed and what it makes did not, the file says by what that was
-seen, under the hash that the figures were measured with.
+and line breaks are no part of the hash. Where code changed and what it makes did not, the file says how that was seen,
+and the hash that figures were measured with.
 """
 
 import argparse
