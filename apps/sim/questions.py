@@ -79,8 +79,8 @@ def write_questions(
     """Write `num_frames` frames and every question that applies to each, in LLaVA's layout; returns the listing.
 
     `train` shows in-domain scenes, `held-out` open-world ones. `hands` is the share of scenes written in a hand drawn
-    for training; with it, the others come in any style of training, without in the game's own. `tells_cards`: rows also
-    say where all cards lie. The content depends on the arguments alone, not on `workers`.
+    for training; the other scenes then come in all of training's styles instead of the game's few. `tells_cards`: rows
+    also say where all cards lie. The content depends on the arguments alone, not on `workers`.
     Raises UsageError for senseless arguments.
     """
     if split not in SPLITS:
@@ -156,7 +156,7 @@ def _rows(job: _Job, world: World, stage: "_Stage") -> Iterator[dict[str, object
         image = f"images/{name}.jpg"
         (job.out / image).write_bytes(encode_rgb(stage.render(world)))
         found = ask(world, rng)
-        cards = list(_cards(world))
+        cards = list(_cards(world)) if job.tells_cards else []
         for asked in found:
             row = llava_row(
                 f"{name}-{asked.skill}",

@@ -13,7 +13,7 @@ from annotators.families import load_family
 from annotators.vlm.answers import BoardAnswer, CardsAnswer, parse
 from apps.sim.questions import write_questions
 from apps.vlm_crops import write_crops
-from schemas.errors import UsageError
+from schemas.errors import TrainError, UsageError
 from trainers.vlm.rendered_lessons import Crops, Frames
 
 
@@ -92,6 +92,16 @@ def test_crops_to_learn_from_tell_where_each_card_lies(folders: tuple[Path, Path
     assert not any("cards_px" in row for row in _rows(folders[1].parent / "kept"))
     with pytest.raises(UsageError, match=r"to 1; got 0\.5 of held-out"):
         write_crops(folders[1].parent / "no", frames=frames, split="held-out", num_rendered=4, seed=2, hands=0.5)
+
+
+def test_a_row_that_tells_of_other_cards_than_its_answer_lists_is_named(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    row = next(row for row in _rows(folders[1]) if len(row.get("cards_px", ())) > 1)
+    row["cards_px"].pop()
+    (tmp_path / "conversations.json").write_text(json.dumps([row]))
+    with pytest.raises(TrainError, match=f"row {row['id']} tells of {len(row['cards_px'])} cards"):
+        Frames.open(tmp_path)
 
 
 def test_what_is_known_of_a_crop_is_turned_to_its_size_in_the_batch(folders: tuple[Path, Path]) -> None:

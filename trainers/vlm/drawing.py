@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
-from trainers.vlm.recipe import Phase, VlmConfig
+from trainers.vlm.phase import Phase
+from trainers.vlm.recipe import VlmConfig
 
 
 class Lessons(Protocol):
