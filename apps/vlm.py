@@ -11,6 +11,7 @@ from schemas.refs import Ref
 
 _FRAMES_PER_EXAM = 3  # of each skill: not every frame lets every question be asked
 _CROPPED_TABLES = 0.5  # rendered tables that are cut up, per simulator frame
+_ANSWERS = "counted"  # how sums are answered: folders from before they were counted out are not gone on with
 _WORKERS = len(os.sched_getaffinity(0))
 
 
@@ -75,6 +76,7 @@ def _frames(
     parts += [str(per_scene)] if per_scene != FRAMES_PER_SCENE else []
     parts += [f"hands{hands:g}"] if hands else []
     parts += ["cards"] if tells_cards else []
+    parts += [_ANSWERS]
     out = workspace.root / "raw" / "-".join(parts)
     if not (out / "conversations.json").is_file():
         write_questions(

@@ -26,7 +26,12 @@ class SourceScore:
 
 
 def evaluate(
-    trained: Trained, samples: Iterable[Sample], *, batch_size: int = 16, max_tokens: int = 96, answer_at_most: int = 32
+    trained: Trained,
+    samples: Iterable[Sample],
+    *,
+    batch_size: int = 16,
+    max_tokens: int = 160,
+    answer_at_most: int = 32,
 ) -> list[SourceScore]:
     """Score samples, source by source in order of appearance. Deterministic: noise is keyed by source and batch.
 

@@ -79,9 +79,15 @@ def draw_equation(*, split: Split, share: float, rng: np.random.Generator) -> Eq
 
 
 def _belongs(equation: Equation, split: Split) -> bool:
-    # An equation whose bracket lies in the other split belongs to neither.
+    # An equation whose bracket lies in the other split belongs to neither. What is trained on may be worked out, so
+    # that what is left once the bracket is solved must be for training as well.
     inner = [side for side in (equation.left, equation.right) if isinstance(side, Equation)]
-    return split_of(equation) == split and all(_belongs(side, split) for side in inner)
+    left = Equation(left=_value(equation.left), operator=equation.operator, right=_value(equation.right))
+    return (
+        split_of(equation) == split
+        and all(_belongs(side, split) for side in inner)
+        and (split == "held-out" or split_of(left) == split)
+    )
 
 
 def _all(kind: Kind) -> Iterator[Equation]:

@@ -1,6 +1,7 @@
 """Whose hands there are: pens, typefaces, and those drawn for the purpose, of which training can have any number.
 
-A style is a name: of a pen, of a typeface, `pen 7` of a drawn pen, `Caladea-Bold 3` of a typeface bent the third way.
+A style is a name: of a pen, of a typeface, `pen 7` of a drawn pen, `nib 7` of a drawn typeface, `Caladea-Bold 3` of a
+typeface bent the third way.
 """
 
 import importlib.util
@@ -8,10 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from dataengine.rendered.keyed import keyed_rng
 from schemas.errors import UsageError
 
-_NUM_PENS, _BENDS = 72, 4  # drawn pens; ways in which each typeface is bent
+_NUM_PENS, _NUM_NIBS = 72, 144  # drawn for training alone
+_BENDS = 4  # ways in which each typeface is bent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,19 @@ class Pen:
     barred_seven: bool = False
     flagged_one: bool = True
     open_four: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nib:
+    """A typeface of nobody's: a pen's strokes, shaped anew, thick and thin by their direction, with feet and drops."""
+
+    number: int  # what the shapes of its characters are drawn from
+    pen: Pen
+    thin: float  # of the thinnest stroke, as a share of the thickest
+    tilt_rad: float  # of the direction in which strokes are thinnest, from the horizontal
+    reshaping: float  # how far the points of a character are moved, in units of its size
+    foot: float  # length of serifs in units of the glyph height; 0: none
+    drop: float  # radius where a curve ends, in half strokes; 0: nothing is added
 
 
 PENS: dict[str, Pen] = {
@@ -105,16 +122,17 @@ _FILES = {Path(file).stem: (package, file) for package, files in _PACKAGED.value
 
 
 @cache
-def drawn_hands() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Pens, and bent typefaces, for training alone; in a fixed order."""
+def drawn_hands() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Pens, drawn typefaces and bent typefaces, for training alone; in a fixed order."""
     pens = tuple(f"pen {number}" for number in range(_NUM_PENS))
+    nibs = tuple(f"nib {number}" for number in range(_NUM_NIBS))
     faces = tuple(f"{typeface} {bend}" for typeface in (*_FILES, *_MATPLOTLIBS) for bend in range(_BENDS))
-    return pens, faces
+    return pens, nibs, faces
 
 
 @cache
 def pen_of(style: str) -> Pen | None:
-    """The pen of a style; None for a typeface."""
+    """The pen of a style; None for a typeface, drawn or not."""
     name, _, number = style.partition(" ")
     if name != "pen":
         return PENS.get(style)
@@ -127,6 +145,34 @@ def pen_of(style: str) -> Pen | None:
         barred_seven=bool(rng.random() < 0.4),
         flagged_one=bool(rng.random() < 0.5),
         open_four=bool(rng.random() < 0.5),
+    )
+
+
+@cache
+def nib_of(style: str) -> Nib | None:
+    """The drawn typeface of a style; None for others."""
+    name, _, number = style.partition(" ")
+    if name != "nib":
+        return None
+    rng = keyed_rng("drawn nib", int(number))
+    is_upright = rng.random() < 0.55
+    thin = float(np.exp(rng.uniform(np.log(0.18), 0.0)))
+    return Nib(
+        number=int(number),
+        pen=Pen(
+            stroke=float(rng.uniform(0.07, 0.11) if rng.random() < 0.6 else rng.uniform(0.11, 0.19)),
+            slant=float(rng.uniform(-0.02, 0.02) if is_upright else rng.uniform(0.1, 0.26)),
+            aspect=float(rng.uniform(0.44, 0.7)),
+            wobble=0.004,
+            barred_seven=bool(rng.random() < 0.05),
+            flagged_one=bool(rng.random() < 0.9),
+            open_four=bool(rng.random() < 0.1),
+        ),
+        thin=thin,
+        tilt_rad=float(rng.uniform(-0.1, 0.4)),
+        reshaping=float(rng.uniform(0.01, 0.045)),
+        foot=float(rng.uniform(0.3, 0.55) if rng.random() < 0.8 else 0.0),
+        drop=float(rng.uniform(1.0, 1.5) if rng.random() < 0.5 else 0.0),
     )
 
 

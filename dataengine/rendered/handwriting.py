@@ -1,126 +1,21 @@
-"""Writing on the board and on the cards: synthetic pens and jittered typefaces.
+"""Writing on the board and on the cards: synthetic pens, drawn typefaces and jittered ones.
 
 A pen style draws each character as strokes through control points, which wobble from glyph to glyph, so
 that two writings of one equation differ as two writings of one person do. A typeface style takes an installed
-font (see `hands`) and shifts, turns and scales each glyph.
+font (see `hands`) and shifts, turns and scales each glyph; a drawn one dresses a pen's strokes as a typeface does.
 """
 
 from functools import cache
-from itertools import pairwise
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dataengine.rendered.hands import Face, Pen, face_of, font_file, pen_of
+from dataengine.rendered.hands import Face, face_of, font_file, nib_of, pen_of
+from dataengine.rendered.strokes import nib_mask, pen_mask
 
 INK = (24, 32, 70)
 _OVERSAMPLE = 2
-
-
-Stroke = tuple[tuple[float, float], ...]
-
-# Strokes in a unit box, x to the right, y down. A curve runs smoothly through its points; where a point
-# stands twice the pen turns a corner.
-_GLYPHS: dict[str, tuple[Stroke, ...]] = {
-    "0": (((0.62, 0.0), (0.25, 0.06), (0.06, 0.5), (0.25, 0.95), (0.7, 0.97), (0.94, 0.5), (0.78, 0.08), (0.42, 0.0)),),
-    "1": (((0.5, 0.0), (0.5, 0.5), (0.5, 1.0)),),
-    "1 flagged": (((0.22, 0.25), (0.58, 0.0), (0.58, 0.0), (0.58, 0.5), (0.58, 1.0)),),
-    "2": (
-        (
-            (0.08, 0.25),
-            (0.3, 0.02),
-            (0.75, 0.05),
-            (0.86, 0.32),
-            (0.55, 0.65),
-            (0.06, 1.0),
-            (0.06, 1.0),
-            (0.5, 0.99),
-            (0.95, 1.0),
-        ),
-    ),
-    "3": (
-        (
-            (0.1, 0.12),
-            (0.45, 0.0),
-            (0.82, 0.15),
-            (0.78, 0.38),
-            (0.38, 0.48),
-            (0.38, 0.48),
-            (0.82, 0.58),
-            (0.9, 0.82),
-            (0.5, 1.0),
-            (0.06, 0.88),
-        ),
-    ),
-    "4": (((0.68, 0.0), (0.05, 0.68), (0.05, 0.68), (0.98, 0.68)), ((0.68, 0.0), (0.68, 0.5), (0.68, 1.0))),
-    "4 open": (((0.3, 0.0), (0.08, 0.58), (0.08, 0.58), (0.95, 0.58)), ((0.72, 0.22), (0.7, 0.6), (0.68, 1.0))),
-    "5": (
-        (
-            (0.88, 0.0),
-            (0.2, 0.0),
-            (0.2, 0.0),
-            (0.14, 0.44),
-            (0.14, 0.44),
-            (0.55, 0.36),
-            (0.92, 0.62),
-            (0.72, 0.95),
-            (0.35, 1.0),
-            (0.05, 0.88),
-        ),
-    ),
-    "6": (
-        (
-            (0.78, 0.0),
-            (0.32, 0.25),
-            (0.08, 0.66),
-            (0.25, 0.97),
-            (0.7, 0.98),
-            (0.92, 0.72),
-            (0.65, 0.5),
-            (0.3, 0.54),
-            (0.1, 0.74),
-        ),
-    ),
-    "7": (((0.05, 0.0), (0.92, 0.0), (0.92, 0.0), (0.6, 0.45), (0.38, 1.0)),),
-    "7 barred": (((0.05, 0.0), (0.92, 0.0), (0.92, 0.0), (0.6, 0.45), (0.38, 1.0)), ((0.3, 0.5), (0.82, 0.5))),
-    "8": (
-        (
-            (0.5, 0.46),
-            (0.16, 0.26),
-            (0.3, 0.03),
-            (0.7, 0.03),
-            (0.84, 0.26),
-            (0.5, 0.46),
-            (0.08, 0.74),
-            (0.3, 0.99),
-            (0.7, 0.99),
-            (0.92, 0.74),
-            (0.5, 0.46),
-        ),
-    ),
-    "9": (
-        (
-            (0.86, 0.3),
-            (0.6, 0.52),
-            (0.2, 0.46),
-            (0.1, 0.2),
-            (0.38, 0.0),
-            (0.75, 0.05),
-            (0.86, 0.3),
-            (0.84, 0.65),
-            (0.72, 1.0),
-        ),
-    ),
-    "+": (((0.05, 0.55), (0.95, 0.55)), ((0.5, 0.22), (0.5, 0.88))),
-    "-": (((0.08, 0.55), (0.92, 0.55)),),
-    "x": (((0.12, 0.3), (0.88, 0.92)), ((0.86, 0.3), (0.14, 0.92))),
-    "(": (((0.72, -0.04), (0.36, 0.2), (0.26, 0.5), (0.36, 0.82), (0.72, 1.04)),),
-    ")": (((0.28, -0.04), (0.64, 0.2), (0.74, 0.5), (0.64, 0.82), (0.28, 1.04)),),
-    "=": (((0.06, 0.4), (0.94, 0.4)), ((0.06, 0.7), (0.94, 0.7))),
-    "?": (((0.1, 0.22), (0.35, 0.0), (0.8, 0.08), (0.86, 0.32), (0.5, 0.5), (0.48, 0.7)), ((0.48, 0.94), (0.48, 0.97))),
-}
 
 
 def write(text: str, *, style: str, size: tuple[int, int], height: float, rng: np.random.Generator) -> Image.Image:
@@ -142,8 +37,12 @@ def write(text: str, *, style: str, size: tuple[int, int], height: float, rng: n
 
 def draw_glyph(char: str, *, style: str, height_px: float, rng: np.random.Generator) -> Image.Image:
     """An ink mask, cropped in x to the glyph; its height leaves room above and below for a turned glyph."""
-    pen = pen_of(style)
-    mask = _typeface_mask(char, face_of(style), height_px) if pen is None else _pen_mask(char, pen, height_px, rng)
+    if (nib := nib_of(style)) is not None:
+        mask = nib_mask(char, nib, height_px, rng)
+    elif (pen := pen_of(style)) is not None:
+        mask = pen_mask(char, pen, height_px, rng)
+    else:
+        mask = _typeface_mask(char, face_of(style), height_px)
     turn_deg = float(rng.uniform(-4.0, 4.0)) if char not in "+-=x" else float(rng.uniform(-2.0, 2.0))
     scale = float(rng.uniform(0.94, 1.04))
     mask = mask.rotate(turn_deg, resample=Image.Resampling.BICUBIC)
@@ -152,56 +51,6 @@ def draw_glyph(char: str, *, style: str, height_px: float, rng: np.random.Genera
     if box is None:
         raise ValueError(f"The style {style!r} has no glyph for {char!r}.")
     return mask.crop((box[0], 0, box[2], mask.height))
-
-
-def _pen_mask(char: str, pen: Pen, height_px: float, rng: np.random.Generator) -> Image.Image:
-    side_px = int(height_px * 1.7)
-    mask = Image.new("L", (side_px, side_px), 0)
-    draw = ImageDraw.Draw(mask)
-    radius_px = pen.stroke * height_px * rng.uniform(0.9, 1.1) / 2
-    for stroke in _strokes(char, pen):
-        points = np.asarray(stroke) + rng.normal(0.0, pen.wobble, (len(stroke), 2))
-        same = np.all(np.diff(np.asarray(stroke), axis=0) == 0, axis=1)
-        points[1:][same] = points[:-1][same]
-        path = _smooth(points)
-        x_px = side_px / 2 + ((path[:, 0] - 0.5) * pen.aspect + (0.5 - path[:, 1]) * pen.slant) * height_px
-        y_px = side_px / 2 + (path[:, 1] - 0.5) * (height_px - 2 * radius_px)
-        for x, y in zip(x_px, y_px, strict=True):
-            draw.ellipse((x - radius_px, y - radius_px, x + radius_px, y + radius_px), fill=255)
-    return mask
-
-
-def _strokes(char: str, pen: Pen) -> tuple[Stroke, ...]:
-    match char:
-        case "1" if pen.flagged_one:
-            return _GLYPHS["1 flagged"]
-        case "4" if pen.open_four:
-            return _GLYPHS["4 open"]
-        case "7" if pen.barred_seven:
-            return _GLYPHS["7 barred"]
-        case _:
-            return _GLYPHS[char]
-
-
-def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Catmull-Rom curve through the points, (N, 2) -> (M, 2); a repeated point splits it into two curves."""
-    corners = [0, *(np.flatnonzero(np.all(np.diff(points, axis=0) == 0, axis=1)) + 1).tolist(), len(points)]
-    pieces = []
-    share = np.linspace(0.0, 1.0, 40)[:, None]
-    for start, stop in pairwise(corners):
-        part = points[start:stop]
-        padded = np.vstack([2 * part[0] - part[1], part, 2 * part[-1] - part[-2]]) if len(part) > 1 else part
-        for a, b, c, d in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
-            pieces.append(
-                0.5
-                * (
-                    2 * b
-                    + (c - a) * share
-                    + (2 * a - 5 * b + 4 * c - d) * share**2
-                    + (3 * b - a - 3 * c + d) * share**3
-                )
-            )
-    return np.concatenate(pieces)
 
 
 def _typeface_mask(char: str, face: Face, height_px: float) -> Image.Image:

@@ -27,6 +27,7 @@ _HOLDS = re.compile(r"The (?:left|right) gripper holds card (\d+)\.")
 _IN_JSON = re.compile(r'"text": "(\d+)", "position": "(\w+)"')
 _PLACED = re.compile(r"(\d+|left|middle|right)\.")
 _LISTED = re.compile(r"Cards: (.*?)\.")
+_BRACKET = re.compile(r"\((.*)\)")
 _PICKED = re.compile(r"I pick (\d+) from the (\w+)")
 
 
@@ -105,9 +106,9 @@ def _among(question: str, answer: str, cards: Sequence[CardPlace]) -> Iterator[L
 
 
 def _equation(answer: str, drawn: Drawn) -> Iterator[Look]:
-    """Each character of the board's problem, wherever the answer says it."""
+    """Each character of the board's problem, or of its bracket, wherever the answer says it."""
     for text, glyphs in _board(drawn):
-        for found in re.finditer(rf"(?<!\d){re.escape(text)}(?!\d)", answer):
+        for found in re.finditer(rf"(?<![\d(]){re.escape(text)}(?![\d)])", answer):
             for place, glyph in enumerate(glyphs, found.start()):
                 yield Look(start=place, end=place + 1, place_px=(glyph.x_px, glyph.y_px))
 
@@ -120,6 +121,8 @@ def _board(drawn: Drawn) -> Iterator[tuple[str, Sequence[Glyph]]]:
     glyphs = drawn.item.glyphs[: len(text)]  # a table's come board first; where an arm hides one, others follow
     if "".join(glyph.char for glyph in glyphs) == text and (drawn.table is None or drawn.table.board_seen):
         yield text, glyphs
+        for found in _BRACKET.finditer(text):
+            yield found[1], glyphs[found.start(1) : found.end(1)]
 
 
 def _listed(answer: str, places: Sequence[PlacePx]) -> Iterator[Look]:

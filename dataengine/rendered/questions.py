@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dataengine.rendered.counting import counted_out
 from dataengine.rendered.equations import Equation
 from dataengine.rendered.items import Skill
 from schemas.annotations import Card, Position, ReasoningTrace
@@ -79,8 +80,8 @@ def transcribed(equation: Equation) -> str:
 
 
 def solved(equation: Equation) -> str:
-    """`4+1=5.`"""
-    return f"{equation.text}={equation.answer}."
+    """`4+1: 4,1 5,0. 4+1=5.`: counted out, then said."""
+    return f"{counted_out(equation)} {equation.text}={equation.answer}."
 
 
 def listed(numbers: Sequence[int]) -> str:
@@ -99,21 +100,22 @@ def placed(number_or_position: int | Position) -> str:
 
 
 def chosen(equation: Equation, numbers: Sequence[int]) -> str:
-    """`4+1=5. I pick 5 from the middle.`: what is picked follows from what was said, as in a trace."""
+    """`4+1: 4,1 5,0. 4+1=5. I pick 5 from the middle.`: what is picked follows from what was said, as in a trace."""
     place = POSITIONS[list(numbers).index(equation.answer)]
     return f"{solved(equation)} I pick {equation.answer} from the {place}."
 
 
 def traced(equation: Equation, numbers: Sequence[int]) -> str:
-    """The whole reasoning trace, as annotations render it."""
+    """What is on the board counted out, and the whole reasoning trace, as annotations render it."""
     cards = tuple(Card(text=str(n), position=position) for n, position in zip(numbers, POSITIONS, strict=True))
-    return ReasoningTrace(
+    trace = ReasoningTrace(
         board=equation.text,
         solution=f"{equation.text}={equation.answer}",
         cards=cards,
         pick_text=str(equation.answer),
         pick_position=POSITIONS[list(numbers).index(equation.answer)],
-    ).render()
+    )
+    return f"{counted_out(equation)} {trace.render()}"
 
 
 def counted(num_cards: int) -> str:

@@ -35,13 +35,14 @@ STYLES: dict[Split, tuple[str, ...]] = {
 
 
 def draw_style(split: Split, *, share: float, hands: float, rng: np.random.Generator) -> str:
-    """One of the first `share` of a split's styles, or, `hands` of the time, a pen or a typeface drawn for training."""
+    """One of the first `share` of a split's styles, or, `hands` of the time, one drawn for training: a pen, a drawn
+    typeface or a bent one, each as often."""
     if hands and split != "train":
         raise ValueError(f"Hands are drawn for training alone, got split {split!r} and hands={hands}.")
     pool = styles(split, share)
     if hands and rng.random() < hands:
-        pens, faces = drawn_hands()
-        pool = pens if rng.random() < 0.5 else faces
+        pools = drawn_hands()
+        pool = pools[int(rng.integers(len(pools)))]
     return pool[int(rng.integers(len(pool)))]
 
 

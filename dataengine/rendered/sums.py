@@ -1,23 +1,28 @@
-"""Practice in arithmetic without a picture: the board's equations, and larger numbers that the same digits add up to.
+"""Practice in arithmetic without a picture: the board's equations, and larger numbers that the same steps lead through.
 
-Three fifths of the board's sums of one digit are too few to learn adding from; sums up to 99 hold every pair of digits,
-and obey the same rule about what may be trained on.
+They obey the same rule about what may be trained on.
 """
 
 import numpy as np
 
-from dataengine.rendered.equations import Equation, Split, draw_equation, split_of
+from dataengine.rendered.counting import MOST_TIMES
+from dataengine.rendered.equations import Equation, Split, draw_equation, equations, split_of
 
-_LARGEST, _MOST = 99, 199
-_LARGER_SHARE = 0.5
+_LARGEST, _MOST = 49, 60
+_LARGER_SHARE, _BRACKETS_SHARE = 0.25, 0.25
 _OPERATORS = ("+", "-", "x")
 _SHARES = (0.4, 0.35, 0.25)
 
 
 def draw_sum(*, split: Split, rng: np.random.Generator) -> Equation:
-    """A board's equation, or one of larger numbers, half of these with a term of one digit."""
-    if rng.random() >= _LARGER_SHARE:
+    """A board's equation, one of those with brackets, or one of larger numbers, half of these with a term of one
+    digit."""
+    kind = rng.random()
+    if kind >= _LARGER_SHARE + _BRACKETS_SHARE:
         return draw_equation(split=split, share=1.0, rng=rng)
+    if kind >= _LARGER_SHARE:
+        pool = equations(split, "brackets")
+        return pool[int(rng.integers(len(pool)))]
     while True:
         operator = _OPERATORS[rng.choice(len(_OPERATORS), p=_SHARES)]
         left, right = (int(number) for number in rng.integers(0, _LARGEST + 1, 2))
@@ -26,7 +31,7 @@ def draw_sum(*, split: Split, rng: np.random.Generator) -> Equation:
             if operator != "-" and rng.random() < 0.5:
                 left, right = right, left
         answer = left + right if operator == "+" else left - right if operator == "-" else left * right
-        if 0 <= answer <= _MOST:
+        if 0 <= answer <= _MOST and (operator != "x" or min(left, right) <= MOST_TIMES):
             drawn = Equation(left=left, operator=operator, right=right)
             if split_of(drawn) == split:
                 return drawn

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.rendered.hands import pen_of
+from dataengine.rendered.hands import nib_of, pen_of
 from dataengine.rendered.handwriting import draw_glyph
 from dataengine.rendered.keyed import keyed_rng
 
@@ -64,8 +64,8 @@ def write_line(
 
 
 def can_write(style: str) -> bool:
-    """Whether a style has letters, too: the pens have only what stands in an equation."""
-    return pen_of(style) is None
+    """Whether a style has letters, too: what is drawn by strokes has only what stands in an equation."""
+    return pen_of(style) is None and nib_of(style) is None
 
 
 @cache

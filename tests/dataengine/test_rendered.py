@@ -98,11 +98,11 @@ def test_other_rows_seeds_and_splits_give_other_pictures() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_solutions_choices_and_traces_are_arithmetically_right(split: str) -> None:
     for item in items("solve", 60, split=split):
-        left, right = item.answer.removesuffix(".").split("=")
+        left, right = item.answer.removesuffix(".").split(" ")[-1].split("=")
         assert value_of(left) == int(right)
     for item in items("trace", 60, split=split):
         found = re.fullmatch(
-            r"The board reads (\S+)\. (\S+)=(\d+)\. Cards: (\d+) \(left\), (\d+) \(middle\), (\d+) \(right\)\. "
+            r".+\. The board reads (\S+)\. (\S+)=(\d+)\. Cards: (\d+) \(left\), (\d+) \(middle\), (\d+) \(right\)\. "
             r"I pick (\d+) from the (left|middle|right)\.",
             item.answer,
         )

@@ -2,14 +2,16 @@
 
 import hashlib
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ImageFont
 
 from dataengine.rendered import FULL, SKILLS, Difficulty
 from dataengine.rendered.doodles import WORDS
-from dataengine.rendered.hands import drawn_hands, face_of, font_file, pen_of
+from dataengine.rendered.hands import drawn_hands, face_of, font_file, nib_of, pen_of
 from dataengine.rendered.handwriting import draw_glyph
 from dataengine.rendered.related import render_exercise
 from dataengine.rendered.render import draw_item
@@ -22,10 +24,10 @@ CHARS = "0123456789+-x()=?"
 LETTERS = "".join(sorted({char for words in WORDS["train"] for char in words} - {" "} - set(CHARS)))
 
 
-PEN_STYLES, FACES = drawn_hands()
+PEN_STYLES, NIBS, FACES = drawn_hands()
 
 
-@pytest.mark.parametrize("hand", [*PEN_STYLES, *FACES])
+@pytest.mark.parametrize("hand", [*PEN_STYLES, *NIBS, *FACES])
 def test_every_drawn_hand_writes_every_character_of_a_board_unlike_each_other(hand: str) -> None:
     masks = {}
     for char in CHARS:
@@ -42,6 +44,7 @@ def test_hands_are_many_and_no_family_is_on_both_sides() -> None:
     kept = {face_of(style).typeface for style in STYLES["held-out"] if pen_of(style) is None}
     used = {face_of(hand).typeface for hand in (*FACES, *STYLES["train"]) if pen_of(hand) is None}
     assert len(set(PEN_STYLES)) == len({pen_of(hand) for hand in PEN_STYLES}) == 72
+    assert len(set(NIBS)) == len({nib_of(hand) for hand in NIBS}) == 144
     assert len(set(FACES)) == len({face_of(hand) for hand in FACES}) >= 100
     assert {face_of(style).typeface for style in STYLES["train"] if pen_of(style) is None} <= used
     assert not {_family(typeface) for typeface in kept} & {_family(typeface) for typeface in used}
@@ -63,6 +66,16 @@ def test_a_face_bent_another_way_is_another_face_and_the_first_is_the_typeface_i
     assert len({(mask.size, mask.tobytes()) for mask in drawn}) == 4
 
 
+def test_a_drawn_typeface_keeps_its_forms_and_every_drawn_one_has_its_own() -> None:
+    def ink(style: str, seed: int) -> NDArray[np.bool_]:
+        glyph = draw_glyph("2", style=style, height_px=72, rng=np.random.default_rng(seed))
+        return np.asarray(glyph.resize((48, 72))) > 127
+
+    same = np.mean([(ink(nib, 1) != ink(nib, 2)).mean() for nib in NIBS[:20]])
+    others = np.mean([(ink(nib, 1) != ink(other, 1)).mean() for nib, other in pairwise(NIBS[:20])])
+    assert others > 2 * same
+
+
 def test_what_is_held_out_is_never_written_in_a_drawn_hand() -> None:
     with pytest.raises(ValueError, match="for training alone"):
         draw_style("held-out", share=1.0, hands=0.5, rng=np.random.default_rng(0))
@@ -72,11 +85,11 @@ def test_what_is_held_out_is_never_written_in_a_drawn_hand() -> None:
         replace(FULL, hands=1.5)
 
 
-def test_a_share_of_pictures_is_in_drawn_hands_half_of_them_of_pens() -> None:
+def test_a_share_of_pictures_is_in_drawn_hands_a_third_of_them_each_of_pens_and_typefaces() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_style("train", share=1.0, hands=0.6, rng=rng) for _ in range(600)]
-    assert 0.25 < np.mean([style in PEN_STYLES for style in drawn]) < 0.35
-    assert 0.25 < np.mean([style in FACES for style in drawn]) < 0.35
+    for pool in drawn_hands():
+        assert 0.15 < np.mean([style in pool for style in drawn]) < 0.25
     assert {draw_style("train", share=1.0, hands=0.0, rng=rng) for _ in range(200)} == set(STYLES["train"])
 
 
@@ -111,6 +124,7 @@ def test_sheets_and_boards_are_written_in_drawn_hands_and_characters_stay_where_
 
 def test_only_typefaces_have_letters() -> None:
     assert not can_write("pen 3")
+    assert not can_write("nib 3")
     assert not can_write("round_pen")
     assert can_write("Caladea-Bold 2")
     assert can_write("cmr10")

@@ -37,14 +37,14 @@ def test_all_answers_about_one_picture_tell_one_story(skill: Skill) -> None:
     for row in ROWS:
         said = {question.skill: question.answer for question in exercise(skill, row).questions}
         read = re.fullmatch(r"The board reads (.+)\.", said.get("transcribe", ""))
-        solved = re.fullmatch(r"(.+)=(\d+)\.", said.get("solve", ""))
+        solved = re.fullmatch(r".+\. (\S+)=(\d+)\.", said.get("solve", ""))
         if read and solved:
             assert read[1] == solved[1]
             assert eval(read[1].replace("x", "*")) == int(solved[2])
         lying = re.findall(r"(\d+)(?: \((\w+)\))?[,.]", said.get("cards", ""))
         if count := re.search(r"\d+", said.get("count", "")):
             assert not lying or len(lying) == int(count[0])
-        if picked := re.fullmatch(r"(.+)=(\d+)\. (I pick \2 from the (\w+)\.)", said.get("choice", "")):
+        if picked := re.fullmatch(r".+\. (\S+)=(\d+)\. (I pick \2 from the (\w+)\.)", said.get("choice", "")):
             assert not lying or picked.group(2, 4) in lying
             assert not solved or picked.group(1, 2) == solved.groups()
             assert said.get("trace", picked[3]).endswith(picked[3])

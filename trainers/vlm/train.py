@@ -26,7 +26,7 @@ from trainers.vlm_directory import load_vlm_directory, save_vlm_directory
 SCORES_FILE, SAMPLES_FILE, RECIPE_FILE = "scores.json", "samples.json", "recipe.json"
 EXAMS_PER_SKILL = 200
 _SAMPLES_PER_SKILL = 3
-_LONGEST_ANSWER = 64  # tokens
+_LONGEST_ANSWER = 160  # tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

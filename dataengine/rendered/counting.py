@@ -1,0 +1,44 @@
+"""Sums worked out by counting, so that a held-out one needs nothing that was not learned.
+
+Each operation is a row of pairs, what there is so far and how much is still to go: `7+5: 7,5 8,4 9,3 10,2 11,1 12,0.`
+Every pair follows from the one before it by a rule, and the last one, with nothing to go, is the answer. What is far
+is gone by tens.
+"""
+
+from collections.abc import Iterator
+
+from dataengine.rendered.equations import Equation
+
+MOST_TIMES = 9  # a product whose smaller factor is larger is not counted out: it is as many pairs
+
+
+def counted_out(equation: Equation) -> str:
+    """`7-3: 7,3 6,2 5,1 4,0.`; what stands in brackets comes first, in a row of its own."""
+    return " ".join(_rows(equation))
+
+
+def _rows(equation: Equation) -> Iterator[str]:
+    sides = []
+    for side in (equation.left, equation.right):
+        if isinstance(side, Equation):
+            yield from _rows(side)
+        sides.append(side.answer if isinstance(side, Equation) else side)
+    left, right = sides
+    pairs = " ".join(f"{so_far},{to_go}" for so_far, to_go in _pairs(left, equation.operator, right))
+    yield f"{left}{equation.operator}{right}: {pairs}."
+
+
+def _pairs(left: int, operator: str, right: int) -> Iterator[tuple[int, int]]:
+    """Sums start from the larger number, products from nothing, and count the smaller one."""
+    match operator:
+        case "+":
+            so_far, to_go, step = max(left, right), min(left, right), 1
+        case "-":
+            so_far, to_go, step = left, right, -1
+        case _:
+            so_far, to_go, step = 0, min(left, right), max(left, right)
+    yield so_far, to_go
+    while to_go:
+        stride = 10 if to_go >= 10 and operator != "x" else 1
+        so_far, to_go = so_far + stride * step, to_go - stride
+        yield so_far, to_go

@@ -1,0 +1,57 @@
+"""Sums are counted out by a rule that ends at the answer, and shows no held-out equation to who learns from it."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from dataengine.rendered import questions
+from dataengine.rendered.counting import counted_out
+from dataengine.rendered.equations import SPLITS, Equation, equations, split_of
+from dataengine.rendered.sums import draw_sum
+
+KINDS = ("plus", "minus", "times", "two-digit", "brackets")
+
+
+@pytest.mark.parametrize(
+    ("equation", "said"),
+    [
+        (Equation(left=7, operator="+", right=5), "7+5: 7,5 8,4 9,3 10,2 11,1 12,0."),
+        (Equation(left=5, operator="+", right=7), "5+7: 7,5 8,4 9,3 10,2 11,1 12,0."),
+        (Equation(left=7, operator="-", right=3), "7-3: 7,3 6,2 5,1 4,0."),
+        (Equation(left=3, operator="x", right=4), "3x4: 0,3 4,2 8,1 12,0."),
+        (Equation(left=6, operator="+", right=0), "6+0: 6,0."),
+        (Equation(left=13, operator="+", right=21), "13+21: 21,13 31,3 32,2 33,1 34,0."),
+        (
+            Equation(left=Equation(left=4, operator="+", right=1), operator="x", right=2),
+            "4+1: 4,1 5,0. 5x2: 0,2 5,1 10,0.",
+        ),
+    ],
+)
+def test_a_sum_is_counted_out(equation: Equation, said: str) -> None:
+    assert counted_out(equation) == said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counting_ends_at_the_answer_and_each_pair_follows_from_the_one_before(kind: str) -> None:
+    for split in SPLITS:
+        for equation in equations(split, kind):  # type: ignore[arg-type]
+            rows = re.findall(r"(\S+): ([\d, ]+)\.", counted_out(equation))
+            assert int(rows[-1][1].split()[-1].split(",")[0]) == equation.answer
+            for problem, pairs in rows:
+                counted = [tuple(map(int, pair.split(","))) for pair in pairs.split()]
+                to_go = [left for _, left in counted]
+                assert to_go[-1] == 0
+                stride = 1 if "x" in problem else 10
+                assert all(one - two == (stride if one >= 10 else 1) for one, two in pairwise(to_go))
+            assert questions.solved(equation).endswith(f" {equation.text}={equation.answer}.")
+
+
+def test_whoever_is_shown_how_to_count_is_shown_no_held_out_equation() -> None:
+    rng = np.random.default_rng(0)
+    learned = [equation for kind in KINDS for equation in equations("train", kind)]  # type: ignore[arg-type]
+    learned += [draw_sum(split="train", rng=rng) for _ in range(3000)]
+    shown = {row for equation in learned for row in re.findall(r"(\d+)([-+x])(\d+): ", counted_out(equation))}
+    assert len(shown) > 300
+    assert {split_of(Equation(left=int(a), operator=sign, right=int(b))) for a, sign, b in shown} == {"train"}
