@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from dataengine.rendered.equations import Equation
 
-MOST_TIMES = 9  # a product whose smaller factor is larger is not counted out: it is as many pairs
-
 
 def counted_out(equation: Equation) -> str:
     """`7-3: 7,3 6,2 5,1 4,0.`; what stands in brackets comes first, in a row of its own."""
@@ -29,16 +27,10 @@ def _rows(equation: Equation) -> Iterator[str]:
 
 
 def _pairs(left: int, operator: str, right: int) -> Iterator[tuple[int, int]]:
-    """Sums start from the larger number, products from nothing, and count the smaller one."""
-    match operator:
-        case "+":
-            so_far, to_go, step = max(left, right), min(left, right), 1
-        case "-":
-            so_far, to_go, step = left, right, -1
-        case _:
-            so_far, to_go, step = 0, min(left, right), max(left, right)
+    """A product is its right number, left times; which of two numbers is larger need not be known."""
+    so_far, to_go, step = (0, left, right) if operator == "x" else (left, right, 1 if operator == "+" else -1)
     yield so_far, to_go
     while to_go:
-        stride = 10 if to_go >= 10 and operator != "x" else 1
+        stride = 10 if to_go >= 10 else 1
         so_far, to_go = so_far + stride * step, to_go - stride
         yield so_far, to_go

@@ -5,7 +5,6 @@ They obey the same rule about what may be trained on.
 
 import numpy as np
 
-from dataengine.rendered.counting import MOST_TIMES
 from dataengine.rendered.equations import Equation, Split, draw_equation, equations, split_of
 
 _LARGEST, _MOST = 49, 60
@@ -31,7 +30,7 @@ def draw_sum(*, split: Split, rng: np.random.Generator) -> Equation:
             if operator != "-" and rng.random() < 0.5:
                 left, right = right, left
         answer = left + right if operator == "+" else left - right if operator == "-" else left * right
-        if 0 <= answer <= _MOST and (operator != "x" or min(left, right) <= MOST_TIMES):
+        if 0 <= answer <= _MOST:
             drawn = Equation(left=left, operator=operator, right=right)
             if split_of(drawn) == split:
                 return drawn

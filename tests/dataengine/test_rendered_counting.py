@@ -18,14 +18,15 @@ KINDS = ("plus", "minus", "times", "two-digit", "brackets")
     ("equation", "said"),
     [
         (Equation(left=7, operator="+", right=5), "7+5: 7,5 8,4 9,3 10,2 11,1 12,0."),
-        (Equation(left=5, operator="+", right=7), "5+7: 7,5 8,4 9,3 10,2 11,1 12,0."),
+        (Equation(left=5, operator="+", right=7), "5+7: 5,7 6,6 7,5 8,4 9,3 10,2 11,1 12,0."),
         (Equation(left=7, operator="-", right=3), "7-3: 7,3 6,2 5,1 4,0."),
         (Equation(left=3, operator="x", right=4), "3x4: 0,3 4,2 8,1 12,0."),
+        (Equation(left=12, operator="x", right=3), "12x3: 0,12 30,2 33,1 36,0."),
         (Equation(left=6, operator="+", right=0), "6+0: 6,0."),
-        (Equation(left=13, operator="+", right=21), "13+21: 21,13 31,3 32,2 33,1 34,0."),
+        (Equation(left=13, operator="+", right=21), "13+21: 13,21 23,11 33,1 34,0."),
         (
             Equation(left=Equation(left=4, operator="+", right=1), operator="x", right=2),
-            "4+1: 4,1 5,0. 5x2: 0,2 5,1 10,0.",
+            "4+1: 4,1 5,0. 5x2: 0,5 2,4 4,3 6,2 8,1 10,0.",
         ),
     ],
 )
@@ -39,12 +40,11 @@ def test_counting_ends_at_the_answer_and_each_pair_follows_from_the_one_before(k
         for equation in equations(split, kind):  # type: ignore[arg-type]
             rows = re.findall(r"(\S+): ([\d, ]+)\.", counted_out(equation))
             assert int(rows[-1][1].split()[-1].split(",")[0]) == equation.answer
-            for problem, pairs in rows:
+            for _, pairs in rows:
                 counted = [tuple(map(int, pair.split(","))) for pair in pairs.split()]
                 to_go = [left for _, left in counted]
                 assert to_go[-1] == 0
-                stride = 1 if "x" in problem else 10
-                assert all(one - two == (stride if one >= 10 else 1) for one, two in pairwise(to_go))
+                assert all(one - two == (10 if one >= 10 else 1) for one, two in pairwise(to_go))
             assert questions.solved(equation).endswith(f" {equation.text}={equation.answer}.")
 
 
