@@ -2,7 +2,8 @@
 
 Each operation is a row of pairs, what there is so far and how much is still to go: `7+5: 7,5 8,4 9,3 10,2 11,1 12,0.`
 Every pair follows from the one before it by a rule, and the last one, with nothing to go, is the answer. What is far
-is gone by tens.
+is gone by tens. An equals sign is never written: behind `7+5=` a model says what it knows by heart, of sums that it
+never learned as well, and not what it has just counted.
 """
 
 from collections.abc import Iterator

@@ -80,8 +80,8 @@ def transcribed(equation: Equation) -> str:
 
 
 def solved(equation: Equation) -> str:
-    """`4+1: 4,1 5,0. 4+1=5.`: counted out, then said."""
-    return f"{counted_out(equation)} {equation.text}={equation.answer}."
+    """`4+1: 4,1 5,0. So 5.`: counted out, then said."""
+    return f"{counted_out(equation)} So {equation.answer}."
 
 
 def listed(numbers: Sequence[int]) -> str:
@@ -100,22 +100,21 @@ def placed(number_or_position: int | Position) -> str:
 
 
 def chosen(equation: Equation, numbers: Sequence[int]) -> str:
-    """`4+1: 4,1 5,0. 4+1=5. I pick 5 from the middle.`: what is picked follows from what was said, as in a trace."""
+    """`4+1: 4,1 5,0. I pick 5 from the middle.`: what is picked follows from what was said, as in a trace."""
     place = POSITIONS[list(numbers).index(equation.answer)]
-    return f"{solved(equation)} I pick {equation.answer} from the {place}."
+    return f"{counted_out(equation)} I pick {equation.answer} from the {place}."
 
 
 def traced(equation: Equation, numbers: Sequence[int]) -> str:
-    """What is on the board counted out, and the whole reasoning trace, as annotations render it."""
+    """The whole reasoning trace, as annotations render it; its worked line is counted out."""
     cards = tuple(Card(text=str(n), position=position) for n, position in zip(numbers, POSITIONS, strict=True))
-    trace = ReasoningTrace(
+    return ReasoningTrace(
         board=equation.text,
-        solution=f"{equation.text}={equation.answer}",
+        solution=counted_out(equation).removesuffix("."),
         cards=cards,
         pick_text=str(equation.answer),
         pick_position=POSITIONS[list(numbers).index(equation.answer)],
-    )
-    return f"{counted_out(equation)} {trace.render()}"
+    ).render()
 
 
 def counted(num_cards: int) -> str:

@@ -17,11 +17,11 @@ def draw_sum(*, split: Split, rng: np.random.Generator) -> Equation:
     """A board's equation, one of those with brackets, or one of larger numbers, half of these with a term of one
     digit."""
     kind = rng.random()
-    if kind >= _LARGER_SHARE + _BRACKETS_SHARE:
-        return draw_equation(split=split, share=1.0, rng=rng)
-    if kind >= _LARGER_SHARE:
+    if kind < _BRACKETS_SHARE:
         pool = equations(split, "brackets")
         return pool[int(rng.integers(len(pool)))]
+    if kind >= _BRACKETS_SHARE + _LARGER_SHARE:
+        return draw_equation(split=split, share=1.0, rng=rng)
     while True:
         operator = _OPERATORS[rng.choice(len(_OPERATORS), p=_SHARES)]
         left, right = (int(number) for number in rng.integers(0, _LARGEST + 1, 2))

@@ -45,7 +45,7 @@ def test_counting_ends_at_the_answer_and_each_pair_follows_from_the_one_before(k
                 to_go = [left for _, left in counted]
                 assert to_go[-1] == 0
                 assert all(one - two == (10 if one >= 10 else 1) for one, two in pairwise(to_go))
-            assert questions.solved(equation).endswith(f" {equation.text}={equation.answer}.")
+            assert questions.solved(equation).endswith(f",0. So {equation.answer}.")
 
 
 def test_whoever_is_shown_how_to_count_is_shown_no_held_out_equation() -> None:
