@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 from apps.cli.progress import progress
-from dataengine.rendered import Split
+from dataengine.rendered import Split, questions
+from dataengine.rendered.equations import Equation
 from dataengine.workspace import Workspace
-from schemas.records import Record
+from schemas.records import Record, sha256_of
 from schemas.refs import Ref
 
 _FRAMES_PER_EXAM = 3  # of each skill: not every frame lets every question be asked
 _CROPPED_TABLES = 0.5  # rendered tables that are cut up, per simulator frame
-_ANSWERS = "counted"  # how sums are answered: folders from before they were counted out are not gone on with
 _WORKERS = len(os.sched_getaffinity(0))
 
 
@@ -76,7 +76,7 @@ def _frames(
     parts += [str(per_scene)] if per_scene != FRAMES_PER_SCENE else []
     parts += [f"hands{hands:g}"] if hands else []
     parts += ["cards"] if tells_cards else []
-    parts += [_ANSWERS]
+    parts += [_form_of_answers()]
     out = workspace.root / "raw" / "-".join(parts)
     if not (out / "conversations.json").is_file():
         write_questions(
@@ -90,6 +90,15 @@ def _frames(
             workers=_WORKERS,
         )
     return out
+
+
+def _form_of_answers() -> str:
+    """Part of a folder's name, so that frames with answers of another form are not gone on with."""
+    equation = Equation(left=Equation(left=4, operator="+", right=1), operator="x", right=2)
+    numbers = (10, 5, 8)
+    said = [questions.transcribed(equation), questions.solved(equation), questions.listed(numbers)]
+    said += [questions.chosen(equation, numbers), questions.traced(equation, numbers)]
+    return sha256_of(said)[:6]
 
 
 def _crops(

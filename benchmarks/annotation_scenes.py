@@ -33,7 +33,10 @@ _FROZEN = Path(__file__).with_name("annotation_frozen.json")
 _SOURCES = (
     *(f"apps/sim/{name}.py" for name in ("game", "tabletop", "station", "world", "toys", "toy_world")),
     *(f"apps/sim/{name}.py" for name in ("scripted_operator", "recording", "simulate")),
-    *(f"dataengine/rendered/{name}.py" for name in ("equations", "hands", "handwriting", "keyed", "layouts", "styles")),
+    *(
+        f"dataengine/rendered/{name}.py"
+        for name in ("equations", "hands", "handwriting", "keyed", "layouts", "strokes", "styles")
+    ),
 )
 
 

@@ -96,7 +96,7 @@ class VlaPolicy:
 
 
 def load_policy(
-    path: Path, *, embodiment: str | None = None, max_reasoning_tokens: int = 96, seed: int = 0
+    path: Path, *, embodiment: str | None = None, max_reasoning_tokens: int = 160, seed: int = 0
 ) -> VlaPolicy:
     """The policy of a finished checkpoint directory.
 

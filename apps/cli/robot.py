@@ -20,7 +20,7 @@ def train(
         str,
         typer.Argument(
             help="nano, nano_dense, chatvla2_2b, or nano_vlm, "
-            "then nano_vlm_places, _things, _more, _reasons, _looks and _hands."
+            "then nano_vlm_places, _things, _more, _reasons, _looks, _hands and _counts."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],

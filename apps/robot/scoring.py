@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from apps.sim.game import POSITIONS, Scene
 
 _BOARD = re.compile(r"board reads\s+(\d+)\s*([-+x*×−])\s*(\d+)", re.IGNORECASE)  # noqa: RUF001 - what people write
-_RESULT = re.compile(r"=\s*(-?\d+)")
+_RESULT = re.compile(r"=\s*(-?\d+)|(\d+),0\.")  # said, or counted out: `11,1 12,0.`
 _PICK = re.compile(r"\bpick\s+(?:the\s+)?(\d+)(?:\s+from\s+the\s+(left|middle|right))?", re.IGNORECASE)
 _OPERATORS = {"*": "x", "×": "x", "X": "x", "−": "-"}  # noqa: RUF001 - what people write
 
@@ -37,7 +37,7 @@ def score_reasoning(text: str, scene: Scene) -> ReasoningScore:
         plan_right = int(pick[1]) == equation.answer and at_its_place
     return ReasoningScore(
         read_right=None if stated is None else stated == (equation.left, equation.operator, equation.right),
-        math_right=None if stated is None or result is None else int(result[1]) == _compute(*stated),
+        math_right=None if stated is None or result is None else int(result[1] or result[2]) == _compute(*stated),
         plan_right=plan_right,
     )
 

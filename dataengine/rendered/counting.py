@@ -1,9 +1,12 @@
-"""Sums worked out by counting, so that a held-out one needs nothing that was not learned.
+"""Sums worked out by counting, so that a held-out one needs no answer that must be known by heart.
 
 Each operation is a row of pairs, what there is so far and how much is still to go: `7+5: 7,5 8,4 9,3 10,2 11,1 12,0.`
 Every pair follows from the one before it by a rule, and the last one, with nothing to go, is the answer. What is far
 is gone by tens. An equals sign is never written: behind `7+5=` a model says what it knows by heart, of sums that it
 never learned as well, and not what it has just counted.
+
+A held-out problem is named in no lesson. But counting passes through sums: whoever learns 7+5 writes `8,4 9,3 10,2 11,1
+12,0`, which is how 8+4 is counted on from its first pair. Of products nothing of the kind is seen.
 """
 
 from collections.abc import Iterator

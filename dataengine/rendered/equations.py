@@ -57,14 +57,17 @@ class Equation:
 
 
 def split_of(equation: Equation) -> Split:
-    """About three fifths of all equations are for training; a bracketed one only where what it brackets is too."""
+    """About three fifths of all equations are for training; of bracketed ones see `equations`."""
     draw = keyed_rng("split", *_key(equation)).random()
     return "train" if draw < 0.6 else "held-out"
 
 
 @cache
 def equations(split: Split, kind: Kind) -> tuple[Equation, ...]:
-    """All equations of a kind in a split, in a fixed order."""
+    """All equations of a kind in a split, in a fixed order.
+
+    What stands in brackets is of the same split; of training's also what remains once that is solved.
+    """
     return tuple(equation for equation in _all(kind) if _belongs(equation, split))
 
 
@@ -82,11 +85,11 @@ def _belongs(equation: Equation, split: Split) -> bool:
     # An equation whose bracket lies in the other split belongs to neither. What is trained on may be worked out, so
     # that what is left once the bracket is solved must be for training as well.
     inner = [side for side in (equation.left, equation.right) if isinstance(side, Equation)]
-    left = Equation(left=_value(equation.left), operator=equation.operator, right=_value(equation.right))
+    remainder = Equation(left=_value(equation.left), operator=equation.operator, right=_value(equation.right))
     return (
         split_of(equation) == split
         and all(_belongs(side, split) for side in inner)
-        and (split == "held-out" or split_of(left) == split)
+        and (split == "held-out" or split_of(remainder) == split)
     )
 
 

@@ -37,7 +37,7 @@ class Nib:
 
     number: int  # what the shapes of its characters are drawn from
     pen: Pen
-    thin: float  # of the thinnest stroke, as a share of the thickest
+    thin: float  # of the thinnest stroke, as a share of the thickest; signs are as thick all over
     tilt_rad: float  # of the direction in which strokes are thinnest, from the horizontal
     reshaping: float  # how far the points of a character are moved, in units of its size
     foot: float  # length of serifs in units of the glyph height; 0: none

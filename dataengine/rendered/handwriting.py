@@ -2,7 +2,8 @@
 
 A pen style draws each character as strokes through control points, which wobble from glyph to glyph, so
 that two writings of one equation differ as two writings of one person do. A typeface style takes an installed
-font (see `hands`) and shifts, turns and scales each glyph; a drawn one dresses a pen's strokes as a typeface does.
+font (see `hands`) and shifts, turns and scales each glyph; a drawn one gives a pen's strokes thick and thin parts,
+and feet.
 """
 
 from functools import cache

@@ -106,11 +106,24 @@ def _among(question: str, answer: str, cards: Sequence[CardPlace]) -> Iterator[L
 
 
 def _equation(answer: str, drawn: Drawn) -> Iterator[Look]:
-    """Each character of the board's problem, or of its bracket, wherever the answer says it."""
+    """Each character of the board's problem wherever the answer says it, and of its bracket where that is begun."""
     for text, glyphs in _board(drawn):
-        for found in re.finditer(rf"(?<![\d(]){re.escape(text)}(?![\d)])", answer):
-            for place, glyph in enumerate(glyphs, found.start()):
-                yield Look(start=place, end=place + 1, place_px=(glyph.x_px, glyph.y_px))
+        for found in _found(text, answer):
+            yield from _read(found, glyphs)
+        for inner in _BRACKET.finditer(text):
+            # What is left of `2-(2-1)` is written like its bracket, and is not read but worked out.
+            for found in _found(inner[1], answer)[:1]:
+                yield from _read(found, glyphs[inner.start(1) : inner.end(1)])
+
+
+def _found(text: str, answer: str) -> list[re.Match[str]]:
+    """Where an answer says a problem by itself, not as part of a longer one."""
+    return list(re.finditer(rf"(?<![\d(]){re.escape(text)}(?![\d)])", answer))
+
+
+def _read(found: re.Match[str], glyphs: Sequence[Glyph]) -> Iterator[Look]:
+    for place, glyph in enumerate(glyphs, found.start()):
+        yield Look(start=place, end=place + 1, place_px=(glyph.x_px, glyph.y_px))
 
 
 def _board(drawn: Drawn) -> Iterator[tuple[str, Sequence[Glyph]]]:
@@ -121,8 +134,6 @@ def _board(drawn: Drawn) -> Iterator[tuple[str, Sequence[Glyph]]]:
     glyphs = drawn.item.glyphs[: len(text)]  # a table's come board first; where an arm hides one, others follow
     if "".join(glyph.char for glyph in glyphs) == text and (drawn.table is None or drawn.table.board_seen):
         yield text, glyphs
-        for found in _BRACKET.finditer(text):
-            yield found[1], glyphs[found.start(1) : found.end(1)]
 
 
 def _listed(answer: str, places: Sequence[PlacePx]) -> Iterator[Look]:

@@ -106,7 +106,7 @@ def chosen(equation: Equation, numbers: Sequence[int]) -> str:
 
 
 def traced(equation: Equation, numbers: Sequence[int]) -> str:
-    """The whole reasoning trace, as annotations render it; its worked line is counted out."""
+    """The whole reasoning trace, rendered as annotations are, but its worked line is counted out: theirs is `4+1=5`."""
     cards = tuple(Card(text=str(n), position=position) for n, position in zip(numbers, POSITIONS, strict=True))
     return ReasoningTrace(
         board=equation.text,

@@ -1,4 +1,4 @@
-"""Practice in arithmetic without a picture: the board's equations, and larger numbers that the same steps lead through.
+"""Practice in arithmetic without a picture: the board's equations, more of those in brackets, and larger numbers.
 
 They obey the same rule about what may be trained on.
 """

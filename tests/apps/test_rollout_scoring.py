@@ -28,6 +28,14 @@ def test_a_right_trace_is_right_in_every_part(scene: Scene) -> None:
     assert score_reasoning(_text(scene), scene) == ReasoningScore(read_right=True, math_right=True, plan_right=True)
 
 
+def test_a_result_may_be_counted_out(scene: Scene) -> None:
+    text = (
+        "The board reads 4+3. 4+3: 4,3 5,2 6,1 7,0. Cards: 1 (left), 7 (middle), 5 (right). I pick 7 from the middle."
+    )
+    assert score_reasoning(text, scene).math_right is True
+    assert score_reasoning(text.replace("7,0.", "8,0."), scene).math_right is False
+
+
 def test_misreading_miscounting_and_mispicking_are_told_apart(scene: Scene) -> None:
     misread = score_reasoning(_text(scene, left=1), scene)
     assert misread.read_right is False

@@ -1,5 +1,6 @@
 """Sums are counted out by a rule that ends at the answer, and shows no held-out equation to who learns from it."""
 
+import inspect
 import re
 from itertools import pairwise
 
@@ -10,6 +11,10 @@ from dataengine.rendered import questions
 from dataengine.rendered.counting import counted_out
 from dataengine.rendered.equations import SPLITS, Equation, equations, split_of
 from dataengine.rendered.sums import draw_sum
+from trainers.evaluate import evaluate
+from trainers.policy import load_policy
+from trainers.tokenizer import nano_tokenizer
+from trainers.vlm.train import LONGEST_ANSWER
 
 KINDS = ("plus", "minus", "times", "two-digit", "brackets")
 
@@ -40,18 +45,38 @@ def test_counting_ends_at_the_answer_and_each_pair_follows_from_the_one_before(k
         for equation in equations(split, kind):  # type: ignore[arg-type]
             rows = re.findall(r"(\S+): ([\d, ]+)\.", counted_out(equation))
             assert int(rows[-1][1].split()[-1].split(",")[0]) == equation.answer
-            for _, pairs in rows:
+            for problem, pairs in rows:
                 counted = [tuple(map(int, pair.split(","))) for pair in pairs.split()]
-                to_go = [left for _, left in counted]
-                assert to_go[-1] == 0
-                assert all(one - two == (10 if one >= 10 else 1) for one, two in pairwise(to_go))
+                left, sign, right = re.fullmatch(r"(\d+)([-+x])(\d+)", problem).groups()  # type: ignore[union-attr]
+                step = {"+": 1, "-": -1, "x": int(right)}[sign]
+                assert counted[0] == ((0, int(left)) if sign == "x" else (int(left), int(right)))
+                assert counted[-1][1] == 0
+                for (so_far, to_go), following in pairwise(counted):
+                    stride = 10 if to_go >= 10 else 1
+                    assert following == (so_far + stride * step, to_go - stride)
             assert questions.solved(equation).endswith(f",0. So {equation.answer}.")
 
 
-def test_whoever_is_shown_how_to_count_is_shown_no_held_out_equation() -> None:
+def test_no_lesson_in_counting_names_a_held_out_problem() -> None:
     rng = np.random.default_rng(0)
     learned = [equation for kind in KINDS for equation in equations("train", kind)]  # type: ignore[arg-type]
     learned += [draw_sum(split="train", rng=rng) for _ in range(3000)]
     shown = {row for equation in learned for row in re.findall(r"(\d+)([-+x])(\d+): ", counted_out(equation))}
     assert len(shown) > 300
     assert {split_of(Equation(left=int(a), operator=sign, right=int(b))) for a, sign, b in shown} == {"train"}
+
+
+def test_the_longest_trace_is_not_cut_short_by_who_speaks_it() -> None:
+    limits = [
+        inspect.signature(speaker).parameters[name].default
+        for speaker, name in ((evaluate, "max_tokens"), (load_policy, "max_reasoning_tokens"))
+    ]
+    tokenizer = nano_tokenizer()
+    traces = [
+        questions.traced(equation, (equation.answer, 98, 99))
+        for kind in KINDS
+        for split in SPLITS
+        for equation in equations(split, kind)  # type: ignore[arg-type]
+    ]
+    longest = max(len(tokenizer.encode(trace)) for trace in traces)
+    assert 100 < longest < min(*limits, LONGEST_ANSWER)  # one more ends the turn

@@ -94,8 +94,11 @@ def test_a_share_of_pictures_is_in_drawn_hands_a_third_of_them_each_of_pens_and_
 
 
 def test_pictures_of_recipes_without_drawn_hands_are_what_they_were() -> None:
-    """Frozen before hands were drawn, by what is planned: pixels are not the same on every processor."""
-    assert _planned(FULL) == "0d4f"
+    """Frozen before hands were drawn, by what is planned: pixels are not the same on every processor.
+
+    But for boards with brackets, of which training has fewer since sums are counted out.
+    """
+    assert _planned(FULL) == "ef02"
     assert _planned(replace(FULL, hands=1.0)) != _planned(FULL)
 
 
@@ -104,7 +107,10 @@ def _planned(difficulty: Difficulty) -> str:
     for skill in SKILLS:
         for row in range(6):
             drawn = draw_item(split="train", seed=1, row=row, skill=skill, difficulty=difficulty)
-            digest.update(repr((drawn.plan.question, drawn.plan.answer, drawn.plan.view.style)).encode())
+            board = drawn.plan.view.board
+            text = "" if board is None or board.equation is None else board.equation.text
+            if "(" not in text:
+                digest.update(repr((drawn.plan.question, text, drawn.plan.view.style)).encode())
     return digest.hexdigest()[:4]
 
 

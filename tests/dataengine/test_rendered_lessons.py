@@ -12,6 +12,8 @@ from dataengine.rendered.related import render_exercise
 from dataengine.rendered.sheets import random_text, render_sheet
 from dataengine.rendered.sums import draw_sum
 
+KINDS = ("plus", "minus", "times", "two-digit", "brackets")
+
 ANY_EQUATION = re.compile(r"\d\)*[-+x]\(*\d")
 
 
@@ -51,21 +53,14 @@ def test_sums_keep_to_their_split_and_are_right(split: Split) -> None:
     for equation in drawn:
         assert split_of(equation) == split
         assert equation.answer == eval(equation.text.replace("x", "*"))  # Python's own arithmetic, of our own digits
-        assert 0 <= equation.answer <= 199
-    assert sum(max(map(int, re.findall(r"\d+", equation.text))) > 20 for equation in drawn) > 500
+        assert 0 <= equation.answer <= 60
+    assert sum(max(map(int, re.findall(r"\d+", equation.text))) > 20 for equation in drawn) > 350
 
 
-def test_larger_sums_practise_every_pair_of_digits_that_boards_hold_out() -> None:
-    """7+8 may be held out; 17+8 and 37+8 teach it: every held-out sum of digits has a lesson that ends alike."""
+def test_a_commuted_pair_is_one_equation_and_no_held_out_one_is_practised() -> None:
     rng = keyed_rng("pairs")
-    practised = {
-        (int(one.left) % 10, int(one.right) % 10)
-        for one in (draw_sum(split="train", rng=rng) for _ in range(6000))
-        if isinstance(one.left, int) and isinstance(one.right, int) and one.operator == "+"
-    }
-    held = {(one.left, one.right) for one in equations("held-out", "plus")}
-    assert held <= practised
-    assert not held & {(one.left, one.right) for one in equations("train", "plus")}
+    practised = {draw_sum(split="train", rng=rng).text for _ in range(6000)}
+    assert not practised & {one.text for kind in KINDS for one in equations("held-out", kind)}  # type: ignore[arg-type]
     assert split_of(Equation(left=3, operator="+", right=5)) == split_of(Equation(left=5, operator="+", right=3))
 
 

@@ -2,13 +2,18 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from dataengine.rendered import SKILLS, Skill
-from dataengine.rendered.looks import Look, looks_among
+from dataengine.rendered import FULL, SKILLS, Skill, questions
+from dataengine.rendered.equations import Equation
+from dataengine.rendered.items import Glyph
+from dataengine.rendered.looks import Look, looks_among, looks_of
 from dataengine.rendered.related import Exercise, Question, render_exercise
+from dataengine.rendered.render import draw_item
+from dataengine.rendered.views import Board, CloseUp
 
 ROWS = range(8)
 
@@ -119,6 +124,23 @@ def test_looks_lie_inside_the_answer_and_do_not_overlap(found: list[tuple[Exerci
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
+def test_brackets_are_looked_at_where_they_are_begun_and_what_remains_is_not_read() -> None:
+    inner = Equation(left=2, operator="-", right=1)
+    whole = Equation(left=2, operator="-", right=inner)
+    glyphs = tuple(Glyph(char=char, x_px=10.0 * place, y_px=50.0) for place, char in enumerate(whole.text))
+    drawn = next(
+        drawn
+        for row in range(50)
+        if (drawn := draw_item(split="train", seed=1, row=row, skill="solve", difficulty=FULL)).table is None
+    )
+    view = CloseUp(style=drawn.plan.view.style, board=Board(text=whole.text, equation=whole))
+    drawn = replace(drawn, item=replace(drawn.item, glyphs=glyphs), plan=replace(drawn.plan, view=view))
+    looked = looks_of("", questions.solved(whole), drawn)  # 2-1: 2,1 1,0. 2-1: 2,1 1,0. So 1.
+    assert [(look.start, look.place_px) for look in looked] == [(0, (30.0, 50.0)), (1, (40.0, 50.0)), (2, (50.0, 50.0))]
+    read = looks_of("", questions.transcribed(whole), drawn)
+    assert [look.place_px for look in read] == [(10.0 * place, 50.0) for place in range(len(whole.text))]
+
+
 def test_every_card_is_told_with_its_number_where_its_number_can_be_seen(
     found: list[tuple[Exercise, Question]],
 ) -> None:
@@ -141,7 +163,7 @@ CARDS = ((12, (80.0, 180.0)), (5, (160.0, 175.0)), (None, (240.0, 185.0)))
     ("question", "answer", "found"),
     [
         ("Read the cards.", "Cards: 12 (left), 5 (middle), 7 (right).", ["12 (left),", "5 (middle),", "7 (right)."]),
-        ("Pick the card.", "2+3=5. I pick 5 from the middle.", ["middle"]),
+        ("Pick the card.", "2+3: 2,3 3,2 4,1 5,0. I pick 5 from the middle.", ["middle"]),
         ("Point to the card 12 in pixels.", "(80, 180)", ["(80, 180)"]),
         ("Where is the card 4? Give pixel coordinates.", "There is no card 4.", ["There is no card 4."]),
         ("What do the grippers hold?", "The right gripper holds card 5.", ["The right gripper holds card 5."]),

@@ -97,6 +97,25 @@ def test_training_goes_on_from_the_weights_it_is_given(tmp_path: Path) -> None:
         assert torch.equal(weight, start[name]), name
 
 
+def test_heads_are_those_that_the_weights_have_grown_used_to(tmp_path: Path) -> None:
+    """A tower deepened by an earlier recipe: heads are drawn as that one drew them, beside the shallower tower."""
+    deep = replace(SIZE, vision_depth=SIZE.vision_depth + 2)
+    config = tiny(vlm=deep, heads_drawn_beside=SIZE.vision_depth)
+    given = LearningVlm(deep, nano_tokenizer(), seed=7).vlm
+    start = {name: weight.detach().clone() for name, weight in given.named_parameters()}
+    lessons = RenderedLessons(config=config)
+    model = train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path, stop_after=0, start=start)
+    for name, weight in model.vlm.named_parameters():
+        assert torch.equal(weight, start[name]), name
+    met, not_met = (LearningVlm(size, nano_tokenizer(), seed=config.seed) for size in (SIZE, deep))
+    for head in ("glyph_head", "token_head", "thing_head", "card_head"):
+        assert torch.equal(getattr(model, head).weight, getattr(met, head).weight)
+        assert not torch.equal(getattr(model, head).weight, getattr(not_met, head).weight)
+    for depth in (0, deep.vision_depth + 1):
+        with pytest.raises(TrainError, match=rf"heads_drawn_beside is {depth}, and the vision tower has 1 to"):
+            tiny(vlm=deep, heads_drawn_beside=depth)
+
+
 def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing_the_same(tmp_path: Path) -> None:
     save_vlm_directory(tmp_path / "base", LearningVlm(SIZE, nano_tokenizer(), seed=7).vlm, nano_tokenizer(), SIZE)
     config = tiny(vlm=replace(SIZE, vision_depth=SIZE.vision_depth + 2))
@@ -149,6 +168,7 @@ def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> Non
         ("nano_vlm_reasons", "nano_vlm_more"),
         ("nano_vlm_looks", "nano_vlm_reasons"),
         ("nano_vlm_hands", "nano_vlm_looks"),
+        ("nano_vlm_counts", "nano_vlm_hands"),
     ],
 )
 def test_a_recipe_survives_json_and_goes_on_from_the_one_before(name: str, base: str) -> None:

@@ -40,8 +40,8 @@ class VlmConfig:
     log_every: int = 20
     scene_hands: float = 0.0  # share of simulator scenes and of cut-up tables in a hand drawn for training
     frames_per_scene: int = 16  # of the simulator: fewer are more scenes
-    # Blocks of the vision tower beside which the heads were drawn that the weights have grown used to; None: as many as
-    # the weights have that it starts from.
+    # Heads are not kept with the weights but drawn from the seed, and what is drawn hangs on the blocks of the vision
+    # tower: how many there were when these weights met their heads. None: as many as the weights have.
     heads_drawn_beside: int | None = None
     goes_on_from: str | None = None  # the recipe whose weights it starts from; None: from the seed
     stop_after: int | None = None  # leave the curriculum after so many steps; None: at its end
@@ -51,6 +51,12 @@ class VlmConfig:
             raise TrainError(
                 f"recipe {self.name}: scene_hands is a share, 0 to 1, and frames_per_scene at least 1; got "
                 f"{self.scene_hands} and {self.frames_per_scene}."
+            )
+
+        if self.heads_drawn_beside is not None and not 1 <= self.heads_drawn_beside <= self.vlm.vision_depth:
+            raise TrainError(
+                f"recipe {self.name}: heads_drawn_beside is {self.heads_drawn_beside}, and the vision tower has 1 to "
+                f"{self.vlm.vision_depth} blocks to draw heads beside."
             )
 
     @property
@@ -269,7 +275,7 @@ def nano_vlm_more() -> VlmConfig:
 
 
 def nano_vlm_reasons() -> VlmConfig:
-    """Picking a card by what was worked out, which is said before: `4+1=5. I pick 5 from the middle.`
+    """Picking a card by what was worked out, which is said before: `4+1: 4,1 5,0. I pick 5 from the middle.`
 
     Asked for the card alone, the four recipes before learned to guess (12 % right): nothing that was read and solved on
     the way could be said. And where each of two objects lies is asked besides how they lie, as it was with cards.
@@ -355,7 +361,8 @@ def nano_vlm_hands() -> VlmConfig:
 
 
 def nano_vlm_counts() -> VlmConfig:
-    """Sums worked out by counting before they are said, and hands with thick and thin strokes and feet.
+    """More of the same, from weights that said sums at once: since then all recipes count them out, and draw typefaces
+    with thick and thin strokes and feet.
 
     Said at once, learned sums of one digit were all right, and of held-out ones two thirds: a table of so few pairs is
     learned by heart. And typefaces were read worse than pens, most of all those with feet.

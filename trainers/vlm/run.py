@@ -76,7 +76,9 @@ def train_vlm(
     staging.mkdir(parents=True, exist_ok=True)
     identity = {"recipe": config.fingerprint, "lessons": lessons.fingerprint, "tokenizer": tokenizer.fingerprint}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    depth = None if start is None else config.heads_drawn_beside or _vision_depth(start)
+    depth = None
+    if start is not None:
+        depth = _vision_depth(start) if config.heads_drawn_beside is None else config.heads_drawn_beside
     model = LearningVlm(config.vlm, tokenizer, config.seed, drawn_depth=depth).to(device).train()
     if start is not None:
         _go_on(start, model.vlm)

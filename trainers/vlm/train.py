@@ -26,7 +26,7 @@ from trainers.vlm_directory import load_vlm_directory, save_vlm_directory
 SCORES_FILE, SAMPLES_FILE, RECIPE_FILE = "scores.json", "samples.json", "recipe.json"
 EXAMS_PER_SKILL = 200
 _SAMPLES_PER_SKILL = 3
-_LONGEST_ANSWER = 160  # tokens
+LONGEST_ANSWER = 160  # tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def _samples(model: LearningVlm, tokenizer: LocalTokenizer) -> list[dict[str, An
     """What it says to the first held-out questions of each skill; `row` finds the picture again."""
     rows = [(skill, row) for skill in SKILLS for row in range(_SAMPLES_PER_SKILL)]
     exams = [rendered_exams(skill, _SAMPLES_PER_SKILL)[row] for skill, row in rows]
-    said = answers(model, tokenizer, [exam.lesson for exam in exams], max_tokens=_LONGEST_ANSWER)
+    said = answers(model, tokenizer, [exam.lesson for exam in exams], max_tokens=LONGEST_ANSWER)
     return [
         {"skill": skill, "row": row, "question": exam.asked.question, "answer": exam.asked.answer, "said": words}
         for (skill, row), exam, words in zip(rows, exams, said, strict=True)
