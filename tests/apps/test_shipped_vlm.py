@@ -13,7 +13,8 @@ from dataengine.workspace import Workspace
 from schemas.errors import RefError
 from schemas.refs import Ref
 from trainers.tokenizer import nano_tokenizer
-from trainers.vlm.recipe import VLM_RECIPES, VlmConfig, nano_vlm
+from trainers.vlm.config import VlmConfig
+from trainers.vlm.recipe import VLM_RECIPES, nano_vlm
 from trainers.vlm.rendered_lessons import RenderedLessons
 from trainers.vlm.run import METRICS_FILE, train_vlm
 from trainers.vlm_directory import load_vlm_directory

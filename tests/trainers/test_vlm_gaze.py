@@ -14,12 +14,13 @@ from dataengine.rendered import EASY, FULL
 from schemas.chat import IGNORE
 from schemas.errors import TrainError
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.vlm.config import VlmConfig
 from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
 from trainers.vlm.model import LearningVlm
 from trainers.vlm.packing import pack
 from trainers.vlm.phase import Phase
 from trainers.vlm.reading import GAZE_HEADS, GAZE_LAYER
-from trainers.vlm.recipe import VlmConfig, nano_vlm_looks
+from trainers.vlm.recipe import nano_vlm_looks
 from trainers.vlm.rendered_lessons import RenderedLessons
 from trainers.vlm.run import METRICS_FILE, train_vlm
 

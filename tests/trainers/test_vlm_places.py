@@ -17,10 +17,11 @@ from schemas.chat import IGNORE
 from schemas.errors import TrainError
 from schemas.refs import Ref
 from trainers.tokenizer import nano_tokenizer
+from trainers.vlm.config import VlmConfig
 from trainers.vlm.lessons import LessonCollator
 from trainers.vlm.model import LearningVlm
 from trainers.vlm.phase import Phase
-from trainers.vlm.recipe import VlmConfig, nano_vlm, nano_vlm_places, vlm_recipe
+from trainers.vlm.recipe import nano_vlm, nano_vlm_places, vlm_recipe
 from trainers.vlm.rendered_lessons import Crops, Frames, RenderedLessons
 from trainers.vlm.run import METRICS_FILE, train_vlm
 from trainers.vlm.train import _start, train_small_vlm

@@ -16,11 +16,12 @@ from trainers.models.vla import build_vla
 from trainers.pixels import patchify
 from trainers.recipes import recipe
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer, tokenizer_of
+from trainers.vlm.config import VlmConfig, shortened
 from trainers.vlm.drawing import LessonSteps, drawn_by_a_thread, drawn_by_processes
 from trainers.vlm.lessons import Lesson, LessonCollator, messages_of
 from trainers.vlm.model import LearningVlm, PackedVlm
 from trainers.vlm.phase import Phase
-from trainers.vlm.recipe import VlmConfig, nano_vlm, shortened, vlm_recipe
+from trainers.vlm.recipe import nano_vlm, vlm_recipe
 from trainers.vlm.rendered_lessons import RenderedLessons, rendered_exams
 from trainers.vlm.retention import retention
 from trainers.vlm.run import train_vlm

@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from trainers.vlm.config import VlmConfig
 from trainers.vlm.lessons import Lesson, LessonBatch, LessonCollator
 from trainers.vlm.phase import Phase
-from trainers.vlm.recipe import VlmConfig
 
 
 class Lessons(Protocol):

@@ -22,9 +22,9 @@ from dataengine.rendered.sums import draw_sum
 from dataengine.sources.content import hash_files
 from schemas.errors import TrainError
 from schemas.records import sha256_of
+from trainers.vlm.config import VlmConfig
 from trainers.vlm.lessons import CARD_CLASSES, CELLS_PER_PATCH, GLYPHS, Asked, Lesson
 from trainers.vlm.phase import Phase
-from trainers.vlm.recipe import VlmConfig
 from trainers.vlm.score import Exam
 
 _NUMBER, _POINT = re.compile(r"\d+"), re.compile(r"\((\d+), (\d+)\)")

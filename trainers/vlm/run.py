@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from dataengine.artifacts import write_atomic
 from schemas.errors import TrainError
 from trainers.tokenizer import LocalTokenizer
+from trainers.vlm.config import VlmConfig
 from trainers.vlm.drawing import Lessons, LessonSteps, batches
 from trainers.vlm.lessons import LessonBatch, LessonCollator
 from trainers.vlm.model import LearningVlm
-from trainers.vlm.recipe import VlmConfig
 
 METRICS_FILE = "metrics.jsonl"
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.pt", "state.json"

@@ -16,8 +16,8 @@ from schemas.records import InputRef, Record, sha256_of
 from schemas.refs import Ref
 from trainers.checkpoint import weights_fingerprint
 from trainers.tokenizer import LocalTokenizer, nano_tokenizer
+from trainers.vlm.config import VlmConfig, shortened
 from trainers.vlm.model import LearningVlm
-from trainers.vlm.recipe import VlmConfig, shortened
 from trainers.vlm.rendered_lessons import Crops, Frames, RenderedLessons, rendered_exams
 from trainers.vlm.run import METRICS_FILE, VlmStep, train_vlm
 from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
