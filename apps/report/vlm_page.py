@@ -30,7 +30,8 @@ def write_vlm_page(workspace: Workspace, ref: Ref) -> Path:
             note(
                 f"Right word for word (a point: within 8 pixels), with Wilson's 95 % interval. {exams['per_skill']} "
                 f"questions a skill, frozen before the first step (what is planned hashes to {exams['plans'][:12]}). "
-                f"Equations, handwriting, card layouts and seeds of the held-out questions are in no lesson."
+                f"Equations, handwriting, card layouts and seeds of the held-out questions are in no lesson, but "
+                f"counting out a learned sum passes through the last pairs of smaller ones, held-out ones among them."
             ),
         ),
         section("Training", picture(_curves(rows), "svg+xml", "Losses and shares of right tokens by step")),

@@ -103,14 +103,16 @@ def test_solutions_choices_and_traces_are_arithmetically_right(split: str) -> No
         assert value_of(counted[1]) == int(counted[2]) == int(counted[3])
     for item in items("trace", 60, split=split):
         found = re.fullmatch(
-            r"The board reads (\S+)\. .*?(\S+): [\d, ]*?(\d+),0\. "
+            r"The board reads (\S+)\. ((?:\S+: [\d, ]+,0\. )?)(\S+): [\d, ]*?(\d+),0\. "
             r"Cards: (\d+) \(left\), (\d+) \(middle\), (\d+) \(right\)\. "
             r"I pick (\d+) from the (left|middle|right)\.",
             item.answer,
         )
         assert found is not None, item.answer
-        board, last_step, answer, *cards, picked, place = found.groups()
-        assert board == last_step or "(" in board
+        board, inner_step, last_step, answer, *cards, picked, place = found.groups()
+        bracketed = re.search(r"\((.+)\)", board)
+        assert inner_step.partition(": ")[0] == (bracketed[1] if bracketed else "")
+        assert last_step == (board.replace(bracketed[0], str(value_of(bracketed[1]))) if bracketed else board)
         assert value_of(board) == value_of(last_step) == int(answer) == int(picked)
         assert cards[("left", "middle", "right").index(place)] == picked
         assert cards.count(picked) == 1

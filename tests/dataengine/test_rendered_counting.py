@@ -1,4 +1,4 @@
-"""Sums are counted out by a rule that ends at the answer, and shows no held-out equation to who learns from it."""
+"""Sums are counted out by a rule that ends at the answer, and no lesson in it names a held-out problem."""
 
 import inspect
 import re
