@@ -65,9 +65,10 @@ class Difficulty:
     geometry: float  # perspective, scale, position, where cards and arms are
     weather: float  # blur, noise, glare, an arm in the way of a close-up
     hands: float = 0.0  # share of what is written in a drawn hand, see `hands`; of training alone
+    brackets: float = 0.0  # share of boards that have brackets for certain, beside those that `equations` brings
 
     def __post_init__(self) -> None:
-        for name in ("styles", "equations", "geometry", "weather", "hands"):
+        for name in ("styles", "equations", "geometry", "weather", "hands", "brackets"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"Difficulty.{name} lies in 0..1, got {value}.")

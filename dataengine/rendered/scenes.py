@@ -7,7 +7,7 @@ import numpy as np
 from dataengine.rendered import questions
 from dataengine.rendered.arms import SIDES, ArmPose, Side, home
 from dataengine.rendered.doodles import WORDS
-from dataengine.rendered.equations import Equation, Split, draw_equation
+from dataengine.rendered.equations import Equation, Split, draw_equation, equations
 from dataengine.rendered.items import Difficulty, Skill
 from dataengine.rendered.layouts import Place, draw_places
 from dataengine.rendered.styles import draw_style, styles
@@ -242,6 +242,10 @@ class Painter:
         return Board(doodle=DOODLES[int(self.rng.integers(len(DOODLES)))])
 
     def _equation(self) -> Equation:
+        # Nothing is drawn where there are none: pictures of before must stay what they are.
+        if self.difficulty.brackets and self._chance(self.difficulty.brackets):
+            pool = equations(self.split, "brackets")
+            return pool[int(self.rng.integers(len(pool)))]
         return draw_equation(split=self.split, share=self.difficulty.equations, rng=self.rng)
 
     def _asks(self, equation: Equation, endings: tuple[str, ...] = ("=?", "=?", "=?", "=", "")) -> Board:
