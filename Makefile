@@ -43,16 +43,17 @@ review: $(STAMP) ## open the review page on the demo's episodes
 docs: $(STAMP) ## take the pictures of docs/review.md again (needs Chromium)
 	@$(PY) docs/pictures.py
 
-nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (about eight hours on 2 cores; resumable)
+nano-vlm: $(STAMP) ## train the small VLM again and put it into annotators/nano (about ten hours on 2 cores; resumable)
 	@$(PY) -m apps train nano_vlm --to nano-vlm@1
-	@$(PY) -m apps train nano_vlm_places --weights workspace/checkpoints/nano-vlm@1 --to nano-vlm@2
-	@$(PY) -m apps train nano_vlm_things --weights workspace/checkpoints/nano-vlm@2 --to nano-vlm@3
-	@$(PY) -m apps train nano_vlm_more --weights workspace/checkpoints/nano-vlm@3 --to nano-vlm@4 --frames 1500
-	@$(PY) -m apps train nano_vlm_reasons --weights workspace/checkpoints/nano-vlm@4 --to nano-vlm@5 --frames 1500
-	@$(PY) -m apps train nano_vlm_looks --weights workspace/checkpoints/nano-vlm@5 --to nano-vlm@6 --frames 1500
-	@$(PY) -m apps train nano_vlm_hands --weights workspace/checkpoints/nano-vlm@6 --to nano-vlm@7 --frames 2400
-	@$(PY) -m apps train nano_vlm_counts --weights workspace/checkpoints/nano-vlm@7 --to nano-vlm@8 --frames 2400
-	@$(PY) -m apps.vlm_shipping nano-vlm@8 nano-vlm@7 nano-vlm@6 nano-vlm@5 nano-vlm@4 nano-vlm@3 nano-vlm@2 nano-vlm@1
+	@$(PY) -m apps train nano_vlm_places --weights nano-vlm@1 --to nano-vlm@2
+	@$(PY) -m apps train nano_vlm_things --weights nano-vlm@2 --to nano-vlm@3
+	@$(PY) -m apps train nano_vlm_more --weights nano-vlm@3 --to nano-vlm@4 --frames 1500
+	@$(PY) -m apps train nano_vlm_reasons --weights nano-vlm@4 --to nano-vlm@5 --frames 1500
+	@$(PY) -m apps train nano_vlm_looks --weights nano-vlm@5 --to nano-vlm@6 --frames 1500
+	@$(PY) -m apps train nano_vlm_hands --weights nano-vlm@6 --to nano-vlm@7 --frames 2400
+	@$(PY) -m apps train nano_vlm_counts --weights nano-vlm@7 --to nano-vlm@8 --frames 2400
+	@$(PY) -m apps train nano_vlm_reads --weights nano-vlm@8 --to nano-vlm@9 --frames 2400
+	@$(PY) -m apps.vlm_shipping nano-vlm@9 nano-vlm@8 nano-vlm@7 nano-vlm@6 nano-vlm@5 nano-vlm@4 nano-vlm@3 nano-vlm@2 nano-vlm@1
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	@uv pip compile --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock

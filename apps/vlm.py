@@ -93,12 +93,12 @@ def _frames(
 
 
 def _form_of_answers() -> str:
-    """Part of a folder's name, so that frames with answers of another form are not gone on with."""
+    """Part of a folder's name, so that frames with answers or questions of another form are not gone on with."""
     equation = Equation(left=Equation(left=4, operator="+", right=1), operator="x", right=2)
     numbers = (10, 5, 8)
     said = [questions.transcribed(equation), questions.solved(equation), questions.listed(numbers)]
     said += [questions.chosen(equation, numbers), questions.traced(equation, numbers)]
-    return sha256_of(said)[:6]
+    return sha256_of([*said, questions.PHRASES])[:6]
 
 
 def _crops(

@@ -138,10 +138,14 @@ def main(words: list[str]) -> int:
 
 
 def _head() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    if done.returncode:
+    done, changed = (
+        subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent)
+        for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    )
+    if done.returncode or changed.stdout:
+        what = "this is no git checkout" if done.returncode else "this checkout has changes that are in no commit"
         raise UsageError(
-            "this is no git checkout. Say which commit made the weights, behind the checkpoints: "
+            f"{what}. Say which commit made the weights, behind the checkpoints: "
             "python -m apps.vlm_shipping REF BASE ... COMMIT"
         )
     return done.stdout.strip()

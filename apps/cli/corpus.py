@@ -37,7 +37,7 @@ def build(
 
     place = Workspace.at(workspace)
     ref = Ref.parse(to)
-    config = find_recipe(recipe, weights=weights_folder(weights))
+    config = find_recipe(recipe, weights=weights_folder(weights, workspace))
     record = build_mix(
         spec_path=spec, to=ref, workspace=place, tokenizer=tokenizer_of(config), image_tokens=config.image_tokens
     )
@@ -79,7 +79,7 @@ def sample(
     from trainers.tokenizer import tokenizer_of
 
     opened = Mix.open(Workspace.at(workspace), Ref.parse(mix))
-    config = find_recipe(recipe, weights=weights_folder(weights))
+    config = find_recipe(recipe, weights=weights_folder(weights, workspace))
     out.write_text(sample_html(opened, position, tokenizer_of(config), config.image_tokens))
     typer.echo(f"{out}: draw {position} of {mix}")
 

@@ -1,4 +1,4 @@
-"""`simulate`, `inspect`, `verify`: what a robot wrote, and whether what was made of it can be trusted."""
+"""`simulate`, `render`, `inspect`, `verify`: what a robot wrote, and whether what was made of it can be trusted."""
 
 import os
 from pathlib import Path
@@ -60,6 +60,46 @@ def simulate(
         return
     typer.echo(report.summary())
     typer.echo(f"Next: dataengine convert {out} --rig aloha_sim --to sim@1")
+
+
+def render(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write images/ and conversations.json to.")] = Path(
+        "raw/questions"
+    ),
+    skill: Annotated[
+        list[str] | None,
+        typer.Option("--skill", help="transcribe, solve, cards, count, point, ...; may be given again. Default: all."),
+    ] = None,
+    rows_per_skill: Annotated[int, typer.Option("--rows-per-skill", min=1)] = 100,
+    split: Annotated[
+        Literal["train", "held-out"],
+        typer.Option("--split", help="Equations, handwriting and card layouts of one are never in the other."),
+    ] = "train",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw whiteboards and tables with questions and answers, as a LLaVA-style folder that `mix` and others read.
+
+    Example: dataengine render --out raw/questions --skill transcribe --skill solve --rows-per-skill 500
+    """
+    from apps.rendered_set import write_rendered_set
+
+    with progress("render", unit="pictures") as on_progress:
+        num = write_rendered_set(
+            out,
+            skills=skill or (),
+            rows_per_skill=rows_per_skill,
+            split=split,
+            seed=seed,
+            workers=workers or os.cpu_count() or 1,
+            on_progress=on_progress,
+        )
+    if as_json:
+        show_json({"out": str(out), "pictures": num})
+        return
+    typer.echo(f"{num} pictures with a question and an answer each: {out / 'conversations.json'}")
+    typer.echo("Next: a source of a mix, {kind: llava, path: conversations.json}, in a mix.yaml beside it")
 
 
 def inspect(

@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(path.demo)
 app.command()(data.simulate)
+app.command()(data.render)
 app.command()(data.inspect)
 app.command()(conversion.convert)
 app.command()(data.verify)

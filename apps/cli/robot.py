@@ -20,7 +20,7 @@ def train(
         str,
         typer.Argument(
             help="nano, nano_dense, chatvla2_2b, or nano_vlm, "
-            "then nano_vlm_places, _things, _more, _reasons, _looks, _hands and _counts."
+            "then nano_vlm_places, _things, _more, _reasons, _looks, _hands, _counts and _reads."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="NAME@VERSION of the checkpoint to make.")],
@@ -56,7 +56,7 @@ def train(
             recipe,
             to=Ref.parse(to),
             workspace=Workspace.at(workspace),
-            start=weights_folder(weights),
+            start=weights_folder(weights, workspace),
             steps=steps,
             frames=frames,
             exams=exams,
@@ -69,7 +69,7 @@ def train(
         raise UsageError(f"no recipe '{recipe}'. {did_you_mean(recipe, [*RECIPES, *VLM_RECIPES])}")
     if mix is None:
         raise UsageError(f"recipe {recipe} learns from a mix. Name it: --mix NAME@VERSION.")
-    config = find_recipe(recipe, weights=weights_folder(weights))
+    config = find_recipe(recipe, weights=weights_folder(weights, workspace))
     with progress("train", unit="steps") as on_progress:
         record = run(
             mix=Ref.parse(mix),

@@ -6,18 +6,31 @@ from typing import Annotated, Literal
 
 import typer
 
+from dataengine.workspace import Workspace
+from schemas.refs import Ref
+
 DeviceWord = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where a local model runs. auto: a GPU if there is.")
 ]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Questions a local model answers together; memory grows with it.")
 ]
-Weights = Annotated[str | None, typer.Option("--weights", help="nano, or a folder of a dense Qwen2-VL, to start from.")]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="nano, NAME@VERSION of a small VLM, or a folder of a dense Qwen2-VL, to start from."),
+]
 
 
-def weights_folder(word: str | None) -> Path | None:
-    """Where a recipe's weights lie; None where it starts from nothing."""
-    return None if word is None else model_folder(word)
+def weights_folder(word: str | None, workspace: Path) -> Path | None:
+    """Where a recipe's weights lie; None where it starts from nothing.
+
+    Raises RefError where the workspace holds no such checkpoint, BackendError where `nano` is not installed.
+    """
+    if word is None:
+        return None
+    folder = model_folder(word)
+    is_checkpoint = "@" in word and "/" not in word and not folder.exists()
+    return Workspace.at(workspace).find("checkpoints", Ref.parse(word)) if is_checkpoint else folder
 
 
 def model_folder(word: str) -> Path:

@@ -13,6 +13,7 @@ from dataengine.artifacts import write_atomic
 from dataengine.rendered import SKILLS, Skill, held_out
 from dataengine.workspace import Workspace
 from schemas.refs import Ref
+from trainers.vlm.score import is_right
 
 
 def write_vlm_page(workspace: Workspace, ref: Ref) -> Path:
@@ -53,14 +54,20 @@ def _skills(source: str, found: list[dict[str, Any]]) -> str:
 
 
 def _curves(rows: list[dict[str, Any]]) -> bytes:
-    steps = [row["step"] for row in rows]
     marks: dict[str, float] = {}
     for row in rows:
         marks.setdefault(row["phase"], row["step"])
-    names = {"glyph_loss": "loss on characters", "text_loss": "loss on answers", "text_right": "right answer tokens"}
-    return curves(
-        {title: (steps, [row[name] for row in rows]) for name, title in names.items()}, x_label="step", marks=marks
-    )
+    names = {
+        "glyph_loss": "loss on characters",
+        "text_loss": "loss on answers",
+        "text_right": "right answer tokens",
+        "card_loss": "loss on cards",
+        "gaze_loss": "loss on where to look",
+    }
+    # A step that asks nothing of the kind (crops have no characters, letters no words) has a loss of 0, which is no loss.
+    told = {title: [(row["step"], row[name]) for row in rows if row.get(name)] for name, title in names.items()}
+    series = {title: tuple(zip(*found, strict=True)) for title, found in told.items() if found}
+    return curves({title: (x, y) for title, (x, y) in series.items()}, x_label="step", marks=marks)
 
 
 def _sample(row: dict[str, Any]) -> list[object]:
@@ -68,7 +75,7 @@ def _sample(row: dict[str, Any]) -> list[object]:
     *_, item = held_out(skill, row["row"] + 1)
     out = io.BytesIO()
     Image.fromarray(item.picture).save(out, "JPEG", quality=85)
-    word = "pass" if row["said"] == row["answer"] else "fail"
+    word = "pass" if is_right(row["said"], row["answer"], item.point_px) else "fail"
     shown = picture(out.getvalue(), "jpeg", row["question"])
     return [Html(shown), row["question"], row["answer"], Html(f"<span class={word!r}>{_escaped(row['said'])}</span>")]
 

@@ -10,7 +10,7 @@ import numpy as np
 from dataengine.artifacts import write_atomic
 from dataengine.rendered.items import Item, Skill
 
-LISTING = "conversations.json"
+LISTING, IMAGES = "conversations.json", "images"
 
 
 def write_llava(out: Path, items: Iterable[Item]) -> Path:
@@ -18,23 +18,23 @@ def write_llava(out: Path, items: Iterable[Item]) -> Path:
 
     A folder with its listing is whole: one that was interrupted has none.
     """
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for item in items:
-        name = f"images/{item.row_id}.png"
-        _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.picture[..., ::-1]))
-        (out / name).write_bytes(encoded.tobytes())
-        rows.append(
-            llava_row(
-                item.row_id,
-                image=name,
-                skill=item.skill,
-                question=item.question,
-                answer=item.answer,
-                point_px=item.point_px,
-            )
-        )
-    return write_listing(out, rows)
+    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    return write_listing(out, [write_item(out, item) for item in items])
+
+
+def write_item(out: Path, item: Item) -> dict[str, object]:
+    """Write the picture of one item into `out/images`; returns its row of the listing."""
+    name = f"{IMAGES}/{item.row_id}.png"
+    _, encoded = cv2.imencode(".png", np.ascontiguousarray(item.picture[..., ::-1]))
+    (out / name).write_bytes(encoded.tobytes())
+    return llava_row(
+        item.row_id,
+        image=name,
+        skill=item.skill,
+        question=item.question,
+        answer=item.answer,
+        point_px=item.point_px,
+    )
 
 
 def llava_row(

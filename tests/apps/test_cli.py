@@ -69,6 +69,7 @@ def test_every_verb_is_shown_in_the_readme_or_the_docs(verb: tuple[str, ...]) ->
             "Give --price-in and --price-out too",
         ),
         (("simulate", "--image-size", "big"), "'big' is no size"),
+        (("render", "--skill", "solv"), "there is no skill 'solv'. Did you mean 'solve'"),
         (("verify", "sim@1", "raw/my data"), "the path comes first: dataengine verify 'raw/my data' sim@1"),
         (("verify", "raw/sim"), "'raw/sim' names no dataset"),
         (("verify", "sim@1", "--no-quality"), "leaves nothing to do"),
@@ -81,7 +82,7 @@ def test_every_verb_is_shown_in_the_readme_or_the_docs(verb: tuple[str, ...]) ->
     ],
 )
 def test_a_wrong_turn_is_one_sentence_and_exit_code_2(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    extra = () if words[0] == "simulate" else ("--workspace", str(tmp_path))
+    extra = () if words[0] in ("simulate", "render") else ("--workspace", str(tmp_path))
     result = run(*words, *extra)
     assert result.returncode == 2
     assert sentence in result.stderr

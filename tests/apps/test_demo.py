@@ -76,10 +76,14 @@ def test_the_report_opens_in_chromium_with_every_picture_present(
         page.goto(path.as_uri(), timeout=120_000)
         widths = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
         headings = page.locator("h2").all_inner_texts()
+        retention = page.locator("section").filter(has=page.get_by_role("heading", name="Retention: what"))
+        compared = retention.locator("th").all_inner_texts()
         browser.close()
     assert len(widths) >= 3 + 2 + 1 + 1 + 2  # filmstrips of both families, loss curves, retention, trials
     assert all(width and width > 100 for width in widths)
     assert len(headings) == 9
+    kinds = [f"{experts}, {mix}" for experts in ("dense", "8 experts") for mix in ("robot only", "robot + image-text")]
+    assert compared == ["skill", "before", *kinds, "nano@1 (the demo's policy)"]
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 

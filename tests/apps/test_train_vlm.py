@@ -95,7 +95,7 @@ def test_what_went_on_from_others_ships_with_the_origin_of_each(place: Path, tmp
 
 @pytest.mark.slow
 def test_what_went_on_from_the_one_that_ships_keeps_its_origin(tmp_path: Path) -> None:
-    words = ("nano_vlm_counts", *("--weights", str(NANO_DIR)), *("--to", "vlm@1"))
+    words = ("nano_vlm_reads", *("--weights", str(NANO_DIR)), *("--to", "vlm@1"))
     done = run("train", *words, "--steps", "2", "--frames", "0", "--exams", "1", "--workspace", str(tmp_path))
     assert done.returncode == 0, done.stderr
     folder = ship(Workspace.at(tmp_path), Ref("vlm", "1"), to=tmp_path / "nano", commit="c", bases=["nano"])

@@ -1,15 +1,18 @@
 """What may be trained on and what is kept to ask about share no equation, no handwriting, no layout and no words."""
 
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from dataengine.rendered import FULL
 from dataengine.rendered.doodles import WORDS
 from dataengine.rendered.equations import SPLITS, Equation, Kind, equations, split_of
 from dataengine.rendered.keyed import keyed_rng
 from dataengine.rendered.layouts import TEMPLATES, draw_places, split_of_layout
+from dataengine.rendered.render import draw_item
 from dataengine.rendered.styles import STYLES
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -97,3 +100,17 @@ def test_cards_of_a_layout_never_overlap() -> None:
 def test_a_senseless_equation_is_refused(left: int, operator: str, right: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Equation(left=left, operator=operator, right=right)
+
+
+def test_a_recipe_may_ask_for_more_boards_with_brackets_and_all_of_them_are_for_training() -> None:
+    for share, low, high in ((0.0, 0.02, 0.25), (0.5, 0.35, 0.75), (1.0, 1.0, 1.0)):
+        difficulty = replace(FULL, brackets=share)
+        views = [
+            draw_item(split="train", seed=1, row=row, skill="transcribe", difficulty=difficulty).plan.view
+            for row in range(60)
+        ]
+        asked = [view.board.equation for view in views if view.board is not None and view.board.equation is not None]
+        assert len(asked) == len(views)
+        assert low <= np.mean([equation in equations("train", "brackets") for equation in asked]) <= high
+    with pytest.raises(ValueError, match=r"Difficulty\.brackets lies in 0\.\.1, got 1\.5"):
+        replace(FULL, brackets=1.5)

@@ -150,7 +150,7 @@ def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing
 def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> None:
     place, to = Workspace.at(tmp_path), Ref("vlm", "1")
     with pytest.raises(
-        TrainError, match=r"goes on from a model that `train nano_vlm` made\. Name its folder: --weights"
+        TrainError, match=r"goes on from a model that `train nano_vlm` made\. Name it: --weights"
     ):
         train_small_vlm(config=tiny(), to=to, workspace=place)
     with pytest.raises(TrainError, match=r"recipe nano_vlm starts from nothing\. Leave --weights out"):
@@ -170,13 +170,14 @@ def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> Non
         ("nano_vlm_looks", "nano_vlm_reasons"),
         ("nano_vlm_hands", "nano_vlm_looks"),
         ("nano_vlm_counts", "nano_vlm_hands"),
+        ("nano_vlm_reads", "nano_vlm_counts"),
     ],
 )
 def test_a_recipe_survives_json_and_goes_on_from_the_one_before(name: str, base: str) -> None:
     recipe = vlm_recipe(name)
     assert VlmConfig.from_json(recipe.to_json()) == recipe
     assert recipe.goes_on_from == base
-    assert recipe.vlm in (nano_vlm().vlm, replace(nano_vlm().vlm, vision_depth=5))
+    assert recipe.vlm in [replace(nano_vlm().vlm, vision_depth=depth) for depth in (3, 5, 8)]
 
 
 def test_cut_out_cards_come_as_often_as_boards_where_a_phase_asks_for_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -105,7 +106,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether its matrix products in bfloat16 are fast: a processor without such instructions imitates them, and takes
     thirty to fifty times as long as for float32."""
     if device.type != "cpu":
-        return True
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(bool(has) for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
@@ -175,9 +176,8 @@ def _keep(staging: Path, identity: dict[str, str], model: LearningVlm, optimizer
             os.fsync(file.fileno())
     write_atomic(folder / _STATE, json.dumps({**identity, "step": step}).encode())
     for old in sorted(staging.glob("step_*"))[:-2]:
-        for path in (old / _STATE, old / _MODEL, old / _OPTIMIZER):  # the mark that it is whole goes first
-            path.unlink(missing_ok=True)
-        old.rmdir()
+        (old / _STATE).unlink(missing_ok=True)  # the mark that it is whole goes first
+        shutil.rmtree(old)  # with what a killed process left half written
 
 
 def _resume(staging: Path, identity: dict[str, str], model: LearningVlm, optimizer: torch.optim.AdamW) -> int:

@@ -126,6 +126,11 @@ def answers(model: PackedVlm, tokenizer: LocalTokenizer, lessons: Sequence[Lesso
     return [tokenizer.words([token for token in words if token != end]) for words in said]
 
 
+def is_right(words: str, answer: str, point_px: tuple[float, float] | None = None) -> bool:
+    """Whether what was said is the right answer: word for word, or a point within 8 pixels."""
+    return words == answer or _is_near(words, point_px)
+
+
 def _is_near(words: str, point_px: tuple[float, float] | None) -> bool:
     found = _POINT.fullmatch(words.strip())
     if found is None or point_px is None:

@@ -102,8 +102,8 @@ def _start(folder: Path | None, config: VlmConfig) -> dict[str, Tensor] | None:
         return None
     if folder is None:
         raise TrainError(
-            f"recipe {config.name} goes on from a model that `train {config.goes_on_from}` made. Name its folder: "
-            "--weights DIR."
+            f"recipe {config.name} goes on from a model that `train {config.goes_on_from}` made. Name it: "
+            "--weights NAME@VERSION, or a folder."
         )
     directory = load_vlm_directory(folder)
     is_smaller = directory.size.vision_depth < config.vlm.vision_depth
