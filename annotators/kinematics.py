@@ -35,8 +35,8 @@ _CLOSED_BELOW_SHARE = 0.5  # a hand that only relaxes half-way after letting go 
 _LEAST_EVENT_S = 0.06
 _REST_SHARE = 0.06  # of the fast joint speed of the episode
 _LEAST_REST_S = 0.1  # as long as the speed is smoothed over; a shorter stop can not be told from a turn
-_LEAST_MOVE_RAD = 0.05
-_REST_TRAVEL_RAD = 0.15
+_LEAST_MOVE_RAD, _LEAST_MOVE_M = 0.05, 0.015  # in a second: an episode without events that stays below it is a hold
+_REST_TRAVEL_RAD, _REST_TRAVEL_M = 0.15, 0.03
 # A hand that holds something begins to carry once it is further than it sways from where it closed; one that soon opens
 # again, before it got a step away, has carried nothing. Of the tool in metres where it is known, else of the joint that
 # turns most. Longer than a try and it stands still on purpose, for the other hand.
@@ -65,6 +65,12 @@ class _Phase:
     start: int
     stop: int
     end_effector: str
+
+
+def is_point(arm: Arm) -> bool:
+    """True where an arm's numbers are the position of its tool, in metres: its joints were not recorded."""
+    tool = arm.position
+    return tool is not None and (arm.feature, arm.indices) == (tool.feature, tool.indices)
 
 
 def openness(columns: Columns, end_effector: EndEffector) -> FloatArray:
@@ -151,10 +157,15 @@ def _working_turns(columns: Columns, rig: Rig, end: EndEffector) -> tuple[Turn, 
     arms = arms_of(rig, end)
     if len(found) < 3 or found[-1].event != "close" or not arms:
         return found
-    after = joints_of(columns, arms)
-    joints = after[min(found[-1].settled, len(after) - 1) :]
-    stays = float(np.abs(joints - joints[0]).max()) < _REST_TRAVEL_RAD
+    stays = all(_stays(columns, arm, found[-1].settled) for arm in arms)
     return found[:-1] if stays else found
+
+
+def _stays(columns: Columns, arm: Arm, settled: int) -> bool:
+    """True where an arm goes nowhere any more from frame `settled` on."""
+    path = joints_of(columns, [arm])
+    after = path[min(settled, len(path) - 1) :]
+    return float(np.abs(after - after[0]).max()) < (_REST_TRAVEL_M if is_point(arm) else _REST_TRAVEL_RAD)
 
 
 def gripper_events(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -> tuple[GripperEvent, ...] | None:
@@ -182,8 +193,16 @@ def commanded_events(columns: Columns, rig: Rig, stamps_ns: NDArray[np.int64]) -
     if not rig.end_effectors or not all(_mirrors(columns, rig, end) for end in rig.end_effectors):
         return None
     ends = tuple(end.model_copy(update={"feature": COMMAND}) for end in rig.end_effectors)
-    arms = tuple(arm.model_copy(update={"feature": COMMAND}) for arm in rig.arms if _mirrors(columns, rig, arm))
+    arms = tuple(_commanded(arm) for arm in rig.arms if _mirrors(columns, rig, arm))
     return gripper_events(columns, rig.model_copy(update={"end_effectors": ends, "arms": arms}), stamps_ns)
+
+
+def _commanded(arm: Arm) -> Arm:
+    """The same arm as the command has it: a point stays one."""
+    tool = arm.position
+    if tool is not None and is_point(arm):
+        tool = tool.model_copy(update={"feature": COMMAND})
+    return arm.model_copy(update={"feature": COMMAND, "position": tool})
 
 
 def _mirrors(columns: Columns, rig: Rig, part: EndEffector | Arm) -> bool:
@@ -317,10 +336,14 @@ def _eventless(columns: Columns, rig: Rig, num_frames: int) -> _Phase:
 
 
 def _speed(columns: Columns, arms: Sequence[Arm]) -> FloatArray | None:
-    """Joint speed between rows, (T-1,), radians per row, over all joints of `arms`; None where there are none."""
+    """Joint speed between rows, (T-1,), radians per row, over all joints of `arms`; None where there are none.
+
+    Metres of a point count as the radians that are as many least moves.
+    """
     if not arms:
         return None
-    speed = np.linalg.norm(np.diff(joints_of(columns, arms), axis=0), axis=1)
+    paths = [joints_of(columns, [arm]) * (_LEAST_MOVE_RAD / _LEAST_MOVE_M if is_point(arm) else 1.0) for arm in arms]
+    speed = np.linalg.norm(np.diff(np.concatenate(paths, axis=1), axis=0), axis=1)
     if len(speed) < 5:
         return np.asarray(speed)
     return np.asarray(np.convolve(np.pad(speed, 2, mode="edge"), np.full(5, 0.2), mode="valid"))

@@ -7,14 +7,14 @@ check they are meant for. False alarms count checks that fail on episodes nobody
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.figures import Figure, report
-from benchmarks.quality_faults import FAULTS, Pictures, Specimen, duplicate_episode, jittered_stamps
+from benchmarks.quality_faults import FAULTS, Pictures, Specimen, duplicate_episode, jittered_stamps, multi_rate
 from dataengine.quality.checking import judge
 from dataengine.quality.facts import EpisodeFacts, measure
 from dataengine.quality.limits import QualityLimits
@@ -132,8 +132,8 @@ def specimens_of(recordings: SourceRecordings, *, most: int, seed: int) -> list[
             columns=episode.columns,
             cameras={key: partial(iter, [thumbnail(*row) for row in rows]) for key, rows in kept.items()},
         )
-        stamps = {"camera": jittered_stamps(recording, np.random.default_rng([seed, place]))}
-        found.append((replace(recording, stamps_ns=stamps), kept))
+        stamps = jittered_stamps(recording, np.random.default_rng([seed, place]))
+        found.append((multi_rate(recording, stamps), kept))
     facts = [measure(recording, recordings.rig, QualityLimits()) for recording, _ in found]
     common = usual(facts, recordings.rig)
     return [

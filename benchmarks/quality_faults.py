@@ -18,6 +18,7 @@ from dataengine.quality.rows import Check
 from dataengine.quality.thumbnails import Thumbnail, thumbnail
 from dataengine.quality.usual import Usual
 from dataengine.sinks.video_encoding import VideoEncoding
+from schemas.episodes import StreamSkew
 
 type Random = np.random.Generator
 type Columns = dict[str, NDArray[Any]]
@@ -129,7 +130,7 @@ def dropped_frames(specimen: Specimen, random: Random) -> Recording | None:
         lost = np.zeros(len(stamps), dtype=np.int64)
         lost[random.choice(np.arange(1, len(stamps)), size=max(2, len(stamps) // 20), replace=False)] = 1
         stamps += np.cumsum(lost) * round(1e9 / recording.rate_hz)
-    return replace(recording, stamps_ns={"camera": stamps})
+    return multi_rate(recording, stamps)
 
 
 def jittered_stamps(recording: Recording, random: Random) -> NDArray[np.int64]:
@@ -137,6 +138,22 @@ def jittered_stamps(recording: Recording, random: Random) -> NDArray[np.int64]:
     period = 1e9 / recording.rate_hz
     even = np.arange(recording.num_frames) * period
     return np.sort(even + random.normal(size=len(even)) * 0.05 * period).astype(np.int64)
+
+
+def multi_rate(recording: Recording, camera_ns: NDArray[np.int64]) -> Recording:
+    """Rows at a camera's stamps, and joint states at 4/3 of that rate of which each row takes the newest."""
+    joints_ns = np.arange(camera_ns[0], camera_ns[-1] + 1, round(0.75e9 / recording.rate_hz))
+    picks = np.searchsorted(joints_ns, camera_ns, side="right") - 1
+    ages = (camera_ns - joints_ns[picks]) / 1e9
+    skew = StreamSkew(
+        num_messages=len(joints_ns),
+        num_dropped=int(picks[-1]) + 1 - len(np.unique(picks)),
+        num_repeated=int((np.diff(picks) == 0).sum()),
+        p50_s=float(np.percentile(ages, 50)),
+        p95_s=float(np.percentile(ages, 95)),
+        max_s=float(ages.max()),
+    )
+    return replace(recording, stamps_ns={"camera": camera_ns, "joints": joints_ns[picks]}, skew={"joints": skew})
 
 
 def length_outlier(specimen: Specimen, random: Random) -> Recording | None:

@@ -32,6 +32,7 @@ from dataengine.sinks.staging_writer import stage_episode
 from dataengine.sinks.video_encoding import VideoEncoding
 from dataengine.sources import Source, open_source
 from dataengine.sources.copying import read_copying, shard_plan
+from dataengine.sources.protocol import TellsNotTaken
 from dataengine.sources.sizes import raw_bytes
 from dataengine.workspace import Workspace
 from schemas.episodes import Rejected, StreamSkew
@@ -117,7 +118,7 @@ def convert(
             plan = None if bases else shard_plan(source, stamps, jobs)
             rejected = _stage(source, stamps, jobs, plan, workers, ray_address, on_progress)
             for kind, draft in drafts.items():
-                records[kind] = _publish(draft, source.rig, stamps, rejected, max_rejected, encoding, bases.get(kind))
+                records[kind] = _publish(draft, source, stamps, rejected, max_rejected, encoding, bases.get(kind))
     return _report(tuple(records[kind] for kind in recipes), workspace, already_there=not drafts)
 
 
@@ -238,7 +239,7 @@ def _stage_one(
 
 def _publish(
     draft: Draft,
-    rig: Rig,
+    source: Source,
     stamps: dict[str, str],
     rejected: dict[str, str],
     max_rejected: float,
@@ -250,7 +251,7 @@ def _publish(
     check_share([name for name in stamps if name not in known], reasons, accepted, max_rejected)
     # the rig of the version that is extended stands for all: it means the same, and says where the first ones were read
     parts: list[StagedEpisode | Part] = [*(base.parts if base else ()), *accepted]
-    rig = base.rig if base else rig
+    rig = base.rig if base else source.rig
     match draft.kind:
         case "episodes":
             done = lerobot_v3.commit(draft.path, parts, rig, encoding)
@@ -267,12 +268,15 @@ def _publish(
             **({"added": len(accepted)} if base else {}),
         },
         rejected=[RejectedRow(episode=name, reason=reasons[name]) for name in stamps if name in reasons],
-        notes=_notes(accepted),
+        notes=_notes(source, accepted),
     )
 
 
-def _notes(accepted: Sequence[StagedEpisode]) -> dict[str, Any]:
-    """What was stored as something else, in words: depth that LeRobot's format does not reach."""
+def _notes(source: Source, accepted: Sequence[StagedEpisode]) -> dict[str, Any]:
+    """In words: what was stored as something else (depth that LeRobot's format does not reach), and what was not taken.
+
+    Notes are no part of an artifact's identity.
+    """
     beyond: dict[str, int] = {}
     for episode in accepted:
         for key, camera in episode.cameras.items():
@@ -283,7 +287,9 @@ def _notes(accepted: Sequence[StagedEpisode]) -> dict[str, Any]:
         f"there they are stored as the nearest that it holds (the frame store keeps them as they are)"
         for key, num in beyond.items()
     ]
-    return {"clipped": words} if words else {}
+    left = source.not_taken() if isinstance(source, TellsNotTaken) else ()
+    said = [f"not taken: {', '.join(left)}; name columns and cameras in the rig to keep them"] if left else []
+    return {key: lines for key, lines in (("clipped", words), ("not_taken", said)) if lines}
 
 
 def _dry(

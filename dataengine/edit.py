@@ -3,8 +3,9 @@
 open what is kept -> plan -> link or copy -> publish, once for the dataset and once for its frame store
 
 Nothing of an existing version changes. Shards that stay whole are linked; a shard that loses an episode is written
-again without it, packet by packet and JPEG by JPEG, so that excluded pictures are gone. Only the group of pictures that
-a trim cuts through is encoded again. What was said about an episode stays right: its id and source time do not move.
+again without it, packet by packet and JPEG by JPEG, so that excluded pictures are gone. Where a trim cuts through a
+group of pictures, that group is encoded again, or the whole trimmed episode (see `sinks.video_cuts`). What was said
+about an episode stays right: its id and source time do not move.
 """
 
 from collections.abc import Sequence

@@ -266,6 +266,11 @@ class Rig(BaseModel):
                     f"arm '{arm.name}' has a position, but the rig says in no kinematics which way is left"
                 )
 
+    @property
+    def aligns(self) -> bool:
+        """True where streams have clocks of their own, and each row takes the newest value of every one."""
+        return self.source in _ALIGNING
+
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A rig without kinematics reads as it did before there was any: datasets made with it stay the same."""

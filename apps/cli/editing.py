@@ -47,7 +47,10 @@ def edit(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new version of a dataset: exclude, trim, relabel, rename, drop a camera, merge. Video is never re-encoded.
+    """Make a new version of a dataset: exclude, trim, relabel, rename, drop a camera, merge.
+
+    Video is copied. Where a trim cuts through a group of pictures, that group of AV1 is encoded again; of most other
+    video the whole trimmed episode is.
 
     Example: dataengine edit sim@1 --exclude outcome=failure --to sim@2
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from apps.cli.words import rejected_words
+from apps.cli.words import note_words, rejected_words
 from schemas.records import Record
 
 
@@ -15,7 +15,7 @@ def show_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def show_record(record: Record, *, as_json: bool) -> None:
-    """What an artifact is and holds, what it was made from, and what was left out."""
+    """What an artifact is and holds, what it was made from, and what was not taken or left out."""
     if as_json:
         show_json(record.model_dump(mode="json"))
         return
@@ -24,5 +24,5 @@ def show_record(record: Record, *, as_json: bool) -> None:
         typer.echo(f"  {name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"  {name}: {value:.3f}")
     for row in record.inputs:
         typer.echo(f"  from {row.kind} {row.ref} ({row.fingerprint[:12]})")
-    for line in rejected_words(record.rejected):
-        typer.echo(f"  {line}")
+    for line in (*note_words([record]), *(f"  {words}" for words in rejected_words(record.rejected))):
+        typer.echo(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schemas.episodes import StreamSkew
@@ -61,8 +61,14 @@ def convert_words(report: ConvertReport) -> str:
     made = ", ".join(f"{record.kind} {record.name}@{record.version}" for record in report.records)
     verb = "already there" if report.already_there else "made"
     line = f"{verb}: {made}: {report.num_episodes} episodes, {report.num_frames:,} frames"
-    clipped = [f"  {words}" for record in report.records for words in _listed(record.notes.get("clipped"))]
-    return "\n".join([line, *clipped, *skew_words(report.skew), *rejected_words(report.rejected)])
+    return "\n".join([line, *note_words(report.records), *skew_words(report.skew), *rejected_words(report.rejected)])
+
+
+def note_words(records: Sequence[Record]) -> list[str]:
+    """What was stored otherwise than recorded, or not taken; said once where episodes and frames say the same."""
+    keys = ("clipped", "not_taken")
+    said = [words for record in records for key in keys for words in _listed(record.notes.get(key))]
+    return [f"  {words}" for words in dict.fromkeys(said)]
 
 
 def _listed(words: Any) -> list[Any]:  # noqa: ANN401 - a note is any JSON

@@ -1,7 +1,8 @@
-"""A kept episode with its head or tail cut off: rows and packets are taken over, only a torn group is encoded again."""
+"""A kept episode with its head or tail cut off: rows, words and packets are taken over, torn video is cut."""
 
 import hashlib
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from dataengine.editing.changes import Trim
 from dataengine.sinks.depth import codes_of
+from dataengine.sinks.language_columns import EVENTS
 from dataengine.sinks.packets import PacketScan, key_pictures, scan_video
 from dataengine.sinks.parts import KeptVideo, Part
 from dataengine.sinks.staging import StagedCamera, StagedVideo
@@ -59,6 +61,11 @@ def trimmed(part: Part, first: int, last: int, *, rate_hz: int, encoding: VideoE
             "num_frames": num_frames,
             "columns": {key: hash_array(np.ascontiguousarray(columns[key][first:last])) for key in staged.columns},
             "stamps_ns": {key: hash_array(np.ascontiguousarray(columns[key][first:last])) for key in keys},
+            "imported": {
+                key: words
+                for key, texts in staged.imported.items()
+                if (words := _kept_words(key, texts, staged.num_frames, first, last))
+            },
             "cameras": cameras,
         }
     )
@@ -70,6 +77,15 @@ def trimmed(part: Part, first: int, last: int, *, rate_hz: int, encoding: VideoE
         frames=part.frames and replace(part.frames, first=part.frames.first + first),
         videos=videos,
     )
+
+
+def _kept_words(key: str, texts: tuple[str, ...], num_frames: int, first: int, last: int) -> tuple[str, ...]:
+    """What was imported, without the words of rows that were cut off; words about the whole episode stay."""
+    if key == EVENTS:  # each names its row
+        rows = [(row, row["frame_index"] - first) for row in map(json.loads, texts)]
+        kept = [row | {"frame_index": at} for row, at in rows if 0 <= at < last - first]
+        return tuple(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in kept)
+    return texts[first:last] if len(texts) == num_frames else texts
 
 
 def _video(

@@ -63,12 +63,13 @@ def content_findings(folder: Path, record: Record) -> Iterator[Finding]:
     yield finding("record.json counts what is there", faults, record.kind)
     if record.kind == "frames" and record.recipe.get("extends") and not FrameStore.open(folder).rig:
         return  # of layout 1: made with the rig of the version it extends, which neither it nor its recipe holds
-    expected = _fingerprint(kept)
+    expected = contents_fingerprint(kept)
     odd = [f"is {record.fingerprint[:12]}, the contents give {expected[:12]}"] if expected != record.fingerprint else []
     yield finding("fingerprint is that of the contents", odd, record.kind)
 
 
-def _fingerprint(kept: KeptArtifact) -> str:
+def contents_fingerprint(kept: KeptArtifact) -> str:
+    """The identity that the contents give with their own rig: a recipe with `extends` holds that of what was added."""
     recipe: dict[str, Any] = kept.record.recipe | {"rig": kept.rig.model_dump(mode="json")}
     if kept.record.kind == "frames":
         return zarr_frames.fingerprint(kept.parts, recipe)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataengine.quality.camera_facts import CameraFacts, camera_facts
 from dataengine.quality.likeness import Sketch, sketch
@@ -31,6 +30,7 @@ class StampFacts:
     usual_s: float
     longest_s: float
     longest_at: int  # the row after the gap
+    num_taken: int  # different stamps
     num_lost: int  # frames that would have fitted into gaps
 
 
@@ -45,6 +45,7 @@ class EpisodeFacts:
     cameras: dict[str, CameraFacts]
     stamps: dict[str, StampFacts]
     skew: dict[str, StreamSkew]
+    skew_frames: int  # rows that it counts
     sketch: Sketch
     pairs: tuple[tuple[int, int], ...]  # dimension of the action, dimension of the state it commands
     lag: LagFacts | None
@@ -77,8 +78,9 @@ def measure(recording: Recording, rig: Rig, limits: QualityLimits) -> EpisodeFac
             )
             for key, pictures in recording.cameras.items()
         },
-        stamps={key: _stamp_facts(stamps) for key, stamps in recording.stamps_ns.items() if len(stamps) > 2},
+        stamps={key: _stamp_facts(recording, rig, key) for key, row in recording.stamps_ns.items() if len(row) > 2},
         skew=dict(recording.skew),
+        skew_frames=recording.skew_frames or recording.num_frames,
         sketch=sketch(columns),
         pairs=pairs,
         lag=lag,
@@ -90,9 +92,22 @@ def _names(rig: Rig, feature: str) -> tuple[str, ...]:
     return rig.features[feature].names if feature in rig.features else ()
 
 
-def _stamp_facts(stamps_ns: NDArray[np.int64]) -> StampFacts:
-    steps = np.diff(stamps_ns) / 1e9
-    usual = float(np.median(steps))
+def _stamp_facts(recording: Recording, rig: Rig, key: str) -> StampFacts:
+    """Spacing of one stream; of one aligned to rows of another clock, without the gaps that the alignment makes."""
+    steps = np.diff(recording.stamps_ns[key]) / 1e9
+    taken = steps[steps > 0]  # rows of a faster clock take a message again
+    usual = float(np.median(taken)) if len(taken) else 0.0
+    lost = int(np.sum(np.maximum(np.round(taken / usual) - 1, 0))) if usual > 0 else 0
+    skew = recording.skew.get(key)
+    if key != rig.clock.reference and (skew is not None or rig.aligns):
+        # rows of a slower clock pass over messages, which leaves gaps although none is lost; a frame store counts none
+        lost = max(0, lost - skew.num_dropped) if skew is not None else 0
+        row_s = 1 / recording.rate_hz
+        rows_ns = recording.stamps_ns.get(rig.clock.reference or "")
+        if rows_ns is not None:  # where the rows have a gap, the stream has none
+            steps -= np.diff(rows_ns) / 1e9 - row_s
+        usual = max(usual, row_s)
     at = int(np.argmax(steps))
-    lost = int(np.sum(np.maximum(np.round(steps / usual) - 1, 0))) if usual > 0 else 0
-    return StampFacts(usual_s=usual, longest_s=float(steps[at]), longest_at=at + 1, num_lost=lost)
+    return StampFacts(
+        usual_s=usual, longest_s=float(steps[at]), longest_at=at + 1, num_taken=len(taken) + 1, num_lost=lost
+    )

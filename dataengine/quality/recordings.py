@@ -43,6 +43,7 @@ class Recording:
     cameras: Mapping[str, Thumbnails] = field(default_factory=dict)
     stamps_ns: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     skew: Mapping[str, StreamSkew] = field(default_factory=dict)
+    skew_frames: int | None = None  # rows that `skew` counts, where they are more: those of the untrimmed episode
 
     @property
     def num_frames(self) -> int:
@@ -79,8 +80,9 @@ class ArtifactRecordings:
         rate_hz = self.rig.rate_hz
         step = max(1, rate_hz // SAMPLES_HZ)
         skew: Mapping[str, StreamSkew] = {}
+        skew_frames: int | None = None
         if self.episodes is not None:
-            skew = self.episodes.skew(name)
+            skew, skew_frames = self.episodes.skew(name), self.episodes.row(name).source_frames
             columns: Mapping[str, NDArray[Any]] = self.episodes.columns(name)
             stamps = self.episodes.recorded_stamps_ns(name)
         else:
@@ -95,7 +97,13 @@ class ArtifactRecordings:
                 first = round(start_s * rate_hz)
                 cameras[key] = partial(video_thumbnails, path, rate_hz, first, num_frames, step)
         return Recording(
-            episode_id=name, rate_hz=rate_hz, columns=columns, cameras=cameras, stamps_ns=stamps, skew=skew
+            episode_id=name,
+            rate_hz=rate_hz,
+            columns=columns,
+            cameras=cameras,
+            stamps_ns=stamps,
+            skew=skew,
+            skew_frames=skew_frames,
         )
 
     def _stored(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]]]:

@@ -23,7 +23,7 @@ def dropped_rows(facts: EpisodeFacts, usual: Usual, limits: QualityLimits) -> It
     """Recorded stamps have no gaps, and the alignment of streams left few messages unused."""
     for key, stamps in facts.stamps.items():
         gap = stamps.longest_s / stamps.usual_s if stamps.usual_s > 0 else 0.0
-        share = stamps.num_lost / (facts.num_frames + stamps.num_lost)
+        share = stamps.num_lost / (stamps.num_taken + stamps.num_lost)
         bad = gap > limits.gap_frames or share > limits.lost_share
         yield QualityRow(
             episode_id=facts.episode_id,
@@ -40,9 +40,9 @@ def dropped_rows(facts: EpisodeFacts, usual: Usual, limits: QualityLimits) -> It
             frame=stamps.longest_at if bad else None,
         )
     for key, skew in facts.skew.items():
-        share = skew.num_repeated / max(1, facts.num_frames)
+        share = skew.num_repeated / max(1, facts.skew_frames)
         # a slower stream repeats by design; what is counted is repeats that its own number of messages does not explain
-        expected = max(0.0, 1 - skew.num_messages / max(1, facts.num_frames))
+        expected = max(0.0, 1 - skew.num_messages / max(1, facts.skew_frames))
         bad = share - expected > limits.lost_share
         yield QualityRow(
             episode_id=facts.episode_id,

@@ -21,9 +21,9 @@ from dataengine.sources.content import episode_id, files_stamp, folder_fingerpri
 from dataengine.sources.copying import CopyTo
 from dataengine.sources.hdf5_cameras import IMAGES, LENGTHS, check_colours, jpeg_sizes, open_camera, unnamed_frames
 from dataengine.sources.hdf5_content import content_digest, low_dim_hash, open_hdf5, text_at, texts_of
-from dataengine.sources.hdf5_fit import fitted, raw_words, read_columns, refuse_extras
+from dataengine.sources.hdf5_fit import fitted, not_taken, raw_words, read_columns, refuse_extras
 from dataengine.sources.hdf5_layouts import hdf5_names, none_opens, unreadable
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
 from schemas.episodes import Episode
 from schemas.errors import EpisodeError, SourceError
 from schemas.rigs import Rig, SourceKind
@@ -65,10 +65,14 @@ class AlohaHdf5:
         """Identity of all files, of every number in them, and of the metadata CSV."""
         return folder_fingerprint(
             self.root,
-            whole=[self.root / self.rig.metadata.csv] if self.rig.metadata.csv else [],
+            whole=csv_files(self.rig, self.root),
             pixels=[self.root / name for name in self.files],
             low_dim=[low_dim_hash(self.root / name, _is_camera) for name in self.files],
         )
+
+    def not_taken(self) -> tuple[str, ...]:
+        """Datasets and cameras that the rig does not name, of the first file that it fits."""
+        return not_taken(self.declared, self.files, partial(_opened, self.root), (LENGTHS, _STEPS, _REASONING))
 
     def read(self, name: str) -> Episode:
         """One file as an episode. Raises EpisodeError for a truncated, incomplete or inconsistent one."""

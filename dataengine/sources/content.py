@@ -60,12 +60,17 @@ def folder_fingerprint(
     where such a file also holds numbers, `low_dim` holds their hashes, because a repaired value would slip through.
     Each episode's id still hashes all of its content.
     """
-    rows = [[path.relative_to(root).as_posix(), _whole(path)] for path in whole]
+    rows = [[_name_below(path, root), _whole(path)] for path in whole]
     depth = len(root.parts)
     with ThreadPoolExecutor() as pool:  # reading waits for the disk, hashing holds no lock
         sampled = pool.map(_sampled, pixels := list(pixels))
         rows += [["/".join(path.parts[depth:]), *found] for path, found in zip(pixels, sampled, strict=True)]
     return sha256_of([sorted(rows), list(low_dim)])
+
+
+def _name_below(path: Path, root: Path) -> str:
+    """Relative name; the file's own where it lies elsewhere, as a metadata CSV with an absolute path may."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _whole(path: Path) -> str:

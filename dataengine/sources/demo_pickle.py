@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataengine.sources.columns import check_column, num_dims
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, natural_key
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
 from dataengine.sources.plain_pickle import load_plain
 from schemas.episodes import Episode
 from schemas.errors import EpisodeError, RigError, SourceError
@@ -63,9 +63,9 @@ class DemoPickle:
 
     def fingerprint(self) -> str:
         """Identity of all files and of the metadata CSV."""
-        csv = [self.root / self.rig.metadata.csv] if self.rig.metadata.csv else []
         files = dict.fromkeys(file for file, _ in self.demos.values())
-        return folder_fingerprint(self.root, whole=[*csv, *(self.root / file for file in files)], pixels=[])
+        whole = [*csv_files(self.rig, self.root), *(self.root / file for file in files)]
+        return folder_fingerprint(self.root, whole=whole, pixels=[])
 
     def read(self, name: str) -> Episode:
         """One demo. Raises EpisodeError for one that lacks a column or is inconsistent."""

@@ -18,7 +18,8 @@ from dataengine.sources.content import STEM, episode_id, files_stamp, folder_fin
 from dataengine.sources.episode_videos import FOLDER, camera_files, check_rate, video_camera
 from dataengine.sources.hdf5_cameras import colour_question
 from dataengine.sources.joined_columns import joined_columns, keys_of, num_rows_lost
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
+from dataengine.sources.optional_parts import without
 from dataengine.sources.replay_buffers import (
     folder_files,
     is_picture,
@@ -89,15 +90,16 @@ class DiffusionZarr:
         }
 
     def fingerprint(self) -> str:
-        """Identity of every chunk, metadata file and video, whichever of them the rig reads."""
+        """Identity of every chunk, metadata file and video, whichever of them the rig reads, and of its CSV."""
         videos = [path for index in range(len(self.ends)) for path in self._videos(index).values()]
         beside = folder_fingerprint(self.root.parent, whole=[], pixels=videos)
         if self.root.is_file():
-            members = zip_members(self.root)
-            inside = folder_fingerprint(self.root.parent, whole=[], pixels=[self.root], low_dim=members)
+            csv, members = csv_files(self.rig, self.root.parent), zip_members(self.root)
+            inside = folder_fingerprint(self.root.parent, whole=csv, pixels=[self.root], low_dim=members)
         else:
             pixels, rest = folder_files(self.root)
-            inside = folder_fingerprint(self.root, whole=rest, pixels=pixels)
+            whole = {*rest, *csv_files(self.rig, self.root)}  # one of them already, unless it lies outside
+            inside = folder_fingerprint(self.root, whole=whole, pixels=pixels)
         return sha256_of([inside, beside]) if videos else inside
 
     def read(self, name: str) -> Episode:
@@ -244,13 +246,13 @@ def _video_keys(root: Path, num_episodes: int) -> set[str]:
 def _without_absent(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: int) -> Rig:
     """The rig without the optional features and cameras that the store does not have."""
     has = set(arrays) | _video_keys(root, num_episodes)
-    features = {
-        name: feature
-        for name, feature in rig.features.items()
-        if not feature.optional or has.issuperset(keys_of(feature))
-    }
-    cameras = {name: camera for name, camera in rig.cameras.items() if not camera.optional or camera.key in has}
-    return rig.model_copy(update={"features": features, "cameras": cameras})
+    return without(
+        rig,
+        features={
+            name for name, feature in rig.features.items() if feature.optional and not has.issuperset(keys_of(feature))
+        },
+        cameras={name for name, camera in rig.cameras.items() if camera.optional and camera.key not in has},
+    )
 
 
 def _check_rig(rig: Rig, arrays: Mapping[str, Any], root: Path, num_episodes: int) -> None:

@@ -19,6 +19,7 @@ from dataengine.sinks.staging import PlannedRows
 from dataengine.sources.copying import CopyTo
 from dataengine.sources.hdf5_content import (
     blocks,
+    check_written,
     frames_digest,
     is_jpeg_rows,
     is_vlen_bytes,
@@ -133,6 +134,7 @@ def open_camera(
     if not isinstance(dataset, h5py.Dataset):
         has = ", ".join(picture_keys(group)) or "none"
         raise EpisodeError(f"{episode}: camera '{name}' is missing (has: {has}). Record it again or drop the episode.")
+    check_written(episode, camera.key, dataset)
     key = str(dataset.name)
     if camera.depth_unit_m is not None:
         spec = _depth_spec(dataset, episode, name, camera)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +45,7 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
     chunk_rows = dataset.chunks[0]
     if dataset.chunks[1:] != dataset.shape[1:] or dataset.id.get_create_plist().get_nfilters():
         return None
-    places: list[Any] = []
-    dataset.id.chunk_iter(places.append)
+    places = _written_chunks(dataset)
     firsts = np.asarray([place.chunk_offset[0] for place in places], np.int64)
     starts = np.asarray([place.byte_offset for place in places], np.int64)
     steps = np.arange(chunk_rows, dtype=np.int64)
@@ -53,6 +54,42 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
     inside = rows < num_rows  # the last chunk may reach beyond the end
     offsets[rows[inside]] = (starts[:, None] + steps * size).ravel()[inside]
     return None if (offsets < 0).any() else offsets  # a chunk never written has no place
+
+
+def check_written(episode: str, key: str, dataset: h5py.Dataset) -> None:
+    """Raise EpisodeError for rows that were never written: HDF5 reads them as zeros and black pictures.
+
+    Their chunks are absent; what was written has chunks, zeros too. Those are counted, and looked at one by one only
+    where some are absent.
+    """
+    num_lost = _num_never_written(dataset)
+    if num_lost:
+        raise EpisodeError(
+            f"{episode}: {num_lost} of {len(dataset)} rows of {key} were never written and would read as fill values. "
+            f"Record it again, trim the file to the rows that were written, or take {key} out of the rig."
+        )
+
+
+def _num_never_written(dataset: h5py.Dataset) -> int:
+    """Rows of which some part was never written; of a dataset that is not chunked all or none."""
+    if not dataset.size or not dataset.ndim or dataset.is_virtual or dataset.external:
+        return 0
+    if dataset.chunks is None:
+        return 0 if dataset.id.get_storage_size() else len(dataset)
+    height, *per_row = [-(-length // size) for length, size in zip(dataset.shape, dataset.chunks, strict=True)]
+    if dataset.id.get_num_chunks() == height * math.prod(per_row):
+        return 0
+    written = Counter(place.chunk_offset[0] for place in _written_chunks(dataset))
+    size = dataset.chunks[0]
+    lost = [first for first in range(0, len(dataset), size) if written[first] < math.prod(per_row)]
+    return sum(min(size, len(dataset) - first) for first in lost)
+
+
+def _written_chunks(dataset: h5py.Dataset) -> list[Any]:
+    """h5py's `StoreInfo` of every chunk that was written; the others are passed over."""
+    places: list[Any] = []
+    dataset.id.chunk_iter(places.append)
+    return places
 
 
 def blocks(dataset: h5py.Dataset) -> Iterator[NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Whether a rig fits HDF5 episodes: which of its optional parts they have, and one sentence where it fits none."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.sources.columns import check_column
-from dataengine.sources.hdf5_cameras import picture_keys
-from dataengine.sources.hdf5_content import text_at
+from dataengine.sources.hdf5_cameras import IMAGES, is_picture, picture_keys
+from dataengine.sources.hdf5_content import check_written, text_at
 from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.optional_parts import without
 from schemas.errors import EpisodeError, RigError
 from schemas.rigs import Camera, Feature, Rig
 
@@ -43,7 +44,8 @@ def fitted(rig: Rig, names: Sequence[str], opened: Opened) -> Rig | None:
         except (OSError, RuntimeError, EpisodeError):
             continue  # a truncated file: `read` says so
     if sets:
-        return _resolved(rig, sets.most_common(1)[0][0])
+        present = sets.most_common(1)[0][0]
+        return without(rig, features=rig.features.keys() - present, cameras=rig.cameras.keys() - present)
     if misfit:
         raise RigError(misfit)
     return None
@@ -56,6 +58,45 @@ def refuse_extras(group: h5py.Group, name: str, rig: Rig, declared: Rig) -> None
             raise EpisodeError(
                 f"{name}: has {part.key}, which most files here lack. Convert it from a folder of its own."
             )
+
+
+def not_taken(rig: Rig, names: Sequence[str], opened: Opened, known: Collection[str]) -> tuple[str, ...]:
+    """Pictures and datasets of a row per step that the rig names nowhere, of the first episode that it fits.
+
+    `known` are keys and groups that the format itself explains: lengths, reasoning, what is derived from the rest.
+    """
+    for name in names:
+        try:
+            with opened(name) as group:
+                if _misfit(group, name, rig) is None:
+                    return _left_out(group, rig, known)
+        except (OSError, RuntimeError, EpisodeError):
+            continue  # `read` says so
+    return ()
+
+
+def _left_out(group: h5py.Group, rig: Rig, known: Collection[str]) -> tuple[str, ...]:
+    columns = [piece for feature in rig.features.values() for piece in feature.key.split(_JOIN)]
+    cameras = [camera.key for camera in rig.cameras.values()]
+    taken = {key.strip("/") for key in (*columns, *cameras, *rig.metadata.keys.values(), rig.task_key or "")}
+    lengths = {group[key].shape[:1] for key in columns if _has(group, key)}
+    found: list[tuple[str, Any]] = []
+    group.visititems(lambda key, item: found.append((key, item)))
+    return tuple(
+        _described(key, item)
+        for key, item in found
+        if isinstance(item, h5py.Dataset)
+        and item.size
+        and key not in taken
+        and key.split("/", 1)[0] not in known
+        and (item.shape[:1] in lengths or is_picture(item))
+    )
+
+
+def _described(key: str, dataset: h5py.Dataset) -> str:
+    if key.startswith(f"{IMAGES}/") or is_picture(dataset):
+        return f"{key} (camera)"
+    return f"{key} (text)" if h5py.check_string_dtype(dataset.dtype) else key
 
 
 def read_columns(group: h5py.Group, name: str, rig: Rig) -> dict[str, NDArray[Any]]:
@@ -127,19 +168,6 @@ def _num_dims(group: h5py.Group, key: str) -> int | None:
     return sum(shape[1] for shape in shapes) if all(len(shape) == 2 for shape in shapes) else None
 
 
-def _resolved(rig: Rig, present: frozenset[str]) -> Rig:
-    """The rig without optional parts that the folder does not have, and without what leans on them."""
-    features = {ours: feature for ours, feature in rig.features.items() if ours in present}
-    return rig.model_copy(
-        update={
-            "features": features,
-            "cameras": {ours: camera for ours, camera in rig.cameras.items() if ours in present},
-            "end_effectors": tuple(part for part in rig.end_effectors if part.feature in features),
-            "arms": tuple(part for part in rig.arms if part.feature in features),
-        }
-    )
-
-
 def _values(group: h5py.Group, name: str, feature: Feature) -> NDArray[Any]:
     """A dataset, or several side by side."""
     pieces: list[NDArray[Any]] = []
@@ -147,6 +175,7 @@ def _values(group: h5py.Group, name: str, feature: Feature) -> NDArray[Any]:
         dataset = group.get(key)
         if not isinstance(dataset, h5py.Dataset):
             raise EpisodeError(f"{name}: {key} is missing. Record it again or drop the episode.")
+        check_written(name, key, dataset)
         values = dataset[()]
         pieces.append(values[:, None] if values.ndim == 1 and _JOIN in feature.key else values)
     if len(pieces) == 1:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from dataengine.sinks.depth import MAX_M, MIN_M, SHIFT_M
 from dataengine.sources.lerobot_info import BOOKKEEPING, IMAGE_PREFIX, PICTURES, FeatureInfo, Info, Modality
+from dataengine.sources.optional_parts import without
 from schemas.errors import RigError, SourceError
 from schemas.rigs import Arm, Camera, Feature, Rig, SourceKind
 
@@ -79,11 +80,14 @@ def fitted(rig: Rig, info: Info, stored: Mapping[str, FeatureInfo], modality: Mo
             f"Correct rate_hz: in the rig."
         )
     pictured = info.keys(*PICTURES)
-    cameras = {ours: row for ours, row in rig.cameras.items() if row.key in pictured or not row.optional}
-    features = {ours: row for ours, row in rig.features.items() if row.key in stored or not row.optional}
-    for ours, camera in cameras.items():
+    rig = without(
+        rig,
+        features={ours for ours, row in rig.features.items() if row.optional and row.key not in stored},
+        cameras={ours for ours, row in rig.cameras.items() if row.optional and row.key not in pictured},
+    )
+    for ours, camera in rig.cameras.items():
         _check_camera(ours, camera, info, where)
-    for ours, feature in features.items():
+    for ours, feature in rig.features.items():
         if feature.key not in stored:
             has = ", ".join(name for name in stored if name not in BOOKKEEPING)
             raise RigError(
@@ -91,12 +95,8 @@ def fitted(rig: Rig, info: Info, stored: Mapping[str, FeatureInfo], modality: Mo
                 f"Correct its key under features: {where}"
             )
         _check_labels(ours, feature, stored[feature.key], where)
-    return rig.model_copy(
-        update={
-            "cameras": cameras,
-            "features": {ours: _named(row, stored[row.key], modality) for ours, row in features.items()},
-        }
-    )
+    named = {ours: _named(row, stored[row.key], modality) for ours, row in rig.features.items()}
+    return rig.model_copy(update={"features": named})
 
 
 def check_videos(rig: Rig, videos: Mapping[str, Iterable[Path]], root: Path) -> None:

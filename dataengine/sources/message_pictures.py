@@ -35,6 +35,7 @@ class PictureForm:
     channel_order: str | None  # of the array `picture` gives, or of a standard decoder for JPEG; None: not said
     is_depth: bool = False
     is_gray: bool = False
+    bayer: str | None = None  # the pattern of a mosaic, as OpenCV names it: "RGGB"
 
 
 def picture_form(message: Node, kind: str, where: str) -> PictureForm:
@@ -58,6 +59,8 @@ def picture(message: Node, form: PictureForm, where: str) -> Picture:
             found = _compressed_depth(picture_bytes(message), form, where)
         case _:
             found = _decoded(picture_bytes(message), form, where)
+    if form.bayer is not None:
+        found = _demosaiced(found, form.bayer)
     if found.shape[:2] != (form.height, form.width):
         raise EpisodeError(
             f"{where} is {found.shape[1]}x{found.shape[0]}, the first one {form.width}x{form.height}. Drop the episode."
@@ -85,10 +88,7 @@ def _raw_form(message: Node, where: str) -> PictureForm:
     if not height or not width:
         raise EpisodeError(f"{where} is an empty picture ({width}x{height}). Record it again or drop the episode.")
     if encoding not in _CHANNELS and encoding not in _YUV and encoding not in _BAYER and encoding not in _DEPTHS:
-        raise EpisodeError(
-            f"{where} has encoding '{encoding}', which is not read. Known: "
-            f"{', '.join([*_CHANNELS, *_YUV, *_BAYER, *_DEPTHS])}."
-        )
+        raise _not_read(encoding, where)
     return PictureForm(
         store="raw",
         encoding=encoding,
@@ -96,7 +96,13 @@ def _raw_form(message: Node, where: str) -> PictureForm:
         width=width,
         channel_order=None if encoding in _DEPTHS else _ORDERS.get(encoding, "rgb"),
         is_depth=encoding in _DEPTHS,
+        bayer=_BAYER.get(encoding),
     )
+
+
+def _not_read(encoding: str, where: str) -> EpisodeError:
+    known = ", ".join([*_CHANNELS, *_YUV, *_BAYER, *_DEPTHS])
+    return EpisodeError(f"{where} has encoding '{encoding}', which is not read. Known: {known}.")
 
 
 def _compressed_form(text: str, data: bytes, where: str) -> PictureForm:
@@ -110,19 +116,48 @@ def _compressed_form(text: str, data: bytes, where: str) -> PictureForm:
         )
     if data.startswith(_JPEG):
         height, width, gray = _jpeg_size(data, where)
-        order = "rgb" if gray else _stated_order(text)
-        return PictureForm(store="jpeg", encoding=text, height=height, width=width, channel_order=order, is_gray=gray)
+        return PictureForm(
+            store="jpeg",
+            encoding=text,
+            height=height,
+            width=width,
+            channel_order="rgb" if gray else _stated_order(text),
+            is_gray=gray,
+            bayer=_mosaic(text, where) if gray else None,
+        )
     if data.startswith(_PNG):
         height, width = _png_size(data)
-        deep = data[24:25] == b"\x10" and data[25:26] == b"\0"  # 16 bits, gray: depth
-        order = None if deep else _stated_order(text)
-        return PictureForm(store="png", encoding=text, height=height, width=width, channel_order=order, is_depth=deep)
+        gray = data[25:26] == b"\0"
+        bayer = _mosaic(text, where) if gray else None
+        deep = gray and data[24:25] == b"\x10" and not bayer  # 16 bits: depth
+        return PictureForm(
+            store="png",
+            encoding=text,
+            height=height,
+            width=width,
+            channel_order=None if deep else "rgb" if bayer else _stated_order(text),
+            is_depth=deep,
+            bayer=bayer,
+        )
     raise EpisodeError(f"{where} is compressed as '{text}', which is not read. Known: jpeg, png, compressedDepth png.")
 
 
 def _stated_order(text: str) -> str | None:
     """image_transport converts to BGR and writes a standard picture; a bare "jpeg" says nothing."""
     return "rgb" if text.endswith("compressed bgr8") or text.endswith("compressed mono8") else None
+
+
+def _mosaic(text: str, where: str) -> str | None:
+    """The Bayer pattern of a gray picture, if it is a mosaic: image_transport compresses those as they are.
+
+    It then writes "bayer_rggb8; jpeg compressed "; an encoding at the end is what the picture was converted to before.
+    """
+    source, target = text.partition(";")[0].strip(), text.partition("compressed")[2].strip()
+    if not source.startswith("bayer_") or target not in ("", source):
+        return None
+    if source not in _BAYER:
+        raise _not_read(source, where)
+    return _BAYER[source]
 
 
 def _jpeg_size(data: bytes, where: str) -> tuple[int, int, bool]:
@@ -170,12 +205,19 @@ def _raw_picture(message: Node, form: PictureForm, where: str) -> Picture:
     if form.encoding in _YUV:
         code = getattr(cv2, f"COLOR_YUV2RGB_{_YUV[form.encoding]}")
         return np.asarray(cv2.cvtColor(_rows(message, form, "u1", 2, where), code), np.uint8)
-    if form.encoding in _BAYER:
-        code = getattr(cv2, f"COLOR_Bayer{_BAYER[form.encoding]}2RGB")
-        return np.asarray(cv2.cvtColor(_rows(message, form, "u1", 1, where), code), np.uint8)
+    if form.bayer is not None:
+        return _rows(message, form, "u1", 1, where)
     channels = _CHANNELS[form.encoding]
     array = _rows(message, form, "u1", channels, where)
     return np.repeat(array, 3, axis=2) if channels == 1 else np.ascontiguousarray(array[:, :, :3])
+
+
+def _demosaiced(mosaic: Picture, pattern: str) -> NDArray[np.uint8]:
+    """(height, width, 1 or more equal channels) to (height, width, 3) RGB."""
+    import cv2
+
+    code = getattr(cv2, f"COLOR_Bayer{pattern}2RGB")
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(mosaic[:, :, 0]), code), np.uint8)
 
 
 def _measured(depth: NDArray[Any]) -> NDArray[np.uint16] | NDArray[np.float32]:

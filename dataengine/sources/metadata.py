@@ -83,6 +83,11 @@ class MetadataTable:
         return EpisodeMeta(episode_id=episode_id, raw_name=raw_name, **words)
 
 
+def csv_files(rig: Rig, folder: Path) -> list[Path]:
+    """The metadata CSV, if the rig names one. A fingerprint covers it: a corrected word is not "already there"."""
+    return [folder / rig.metadata.csv] if rig.metadata.csv else []
+
+
 def _by_episode(
     csv_name: str, rows: dict[str, dict[str, str]], aliases: Mapping[str, tuple[str, ...]]
 ) -> dict[str, dict[str, str]]:

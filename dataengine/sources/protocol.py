@@ -1,6 +1,6 @@
 """What every source is: a folder of raw episodes that can be listed cheaply and read one by one."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from schemas.episodes import Episode
 from schemas.rigs import Rig, SourceKind
@@ -35,4 +35,16 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """Identity of the raw content: names, sizes, sampled bytes; free of paths and dates."""
+        ...
+
+
+@runtime_checkable
+class TellsNotTaken(Protocol):
+    """A source that knows what its rig leaves out; optional."""
+
+    def not_taken(self) -> tuple[str, ...]:
+        """What the rig names nowhere, of the first episode that it fits: "KEY", "KEY (camera)" or "KEY (text)".
+
+        Without what the format itself defines: marks of rows, lengths, what is derived from the rest. Cheap.
+        """
         ...

@@ -15,7 +15,7 @@ from dataengine.sources.columns import check_column
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, hash_files
 from dataengine.sources.hdf5_cameras import colour_question
 from dataengine.sources.message_fields import FieldPath
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
 from dataengine.sources.recorded_cameras import (
     PickedMessages,
     RecordedArrays,
@@ -84,9 +84,8 @@ class RecordedEpisodes:
         """Identity of every byte of every recording, and of what lies beside them."""
         folder = self.root if self.root.is_dir() else self.root.parent
         beside = [each.metadata for each in self.files.values() if each.metadata]
-        csv = [folder / self.rig.metadata.csv] if self.rig.metadata.csv else []
         whole = [path for each in self.files.values() for path in each.paths]
-        return folder_fingerprint(folder, whole=[*whole, *beside, *csv], pixels=[])
+        return folder_fingerprint(folder, whole=[*whole, *beside, *csv_files(self.rig, folder)], pixels=[])
 
     def read(self, name: str) -> Episode:
         """One recording as an episode. Raises EpisodeError for a cut one, a gap, or streams that do not meet."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dataengine.sources.columns import num_dims
 from dataengine.sources.message_fields import FieldPath, Node, decode_faults, decoder, field_names, no_topic, numbers
+from dataengine.sources.optional_parts import without
 from dataengine.sources.recordings import Recording, RecordingFiles, listing
 from schemas.errors import EpisodeError, RigError, SourceError
 from schemas.rigs import Feature, Rig, SourceKind
@@ -46,7 +47,8 @@ def check_fit(files: Sequence[RecordingFiles], kind: SourceKind, rig: Rig | None
         except SourceError as error:
             misfit = misfit or error
     if sets and rig is not None:
-        return _resolved(rig, sets.most_common(1)[0][0])
+        present = sets.most_common(1)[0][0]
+        return without(rig, features=rig.features.keys() - present, cameras=rig.cameras.keys() - present)
     if misfit is not None:
         raise misfit
     raise SourceError(f"none of the {len(files)} recordings can be read. The first: {broken}")
@@ -140,16 +142,3 @@ def _feature_misfit(recording: Recording, path: FieldPath, ours: str, feature: F
     if is_whole and expected is not None and len(found) and len(found) != expected:
         return f"'{ours}' has {len(found)} dimensions, but the rig names {expected},"
     return None
-
-
-def _resolved(rig: Rig, present: frozenset[str]) -> Rig:
-    """The rig without optional parts that the folder does not have, and without what leans on them."""
-    features = {ours: feature for ours, feature in rig.features.items() if ours in present}
-    return rig.model_copy(
-        update={
-            "features": features,
-            "cameras": {ours: camera for ours, camera in rig.cameras.items() if ours in present},
-            "end_effectors": tuple(part for part in rig.end_effectors if part.feature in features),
-            "arms": tuple(part for part in rig.arms if part.feature in features),
-        }
-    )

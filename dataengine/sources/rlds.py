@@ -16,7 +16,8 @@ import xxhash
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint, natural_key
 from dataengine.sources.hdf5_cameras import colour_question
 from dataengine.sources.joined_columns import joined_columns, keys_of, num_rows_lost
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
+from dataengine.sources.optional_parts import without
 from dataengine.sources.rlds_cameras import camera_stream
 from dataengine.sources.tfds_features import STEPS, TfdsFeature, TfdsInfo, column_of, texts_of
 from dataengine.sources.tfrecords import MIN_RECORD_BYTES, ShardIndex, Values, index_shard, parse_example, read_record
@@ -28,6 +29,7 @@ _SHARD = re.compile(r"(?P<stem>.+)\.tfrecord(?:-(?P<number>\d+)-of-(?P<total>\d+
 _NUM_SHARDS = 99_999  # the five digits of a file name
 _NUM_RECORDS = 1_000_000  # of one shard, which TFDS keeps near 1 GB
 _LABEL_DIMS = 64  # above it a tensor is an embedding, not something about the robot
+_MARKS = ("is_first", "is_last", "is_terminal", "discount")  # of the format: where an episode begins and ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +89,23 @@ class Rlds:
         }
 
     def fingerprint(self) -> str:
-        """Identity of metadata and records: the checksums stored beside them stand for every byte."""
+        """Identity of metadata, its CSV and records: the checksums stored beside them stand for every byte."""
         records = [f"{shard.file} {each}" for shard in self.shards.values() for each in shard.index.records]
         files = [self.root / shard.file for shard in self.shards.values()]
         return folder_fingerprint(
             self.root,
-            whole=self.root.glob("*.json"),
+            whole=[*self.root.glob("*.json"), *csv_files(self.rig, self.root)],
             pixels=[path for path in files if path.is_file()],
             low_dim=records,
         )
+
+    def not_taken(self) -> tuple[str, ...]:
+        """What features.json declares for each step and the rig does not name."""
+        columns = [key for feature in self.rig.features.values() for key in keys_of(feature)]
+        cameras = [camera.key for camera in self.rig.cameras.values()]
+        taken = {*columns, *cameras, self.rig.task_key, *_MARKS}
+        words = {"image": " (camera)", "text": " (text)"}
+        return tuple(f"{key}{words.get(each.kind, '')}" for key, each in self.info.steps.items() if key not in taken)
 
     def read(self, name: str) -> Episode:
         """One episode; its record is held in memory, nothing else. Raises EpisodeError for a damaged or odd one."""
@@ -250,13 +260,15 @@ def low_dim_steps(info: TfdsInfo) -> list[str]:
 
 def _without_absent(rig: Rig, info: TfdsInfo) -> Rig:
     """The rig without the optional features and cameras that features.json does not have."""
-    features = {
-        name: feature
-        for name, feature in rig.features.items()
-        if not feature.optional or all(key in info.steps for key in keys_of(feature))
-    }
-    cameras = {name: camera for name, camera in rig.cameras.items() if not camera.optional or camera.key in info.steps}
-    return rig.model_copy(update={"features": features, "cameras": cameras})
+    return without(
+        rig,
+        features={
+            name
+            for name, feature in rig.features.items()
+            if feature.optional and any(key not in info.steps for key in keys_of(feature))
+        },
+        cameras={name for name, camera in rig.cameras.items() if camera.optional and camera.key not in info.steps},
+    )
 
 
 def _check_rig(rig: Rig, info: TfdsInfo) -> None:

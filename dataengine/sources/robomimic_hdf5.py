@@ -20,9 +20,9 @@ import h5py
 from dataengine.sources.content import episode_id, files_stamp, folder_fingerprint
 from dataengine.sources.hdf5_cameras import check_colours, is_picture, open_camera, unnamed_frames
 from dataengine.sources.hdf5_content import content_digest, low_dim_hash, open_hdf5, text_at, texts_of
-from dataengine.sources.hdf5_fit import fitted, raw_words, read_columns, refuse_extras
+from dataengine.sources.hdf5_fit import fitted, not_taken, raw_words, read_columns, refuse_extras
 from dataengine.sources.hdf5_layouts import demo_names, hdf5_names, none_opens, stranger, unreadable
-from dataengine.sources.metadata import MetadataTable
+from dataengine.sources.metadata import MetadataTable, csv_files
 from schemas.episodes import Episode
 from schemas.errors import EpisodeError, RigError, SourceError
 from schemas.rigs import Rig, SourceKind
@@ -82,10 +82,14 @@ class RobomimicHdf5:
         files = list(dict.fromkeys(file for file, _ in self.demos.values()))
         return folder_fingerprint(
             self.root,
-            whole=[self.root / self.rig.metadata.csv] if self.rig.metadata.csv else [],
+            whole=csv_files(self.rig, self.root),
             pixels=[self.root / file for file in files],
             low_dim=[low_dim_hash(self.root / file, _is_pixels_or_derived) for file in files],
         )
+
+    def not_taken(self) -> tuple[str, ...]:
+        """Datasets and cameras that the rig does not name, of the first demo that it fits."""
+        return not_taken(self.declared, self.names(), partial(_opened, self.root, self.demos), (DERIVED,))
 
     def read(self, name: str) -> Episode:
         """One demo as an episode; the others of its file are not touched. Raises EpisodeError for a bad one."""

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -106,7 +105,7 @@ def check_contents(folder: Path, record: Record) -> None:
         raise ArtifactError(f"the {record.kind} that arrived hold no {path}, which their layout asks for. Push again.")
     try:
         counted = _fingerprint(folder, folder / path, record)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         why = (record.kind, record.name, str(error).partition("\n")[0])
         _log.warning("the fingerprint of %s %s was made by another version and is not counted again: %s", *why)
         return
@@ -120,10 +119,10 @@ def check_contents(folder: Path, record: Record) -> None:
 def _fingerprint(folder: Path, contents: Path, record: Record) -> str:
     import pyarrow.parquet as pq
 
-    from dataengine.sinks import lerobot_v3, zarr_frames
-    from dataengine.sinks.kept import Content
+    from dataengine.frame_store import FrameStore
+    from dataengine.proofs.records import contents_fingerprint
+    from dataengine.sinks.kept import Content, KeptArtifact, rig_of_store
     from dataengine.sinks.parts import Origin, Part
-    from dataengine.sinks.video_encoding import VideoEncoding
     from schemas.rigs import Rig
 
     parts = []
@@ -132,8 +131,7 @@ def _fingerprint(folder: Path, contents: Path, record: Record) -> str:
         origin = Origin(start_frame=row.start_frame, source_frames=row.source_frames, clock_hash=row.clock_hash)
         parts.append(Part(staged=row.staged, origin=origin))
     if record.kind == "frames":
-        return zarr_frames.fingerprint(parts, dict(record.recipe))
-    rig = Rig.model_validate_json((folder / "meta" / "rig.json").read_bytes())
-    words: Any = record.recipe.get("encoding") or {}  # adopted video was encoded elsewhere
-    encoding = VideoEncoding(**{key: words[key] for key in VideoEncoding.__dataclass_fields__ if key in words})
-    return lerobot_v3.fingerprint(parts, rig, encoding)
+        rig = rig_of_store(FrameStore.open(folder), record)
+    else:
+        rig = Rig.model_validate_json((folder / "meta" / "rig.json").read_bytes())
+    return contents_fingerprint(KeptArtifact(path=folder, record=record, rig=rig, parts=tuple(parts)))

@@ -251,3 +251,41 @@ def test_a_real_hand_answers_its_commands(samples: Path) -> None:
         )
         shifted = Evidence(rate_hz=rig.rate_hz, events=evidence.events, commanded=late)
         assert judge(found, shifted).verdict == "fail"
+
+
+def point_rig() -> Rig:
+    """A rig that knows nothing of its arm but where the tool is: columns 0 to 2 in metres; column 6 is the gripper."""
+    rig = load_rig("bridge")
+    return rig.model_copy(update={"arms": (rig.arms[0].model_copy(update={"indices": (0, 1, 2)}),)})
+
+
+def drifting(rig: Rig, speed_m_s: float, speed_rad_s: float = 0.0) -> Columns:
+    """50 rows in which the tool goes left and a wrist turns, both evenly, while the gripper stays open."""
+    state = np.zeros((50, 7), np.float32)
+    state[:, 1], state[:, 3] = (np.arange(50) * speed / rig.rate_hz for speed in (speed_m_s, speed_rad_s))
+    state[:, 6] = 1.0
+    return {"observation.state": state, "action": np.zeros_like(state)}
+
+
+def test_a_point_moves_or_holds_by_its_metres_and_adds_up_with_joints() -> None:
+    rig = point_rig()
+    assert [labels(drifting(rig, speed), rig) for speed in (0.02, 0.005, 0.0)] == [["move"], ["hold"], ["hold"]]
+    wrist = rig.arms[0].model_copy(update={"name": "wrist", "indices": (3,), "position": None})
+    both = rig.model_copy(update={"arms": (*rig.arms, wrist)})
+    assert labels(drifting(both, 0.012, 0.04), both) == ["move"]  # 0.8 of the least move each
+    assert labels(drifting(both, 0.0, 0.04), both) == ["hold"]
+
+
+def test_a_last_closing_counts_where_a_point_goes_on_by_centimetres() -> None:
+    rig = point_rig()
+    command = rig.features["observation.state"].model_copy(update={"key": "action"})
+    rig = rig.model_copy(update={"features": {**rig.features, "action": command}})
+    stamps_ns = frame_stamps_ns(70, rig.rate_hz)
+    for reach_m, expected in ((0.10, ["close", "open", "close"]), (0.01, ["close", "open"])):
+        state = np.zeros((70, 7), np.float32)
+        state[:, 1] = np.interp(np.arange(70), [0, 40, 52, 60], [0.0, 0.2, 0.2, 0.2 + reach_m])
+        state[:, 6] = np.interp(np.arange(70), [10, 12, 30, 32, 45, 47], [1.0, 0.2, 0.2, 1.0, 1.0, 0.2])
+        columns = {"observation.state": state, "action": np.concatenate([state[2:], state[-1:], state[-1:]])}
+        for found in (gripper_events(columns, rig, stamps_ns), commanded_events(columns, rig, stamps_ns)):
+            assert found is not None
+            assert [event.event for event in found] == expected

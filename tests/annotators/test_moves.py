@@ -1,8 +1,12 @@
 """Moves in metres where the tool is known, in joints where it is not, and which of the two it was."""
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from raw_robomimic import write_libero
 
 from annotators.evidence import Evidence
 from annotators.inputs import numbers_hash
@@ -10,6 +14,7 @@ from annotators.kinematics import segment
 from annotators.moves import Moves, basis_words, tool_path_m
 from annotators.structure import moves as judge
 from dataengine.rig_files import load_rig
+from dataengine.sources import open_source
 from schemas.annotations import SegmentList
 from schemas.errors import EpisodeError
 from schemas.rigs import Position, Rig
@@ -97,3 +102,17 @@ def test_a_move_to_the_other_side_is_found_wrong(bridge: Rig) -> None:
 def test_a_position_that_the_episode_lacks_is_a_bad_episode(bridge: Rig) -> None:
     with pytest.raises(EpisodeError, match=r"'arm' reads observation.state\[0, 1, 2\], which the episode lacks"):
         tool_path_m({"observation.state": np.zeros((5, 2), np.float32)}, bridge, bridge.arms[0])
+
+
+def test_recordings_without_joints_keep_their_arm_by_the_position_they_state(tmp_path: Path) -> None:
+    path = write_libero(tmp_path / "bowl_demo.hdf5", lengths=(40,))
+    with h5py.File(path, "a") as file:
+        seen = file["data/demo_0/obs"]
+        del seen["joint_states"]
+        seen["ee_states"][:] = 0.0
+        seen["ee_states"][:, 1] = np.interp(np.arange(40), [26, 36], [0.0, 0.12])  # after the gripper closed at 20
+    source = open_source(tmp_path, load_rig("libero"))
+    columns = source.read(source.names()[0]).columns
+    assert basis_words(source.rig) == "end-effector pose"
+    found = segment(columns, source.rig, frame_stamps_ns(40, source.rig.rate_hz)).segments
+    assert [one.moves for one in found if one.label == "carry"] == [("arm moves 12 cm left",)]

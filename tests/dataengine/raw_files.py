@@ -135,13 +135,15 @@ def _write_rows(file: h5py.File, key: str, rows: list[bytes], *, chunked: bool, 
     file.create_dataset(key, data=padded, chunks=(1, longest) if chunked else None)
 
 
-def write_mp4(path: Path, frames: NDArray[np.uint8], *, rate_hz: int = 30, codec: str = "libx264") -> Path:
+def write_mp4(
+    path: Path, frames: NDArray[np.uint8], *, rate_hz: int = 30, codec: str = "libx264", g: int | None = None
+) -> Path:
     """A small real video of RGB frames (height and width even)."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate_hz)
+        stream = container.add_stream(codec, rate=rate_hz, options={"g": str(g)} if g else {})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, rate_hz)
@@ -168,6 +170,7 @@ def write_lerobot_v21(
     nan_at: tuple[int, int, int] | None = None,
     fixed_size: bool = True,
     codec: str = "libx264",
+    g: int | None = None,
 ) -> Path:
     """A LeRobot v2.1 dataset: parquet and mp4 per episode, JSON lines in meta/.
 
@@ -205,7 +208,8 @@ def write_lerobot_v21(
             count = length - (frames_lost or {}).get(episode, 0)
             frames = pictures(count, height=height, width=width, seed=episode * 10 + number)
             key = f"observation.images.{camera}"
-            write_mp4(root / f"videos/chunk-000/{key}/episode_{episode:06d}.mp4", frames, rate_hz=rate_hz, codec=codec)
+            path = root / f"videos/chunk-000/{key}/episode_{episode:06d}.mp4"
+            write_mp4(path, frames, rate_hz=rate_hz, codec=codec, g=g)
     _write_lerobot_meta(root, lengths, cameras, dims, rate_hz, (height, width), labels, tasks, robot_type)
     return root
 

@@ -1,5 +1,6 @@
 """What breaks under a conversion: kills at any moment, a disk that fills up, files that can not be read."""
 
+import logging
 import os
 import random
 import shutil
@@ -8,15 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import raw_files
 
-from dataengine.convert import convert
+from dataengine.convert import Sink, convert
 from dataengine.workspace import Workspace, read_record
-from schemas.errors import ArtifactError
+from schemas.errors import ArtifactError, RejectedError
 from schemas.refs import Ref
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,11 +216,32 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_space(
 
 
 @pytest.mark.slow
-def test_a_read_only_workspace_is_one_sentence(raw: Path, tmp_path: Path) -> None:
-    root = tmp_path / "disk"
-    with small_disk(root, kilobytes=64 << 10):
+@pytest.mark.timeout(1200)
+def test_a_read_only_workspace_is_one_sentence_and_the_run_goes_on_once_it_can_be_written(
+    raw: Path, unbroken: tuple[tuple[str, str], float], tmp_path: Path
+) -> None:
+    """It is so while still empty, and again when eight of ten episodes are staged: two cut-off ones stop the run."""
+    mine, root = tmp_path / "raw", tmp_path / "disk"
+    shutil.copytree(raw, mine)
+    cut = [mine / f"episode_{index}.hdf5" for index in (3, 7)]
+    for path in cut:
+        path.write_bytes(path.read_bytes()[:2000])
+    with small_disk(root, kilobytes=512 << 10):
         remount(root, "ro")
-        assert_one_sentence(run(raw, root), "Read-only file system", "--workspace")
+        assert_one_sentence(run(mine, root), "Read-only file system", "--workspace")
+        remount(root, "rw")
+        done = run(mine, root)
+        assert "RejectedError: 2 of 10 episodes" in done.stderr, done.stderr[-2000:]
+        for path in cut:
+            shutil.copy(raw / path.name, path)
+        kept = staged(root)
+        remount(root, "ro")
+        assert_one_sentence(run(mine, root), "Read-only file system", "--workspace")
+        assert staged(root) == kept == 2 * 8  # for each of the two artifacts
+        remount(root, "rw")
+        done = run(mine, root)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert fingerprints(root) == unbroken[0]
 
 
 def test_a_workspace_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
@@ -250,3 +273,28 @@ def test_files_that_can_not_be_read_are_rows_and_the_others_go_on(tmp_path: Path
     assert set(reasons) == set(broken)
     assert all(reason.startswith(name) for name, reason in reasons.items())
     assert "a link to a file that is not there" in reasons["episode_5.hdf5"]
+
+
+@pytest.mark.parametrize("sink", ["both", "zarr"])
+def test_files_that_can_be_read_again_are_taken_and_the_others_are_not_read_twice(
+    sink: Sink, tmp_path: Path, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link to a disk that is not mounted and a device that fails; both are whole again for the second run."""
+    folder = raw_files.write_aloha_folder(tmp_path / "raw", num_episodes=5, num_frames=6)
+    run_it = partial(convert, source_path=folder, to=REF, rig="aloha_sim", sink=sink, workers=2)
+    unbroken = run_it(workspace=Workspace.at(tmp_path / "unbroken")).records
+    away = tmp_path / "unmounted"
+    away.mkdir()
+    for name, target in (("episode_1.hdf5", away / "gone.hdf5"), ("episode_4.hdf5", Path("/proc/self/mem"))):
+        shutil.move(folder / name, away)
+        (folder / name).symlink_to(target)
+    with pytest.raises(RejectedError, match="2 of 5 episodes were rejected"):
+        run_it(workspace=workspace)
+    for path in list(away.iterdir()):
+        (folder / path.name).unlink()
+        shutil.move(path, folder)
+    with caplog.at_level(logging.INFO):
+        resumed = run_it(workspace=workspace)
+    assert "going on with 3 of 5 episodes already staged" in caplog.text
+    assert (resumed.num_episodes, resumed.rejected) == (5, ())
+    assert [record.fingerprint for record in resumed.records] == [record.fingerprint for record in unbroken]

@@ -1,5 +1,6 @@
 """A new version out of existing ones: left out, cut, relabelled, renamed, put together; read back by LeRobot."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -29,6 +30,7 @@ from dataengine.convert import VideoEncoding, convert
 from dataengine.edit import Changes, Relabel, Trim, edit
 from dataengine.episode_set import EpisodeSet
 from dataengine.frame_store import FrameStore
+from dataengine.quality.checking import open_recordings
 from dataengine.sinks.lerobot_v3 import commit, skew_of
 from dataengine.sinks.staging import StageVideos, load_staged
 from dataengine.sinks.staging_writer import stage_episode
@@ -229,12 +231,15 @@ def test_what_does_not_fit_together_is_refused(place: Path, made: Workspace, tmp
     assert not list((place / "workspace" / "episodes").glob(".never*"))
 
 
-def test_copied_video_is_cut_only_inside_its_torn_group(tmp_path: Path, workspace: Workspace) -> None:
+@pytest.mark.parametrize("codec", ["libsvtav1", "libx264"])
+def test_copied_av1_is_cut_inside_its_torn_groups_and_copied_h264_encoded_again_as_a_whole(
+    tmp_path: Path, workspace: Workspace, codec: str
+) -> None:
     pytest.importorskip("dataengine.sinks.video_cuts")
-    raw = raw_files.write_lerobot_v21(tmp_path / "raw", lengths=(40, 25))
+    raw = raw_files.write_lerobot_v21(tmp_path / "raw", lengths=(40, 25), codec=codec, g=10)
     convert(source_path=raw, to=ONE, workspace=workspace, rig=None, sink="lerobot", encoding=VideoEncoding())
     before = EpisodeSet.open(workspace, ONE)
-    name = before.ids()[0]
+    name, other = before.ids()
     edit(
         refs=(ONE,),
         to=Ref("cut", "1"),
@@ -246,8 +251,12 @@ def test_copied_video_is_cut_only_inside_its_torn_group(tmp_path: Path, workspac
     for index in range(31):
         got, wanted = after.video_frame(name, "cam_high", index), before.video_frame(name, "cam_high", index + 5)
         assert np.abs(got.astype(int) - wanted).mean() < 6
-    last = after.ids()[1]
-    assert after.video_packets(last, "cam_high") == before.video_packets(last, "cam_high")
+    then, now = (episodes.video_packets(name, "cam_high") for episodes in (before, after))
+    if codec == "libsvtav1":
+        assert now[5:25] == then[10:30]  # between the groups that the trim cuts through
+    else:
+        assert not set(now) & set(then)
+    assert after.video_packets(other, "cam_high") == before.video_packets(other, "cam_high")
 
 
 def test_a_cut_inside_a_long_group_of_av1_leaves_no_picture_behind(tmp_path: Path, workspace: Workspace) -> None:
@@ -307,7 +316,25 @@ def test_depth_is_trimmed_with_the_rest_and_read_in_metres(tmp_path: Path, works
         stored.frame(name, "wrist", 0)
 
 
-def test_original_stamps_and_skew_stay_with_their_episodes(tmp_path: Path, workspace: Workspace) -> None:
+def test_words_of_rows_that_are_cut_off_are_in_no_file(tmp_path: Path, workspace: Workspace) -> None:
+    steps = tuple(f"Step {row}." for row in range(41))
+    raw = write_raw(tmp_path / "raw", (1,), substep_reasonings=steps, reasoning="Read the board first.")
+    convert(source_path=raw, to=ONE, workspace=workspace, rig="aloha_sim")
+    [name] = EpisodeSet.open(workspace, ONE).ids()
+    once, twice = Ref("cut", "1"), Ref("cut", "2")
+    for base, to, trim, kept in (
+        (ONE, once, Trim(episodes=name, start_s=0.3), steps[15:]),
+        (once, twice, Trim(episodes=name, end_s=0.6), steps[15:30]),
+    ):
+        edit(refs=(base,), to=to, workspace=workspace, changes=Changes(trims=(trim,)))
+        imported = EpisodeSet.open(workspace, to).imported(name)
+        assert imported == {"substep_reasonings": kept, "reasoning": ("Read the board first.",), "sim": ("true",)}
+        for path in (workspace.path("episodes", to) / "meta", workspace.path("frames", to)):
+            [content] = pq.read_table(path / "contents.parquet").column("content_json").to_pylist()
+            assert [step for step in steps if step in content] == list(kept)
+
+
+def test_original_stamps_skew_and_words_stay_with_their_episodes(tmp_path: Path, workspace: Workspace) -> None:
     rig = Rig(
         name="arm", source="mcap", robot_type="arm", rate_hz=10, features={"observation.state": Feature(key="/state")}
     )
@@ -315,6 +342,7 @@ def test_original_stamps_and_skew_stay_with_their_episodes(tmp_path: Path, works
     staging = tmp_path / "staging"
     staging.mkdir()
     job = StageVideos(root=staging, encoding=VideoEncoding(), encoder_threads=1)
+    said = tuple(json.dumps({"content": f"at {row}", "frame_index": row}) for row in (2, 3, 3, 11))
     for number, (name, values) in enumerate(stamps.items()):
         skew = StreamSkew(
             num_messages=20, num_dropped=number, num_repeated=0, p50_s=0.01, p95_s=0.02 * number, max_s=0.05
@@ -326,6 +354,7 @@ def test_original_stamps_and_skew_stay_with_their_episodes(tmp_path: Path, works
             cameras={},
             stamps_ns={"state": values},
             skew={"state": skew},
+            imported={"language_events": said},
         )
         stage_episode(episode, name, rig, (job,), stamp="")
     draft = begin(workspace, "episodes", ONE, recipe={"rig": rig.model_dump(mode="json")})
@@ -341,6 +370,9 @@ def test_original_stamps_and_skew_stay_with_their_episodes(tmp_path: Path, works
     before, after = (EpisodeSet.open(workspace, ref) for ref in (ONE, Ref("later", "1")))
     assert np.array_equal(after.recorded_stamps_ns("b-2")["state"], stamps["b-2"][3:])
     assert after.skew("b-2") == before.skew("b-2")
+    assert open_recordings(workspace, Ref("later", "1")).read("b-2").skew_frames == 12
+    events = [json.loads(text) for text in after.imported("b-2")["language_events"]]
+    assert [(event["content"], event["frame_index"]) for event in events] == [("at 3", 0), ("at 3", 0), ("at 11", 8)]
     assert skew_of(workspace.path("episodes", Ref("later", "1")))["state"].num_messages == 20
     assert after.row("b-2").hashes.clock == before.row("b-2").hashes.clock
     assert before.row("a-1").hashes.clock != before.row("b-2").hashes.clock

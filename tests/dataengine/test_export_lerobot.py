@@ -13,6 +13,7 @@ from raw_files import ALOHA_CAMERAS
 from dataengine.edit import Changes, edit
 from dataengine.episode_set import EpisodeSet
 from dataengine.exports.lerobot import export_lerobot
+from dataengine.transfer import pull, push
 from dataengine.verification import verify
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, UsageError
@@ -132,6 +133,12 @@ def test_verify_finds_words_that_were_changed(made: Workspace) -> None:
     path.write_bytes(path.read_bytes().replace(b"I pick 5.", b"I pick 6."))
     report = verify(ref=Ref("forged", "1"), workspace=made, source_path=made.root.parent / "raw", workers=1)
     assert "fingerprint is that of the contents" in {row.check for row in report.rows if not row.ok}
+
+
+def test_an_export_is_pulled_with_its_identity(made: Workspace, tmp_path: Path) -> None:
+    """It covers what the language columns say, beside the contents of the episodes."""
+    url = push(workspace=made, kind="episodes", ref=TO, url=f"file://{tmp_path}/shelf").url
+    assert pull(workspace=Workspace.at(tmp_path / "other"), url=url).record == made.record("episodes", TO)
 
 
 def test_an_interrupted_export_leaves_nothing_that_looks_whole_and_goes_on(made: Workspace) -> None:

@@ -17,11 +17,13 @@ from dataengine.episode_set import EpisodeSet
 from dataengine.frame_store import FrameStore
 from dataengine.proofs.records import content_findings
 from dataengine.sinks import parts
+from dataengine.transfer import pull, push
 from dataengine.workspace import Workspace
 from schemas.errors import ArtifactError, RefError, RejectedError, RigError
 from schemas.refs import Ref
 
 ONE, TWO, WHOLE = Ref("tiny", "1"), Ref("tiny", "2"), Ref("whole", "1")
+SHIPPED_RIG = Path(raw_files.__file__).resolve().parents[2] / "dataengine/rigs/aloha_sim.yaml"
 LENGTHS = (300, 260, 21, 34)  # more than one shard of 512 pictures in the frame store of version 1
 SMALL = {"height": 32, "width": 48}
 
@@ -176,9 +178,8 @@ def test_known_episodes_are_rows_and_do_not_count_as_rejected(place: Path, made:
 
 
 def test_what_does_not_fit_is_one_sentence_that_names_it(place: Path, made: Workspace, tmp_path: Path) -> None:
-    shipped = Path(raw_files.__file__).resolve().parents[2] / "dataengine/rigs/aloha_sim.yaml"
     rig = tmp_path / "slow.yaml"
-    rig.write_text(shipped.read_text().replace("rate_hz: 50", "rate_hz: 25"))
+    rig.write_text(SHIPPED_RIG.read_text().replace("rate_hz: 50", "rate_hz: 25"))
     new = Ref("tiny", "5")
     with pytest.raises(RigError, match=r"^rig 'aloha_sim' does not fit tiny@1: rate_hz is 25, but 50 there\."):
         run(place / "more", made, new, extends=ONE, rig=str(rig))
@@ -216,6 +217,20 @@ def test_an_extended_frame_store_has_the_identity_that_its_contents_give(made: W
     assert findings["fingerprint is that of the contents"]
     other = made.record("frames", TWO).model_copy(update={"fingerprint": "0" * 64})
     assert not all(row.ok for row in content_findings(path, other))
+
+
+def test_what_another_rig_extended_is_pulled_with_its_identity(place: Path, made: Workspace, tmp_path: Path) -> None:
+    """Its recipe holds the rig of what was added, its fingerprint is made with that of version 1."""
+    rig, to, other = tmp_path / "tue.yaml", Ref("tue", "2"), Workspace.at(tmp_path / "other")
+    text = SHIPPED_RIG.read_text().replace("\nname: aloha_sim", "\nname: tue")
+    rig.write_text(f"{text}  fixed: {{station: tuesday}}\n")
+    run(place / "more", made, to, extends=ONE, rig=str(rig))
+    for kind in ("episodes", "frames"):
+        sent = made.record(kind, to)
+        assert sent.recipe["rig"]["name"] == "tue"
+        url = push(workspace=made, kind=kind, ref=to, url=f"file://{tmp_path}/shelf").url
+        assert pull(workspace=other, url=url).record == sent
+        assert all(row.ok for row in content_findings(other.path(kind, to), sent))
 
 
 def as_layout_1(store: Path) -> None:

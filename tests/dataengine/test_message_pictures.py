@@ -88,17 +88,45 @@ def test_raw_encodings_are_read_exactly(
         np.testing.assert_array_equal(array, expected)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "mosaic"),
-    [("bayer_rggb8", (0, 1, 1, 2)), ("bayer_bggr8", (2, 1, 1, 0)), ("bayer_gbrg8", (1, 2, 0, 1))],
-)
-def test_bayer_patterns_give_back_red_green_and_blue(tmp_path: Path, encoding: str, mosaic: tuple[int, ...]) -> None:
-    colour = np.array([200, 90, 20], np.uint8)
+COLOUR = np.array([200, 90, 20], np.uint8)
+BAYER = [
+    ("bayer_rggb8", (0, 1, 1, 2)),
+    ("bayer_bggr8", (2, 1, 1, 0)),
+    ("bayer_gbrg8", (1, 2, 0, 1)),
+    ("bayer_grbg8", (1, 0, 2, 1)),
+]
+
+
+def mosaic_of(channels: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(32, 48) of one colour, behind a Bayer filter."""
     raw = np.zeros((32, 48), np.uint8)
-    for place, channel in enumerate(mosaic):
-        raw[place // 2 :: 2, place % 2 :: 2] = colour[channel]
-    array = arrays(one_camera(tmp_path, "Image", image(START_NS, raw, encoding)), "c")[0]
-    np.testing.assert_array_equal(array[8, 8], colour)
+    for place, channel in enumerate(channels):
+        raw[place // 2 :: 2, place % 2 :: 2] = COLOUR[channel]
+    return raw
+
+
+@pytest.mark.parametrize(("encoding", "channels"), BAYER)
+def test_bayer_patterns_give_back_red_green_and_blue(tmp_path: Path, encoding: str, channels: tuple[int, ...]) -> None:
+    array = arrays(one_camera(tmp_path, "Image", image(START_NS, mosaic_of(channels), encoding)), "c")[0]
+    np.testing.assert_array_equal(array[8, 8], COLOUR)
+
+
+@pytest.mark.parametrize(("encoding", "channels"), BAYER)
+def test_a_compressed_mosaic_gives_back_red_green_and_blue(
+    tmp_path: Path, encoding: str, channels: tuple[int, ...]
+) -> None:
+    raw = mosaic_of(channels)
+    for data, words in (
+        (png(raw), f"{encoding}; png compressed "),
+        (jpeg(raw, quality=100), f"{encoding}; jpeg compressed "),
+        (jpeg(raw, quality=100), f"{encoding}; jpeg compressed {encoding}"),
+    ):
+        episode = one_camera(tmp_path, "CompressedImage", compressed(START_NS, data, words))
+        assert (episode.cameras["c"].spec.encoding, episode.cameras["c"].spec.channel_order) == ("raw", "rgb")
+        np.testing.assert_allclose(arrays(episode, "c")[0][8, 8].astype(int), COLOUR, atol=3)
+    converted = compressed(START_NS, jpeg(raw), f"{encoding}; jpeg compressed mono8")
+    array = arrays(one_camera(tmp_path, "CompressedImage", converted), "c")[0]
+    np.testing.assert_array_equal(array, np.repeat(array[..., :1], 3, axis=2))
 
 
 @pytest.mark.parametrize(("encoding", "places"), [("yuv422", (1, 0, 3, 2)), ("yuv422_yuy2", (0, 1, 2, 3))])
@@ -142,6 +170,7 @@ def test_compressed_depth_and_png_are_lossless(tmp_path: Path) -> None:
         (compressed(START_NS, b""), {}, r"/c message 0 is an empty picture"),
         (compressed(START_NS, b"theora", "theora"), {}, r"compressed as 'theora', which is not read"),
         (image(START_NS, FRAME, "rgb16"), {}, r"has encoding 'rgb16', which is not read. Known: rgb8"),
+        (compressed(START_NS, png(DEPTH), "bayer_rggb16; png compressed "), {}, r"has encoding 'bayer_rggb16', which"),
         (image(START_NS, FRAME, "rgb8") | {"height": 0, "width": 0, "data": b""}, {}, r"is an empty picture \(0x0\)"),
         (image(START_NS, FRAME, "rgb8") | {"height": 31}, {}, r"4608 bytes and a step of 144, not what 48x31 rgb8"),
         (image(START_NS, DEPTH, "16UC1"), {}, r"holds depth \('16UC1'\). Write depth_unit_m"),

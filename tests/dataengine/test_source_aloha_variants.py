@@ -318,3 +318,52 @@ def test_a_link_to_another_file_is_refused(tmp_path: Path) -> None:
     source = open_source(tmp_path / "raw", changed("aloha_sim", metadata={}))
     with pytest.raises(EpisodeError, match=r"cam_high' is a link to another file .*Copy the data into the file"):
         source.read("episode_0.hdf5")
+
+
+def create_partly(path: Path, key: str, chunks: tuple[int, ...], written: Any, libver: str, **how: Any) -> None:
+    """Create a dataset of an episode anew, and write some of it; what `chunks` leaves out of the shape is whole."""
+    with h5py.File(path, "a", libver=libver) as file:
+        values = file[key][:]
+        del file[key]
+        whole = (*chunks, *values.shape[len(chunks) :]) if chunks else None
+        dataset = file.create_dataset(key, values.shape, values.dtype, chunks=whole, **how)
+        if written is not None:
+            dataset[written] = values[written]
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize(
+    ("key", "chunks", "how", "written", "num_lost"),
+    [
+        ("observations/qpos", (1,), {}, np.s_[:20], 10),
+        ("observations/qpos", (1,), {"maxshape": (None, 14)}, np.s_[10:20], 20),
+        ("action", (4,), {"compression": "gzip"}, np.s_[:18], 10),
+        ("action", (4, 7), {}, np.s_[:, :7], 30),
+        ("action", (), {}, None, 30),
+        ("observations/images/cam_high", (1,), {}, np.s_[:20], 10),
+        ("observations/images/cam_low", (8,), {"compression": "gzip"}, np.s_[:20], 6),
+    ],
+)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_rows_that_were_never_written_are_refused_and_zeros_that_were_are_not(
+    tmp_path: Path,
+    compressed: bool,
+    key: str,
+    chunks: tuple[int, ...],
+    how: dict[str, Any],
+    written: Any,
+    num_lost: int,
+    libver: str,
+) -> None:
+    path = write_aloha_episode(tmp_path / "episode_0.hdf5", compressed=compressed)
+    with h5py.File(path) as file:
+        values = file[key][:]
+    create_partly(path, key, chunks, written, libver, **how)
+    source = open_source(tmp_path, load_rig("aloha"))
+    sentence = rf"episode_0.hdf5: {num_lost} of 30 rows of {key} were never written .* Record it again, trim"
+    with pytest.raises(EpisodeError, match=sentence):
+        source.read("episode_0.hdf5")
+    with h5py.File(path, "a") as file:
+        file[key][...] = values if compressed and "images" in key else 0
+        file.create_dataset("observations/spare", (30, 7), "f4", chunks=(1, 7))  # the rig does not take it
+    assert source.read("episode_0.hdf5").num_frames == 30

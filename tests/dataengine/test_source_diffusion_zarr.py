@@ -215,6 +215,16 @@ def test_an_id_is_the_recordings_and_not_the_rigs(tmp_path: Path) -> None:
     assert open_source(root, other).read("episode_000001").meta.episode_id != ids[1]
 
 
+def test_a_fingerprint_covers_a_csv_outside_the_store(tmp_path: Path) -> None:
+    root, labels = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20)), tmp_path / "labels.csv"
+    labels.write_text("episode,operator\n0,ada\n1,bob\n")
+    rig = load_rig("pusht")
+    told = rig.model_copy(update={"metadata": rig.metadata.model_copy(update={"csv": "../labels.csv"})})
+    before = open_source(root, told).fingerprint()
+    labels.write_text("episode,operator\n0,ada\n1,eve\n")
+    assert open_source(root, told).fingerprint() != before
+
+
 def test_a_long_episode_is_streamed_and_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_store(tmp_path / "x.zarr", small_arrays(), (12, 20))
     short = open_source(root, load_rig("pusht")).read("episode_000001")
@@ -267,10 +277,10 @@ def write_real_robot(root: Path, *, video_hz: int, lengths: Sequence[int] = (12,
     return root
 
 
-def real_rig(tmp_path: Path) -> str:
+def real_rig(tmp_path: Path, **changes: Any) -> str:
     rig = yaml.safe_load((RIG_FOLDER / "diffusion_real.yaml").read_text())
     path = tmp_path / "my.yaml"
-    path.write_text(yaml.safe_dump({**rig, "task": "Push the block."}))
+    path.write_text(yaml.safe_dump({**rig, "task": "Push the block.", **changes}))
     return str(path)
 
 
@@ -356,3 +366,21 @@ def test_the_first_real_pusht_episodes_convert_and_verify(samples: Path, tmp_pat
     whole = open_source(samples / "pusht_zarr", load_rig("pusht"))
     ids = [whole.read(name).meta.episode_id for name in whole.names()[:3]]
     assert list(EpisodeSet.open(workspace, ref).ids()) == ids
+
+
+def test_what_reads_an_absent_optional_array_goes_with_it_and_the_dataset_opens(tmp_path: Path) -> None:
+    arrays = {"action": trajectory(32, 6, seed=1), "robot_eef_pose": trajectory(32, 6, seed=2)}
+    root = write_store(tmp_path / "raw/x.zarr", arrays, (12, 20))
+    features = {
+        "observation.state": {"key": "robot_eef_pose"},
+        "action": {"key": "action"},
+        "observation.gripper": {"key": "gripper", "optional": True},
+    }
+    hand = {"name": "gripper", "feature": "observation.gripper", "indices": [0], "closed": 0.0, "open": 0.08}
+    arms = [{"name": "arm", "indices": [0, 1]}, {"name": "finger", "feature": "observation.gripper", "indices": [0]}]
+    rig = real_rig(tmp_path, features=features, end_effectors=[hand], arms=arms)
+    workspace, ref = Workspace.at(tmp_path / "workspace"), Ref("real", "1")
+    convert(source_path=root, to=ref, workspace=workspace, rig=rig, workers=1)
+    opened = EpisodeSet.open(workspace, ref).rig
+    assert (set(opened.features), opened.end_effectors) == ({"observation.state", "action"}, ())
+    assert [arm.name for arm in opened.arms] == ["arm"]

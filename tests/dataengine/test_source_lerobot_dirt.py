@@ -15,10 +15,14 @@ from lerobot_files import edit_info
 from PIL import Image
 from raw_files import pictures, write_lerobot_v21
 
+from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
 from dataengine.inspection import inspect_path
 from dataengine.rig_files import load_rig
 from dataengine.sources import open_source
+from dataengine.workspace import Workspace
 from schemas.errors import EpisodeError, SourceError
+from schemas.refs import Ref
 from schemas.rigs import Rig
 
 
@@ -276,3 +280,17 @@ def test_optional_parts_of_a_rig_that_the_dataset_lacks_are_left_out(tmp_path: P
     raw["features"]["observation.effort"] = {"key": "observation.effort", "optional": True}
     rig = open_source(root, Rig.model_validate(raw)).rig
     assert (set(rig.cameras), set(rig.features)) == ({"cam_high"}, {"observation.state", "action"})
+
+
+def test_what_reads_an_absent_optional_column_goes_with_it_and_the_dataset_opens(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    root = write_lerobot_v21(tmp_path / "raw", lengths=(5,), cameras=())
+    raw = open_source(root, None).rig.model_dump(mode="json")
+    raw["features"]["observation.effort"] = {"key": "observation.effort", "optional": True}
+    hand = {"name": "gripper", "feature": "observation.effort", "indices": [0], "closed": 0.0, "open": 1.0}
+    raw |= {"end_effectors": [hand], "arms": [{"name": "arm", "feature": "observation.effort", "indices": [1]}]}
+    (tmp_path / "mylab.yaml").write_text(json.dumps(raw))
+    convert(source_path=root, to=Ref("x", "1"), workspace=workspace, rig=str(tmp_path / "mylab.yaml"), workers=1)
+    rig = EpisodeSet.open(workspace, Ref("x", "1")).rig
+    assert (set(rig.features), rig.end_effectors, rig.arms) == ({"observation.state", "action"}, (), ())

@@ -35,6 +35,7 @@ from dataengine.workspace import Workspace
 from schemas.episodes import Episode
 from schemas.errors import EpisodeError, RigError, SourceError
 from schemas.refs import Ref
+from schemas.rigs import Arm, Position, Rig
 
 NUM_FRAMES = 45
 MS = 1_000_000
@@ -349,3 +350,18 @@ def test_the_shipped_rig_reads_a_teleop_recording_with_real_pictures(samples: Pa
     for name in ("observation.state", "action"):
         expected = np.stack([state_at(stamp, 7) for stamp in episode.stamps_ns[name].tolist()])
         np.testing.assert_array_equal(episode.columns[name], expected)
+
+
+def test_an_arm_whose_joints_were_not_recorded_stays_where_its_tool_is_stated(tmp_path: Path) -> None:
+    features = {"observation.state": STATE, "observation.joints": {"key": "/arm.position", "optional": True}}
+    joints = {"feature": "observation.joints", "indices": [0], "joints": ["waist"], "tool": "tip"}
+    arms = [{"name": "arm", **joints, "position": {"indices": [0, 1, 2]}}, {"name": "unstated arm", **joints}]
+    words = {"cameras": {}, "clock": {"reference": "observation.state"}, "kinematics": {"file": "arm.xml"}}
+    rows: list[Row] = [
+        (START_NS + index * 10**9 // 30, "/joint_states", "sensor_msgs/msg/JointState", message)
+        for index, message in enumerate(stamped())
+    ]
+    source = open_source(write_ros2_mcap(tmp_path / "s.mcap", rows), rig(features=features, arms=arms, **words))
+    stated = Arm(name="arm", feature="observation.state", indices=(0, 1, 2), position=Position(indices=(0, 1, 2)))
+    assert source.rig.arms == (stated,)
+    assert Rig.model_validate_json(source.rig.model_dump_json()) == source.rig

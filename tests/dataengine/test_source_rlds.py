@@ -21,6 +21,7 @@ from raw_files import jpeg, pictures, trajectory
 from rlds_files import episode, example, framed, tensor, write_rlds
 
 from dataengine.convert import convert
+from dataengine.episode_set import EpisodeSet
 from dataengine.frame_store import FrameStore
 from dataengine.inspection import inspect_path
 from dataengine.rig_files import RIG_FOLDER, load_rig
@@ -28,7 +29,7 @@ from dataengine.sources import detect, open_source
 from dataengine.verification import verify
 from dataengine.workspace import Workspace
 from schemas.episodes import Episode
-from schemas.errors import EpisodeError, RejectedError, RigError, SourceError
+from schemas.errors import ArtifactError, EpisodeError, RejectedError, RigError, SourceError
 from schemas.refs import Ref
 
 BRIDGE = "octo_bridge_rlds/tests/debug_dataset/bridge_dataset/1.0.0"
@@ -265,6 +266,20 @@ def test_ids_follow_the_record_and_neither_the_rig_nor_the_place(tmp_path: Path)
     assert open_source(one, load_rig(rig)).fingerprint() != open_source(two, load_rig(rig)).fingerprint()
 
 
+def test_a_corrected_csv_is_another_input(tmp_path: Path, workspace: Workspace) -> None:
+    root = write_rlds(tmp_path / "raw", {"train": [[episode(0), episode(1)]]})
+    bare = open_source(root, load_rig("bridge"))
+    before, labels = bare.fingerprint(), root / "labels.csv"
+    rig = my_rig(tmp_path, metadata={"csv": "labels.csv"})
+    rows = ["episode,outcome", "train-00000/000000,success", "train-00000/000001,success"]
+    labels.write_text("\n".join(rows))
+    assert bare.fingerprint() == before, "a CSV that no rig names changes nothing"
+    convert(source_path=root, to=Ref("x", "1"), workspace=workspace, rig=rig, sink="zarr", workers=1)
+    labels.write_text("\n".join(rows).replace("1,success", "1,failure"))
+    with pytest.raises(ArtifactError, match=r"x@1' exists and was made differently \(input raw"):
+        convert(source_path=root, to=Ref("x", "1"), workspace=workspace, rig=rig, sink="zarr", workers=1)
+
+
 def test_the_draft_works_once_its_questions_are_answered(tmp_path: Path) -> None:
     zeros = np.concatenate([trajectory(5, 7).ravel(), np.zeros(7, np.float32)])
     root = write_rlds(tmp_path / "raw", {"train": [[episode(0, **{"steps/action": zeros})], [episode(1)]]})
@@ -304,3 +319,22 @@ def test_the_real_bridge_episodes_convert_and_verify_and_the_second_split_is_nam
     source = open_source(raw, load_rig("bridge"))
     assert store.jpeg("image_3", 0) == next(iter(source.read("train-00000/000000").cameras["image_3"].jpegs()))
     assert store.frame("image_3", 0).max() < 8  # a camera that was never there: kept, and black
+
+
+def test_what_reads_an_absent_optional_tensor_goes_with_it_and_the_dataset_opens(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    root = write_rlds(tmp_path / "raw", {"train": [[episode(0)]]})
+    features = {
+        "observation.state": {"key": "observation/state"},
+        "action": {"key": "action"},
+        "observation.joints": {"key": "observation/joints", "optional": True},
+    }
+    hand = {"name": "gripper", "feature": "observation.joints", "indices": [6], "closed": 0.0, "open": 1.0}
+    joints = {"feature": "observation.joints", "indices": [0, 1, 2, 3, 4, 5]}
+    arms = [{"name": "arm", **joints, "position": {"indices": [0, 1, 2]}}, {"name": "unstated arm", **joints}]
+    rig = my_rig(tmp_path, features=features, cameras={}, end_effectors=[hand], arms=arms)
+    convert(source_path=root, to=Ref("x", "1"), workspace=workspace, rig=rig, workers=1)
+    opened = EpisodeSet.open(workspace, Ref("x", "1")).rig
+    assert (set(opened.features), opened.end_effectors) == ({"observation.state", "action"}, ())
+    assert [(arm.name, arm.feature, arm.indices) for arm in opened.arms] == [("arm", "observation.state", (0, 1, 2))]

@@ -95,6 +95,19 @@ def test_ids_follow_the_content_and_not_the_rig_the_place_or_the_compression(tmp
     assert ids[0].startswith("image_demo_0-")
 
 
+def test_pictures_that_were_never_written_are_refused_and_not_black(tmp_path: Path) -> None:
+    path = write_robomimic(tmp_path / "image.hdf5")
+    key = "data/demo_1/obs/agentview_image"
+    with h5py.File(path, "a") as file:
+        shown = file[key][:]
+        del file[key]
+        file.create_dataset(key, shown.shape, shown.dtype, chunks=(1, *shown.shape[1:]))[:7] = shown[:7]
+    source = open_source(tmp_path, robomimic())
+    with pytest.raises(EpisodeError, match=r"demo_1: 2 of 9 rows of obs/agentview_image were never written"):
+        source.read("image.hdf5/demo_1")
+    assert source.read("image.hdf5/demo_2").num_frames == 15
+
+
 def test_filters_are_kept_with_each_demo(tmp_path: Path) -> None:
     masks = {"train": ["demo_0", "demo_2"], "valid": ["demo_1"], "20_percent": ["demo_2"]}
     write_robomimic(tmp_path / "image.hdf5", masks=masks)

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from dataengine.rig_files import RIG_FOLDER, load_rig
 from dataengine.sources import detect, open_source
 from dataengine.verification import verify
 from dataengine.workspace import Workspace
-from schemas.errors import EpisodeError, RigError, SourceError
+from schemas.errors import ArtifactError, EpisodeError, RigError, SourceError
 from schemas.refs import Ref
 
 _JPEGXL = {
@@ -195,6 +196,28 @@ def test_stamps_and_fingerprint_follow_one_changed_byte(tmp_path: Path) -> None:
     two = open_source(tmp_path, load_rig(my_rig(tmp_path)))
     after = (two.stamps(), two.fingerprint(), two.read("episode_000000").meta.episode_id)
     assert all(first != second for first, second in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_corrected_csv_beside_the_zip_is_another_input(
+    tmp_path: Path, workspace: Workspace, is_absolute: bool
+) -> None:
+    raw = tmp_path / "raw"
+    write_umi(raw / "dataset.zarr.zip", pictures(14, height=32, width=32), (6, 8))
+    bare = open_source(raw, load_rig(my_rig(tmp_path)))
+    before, labels = bare.fingerprint(), raw / "episodes.csv"
+    labels.write_text("episode,operator\n0,ada\n1,bob\n")
+    assert bare.fingerprint() == before, "a CSV that no rig names changes nothing"
+    rig = my_rig(tmp_path, metadata={"csv": str(labels) if is_absolute else labels.name})
+    run = partial(convert, source_path=raw, workspace=workspace, rig=rig, sink="lerobot", workers=1)
+    run(to=Ref("cup", "1"))
+    assert run(to=Ref("cup", "1")).already_there
+    labels.write_text("episode,operator\n0,ada\n1,eve\n")
+    with pytest.raises(ArtifactError, match=r"cup@1' exists and was made differently \(input raw"):
+        run(to=Ref("cup", "1"))
+    run(to=Ref("cup", "2"))
+    episodes = EpisodeSet.open(workspace, Ref("cup", "2"))
+    assert [episodes.row(name).metadata["operator"] for name in episodes.ids()] == ["ada", "eve"]
 
 
 def test_without_a_rig_or_an_instruction_one_is_asked_for(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import raw_files
-from transfer_material import NUM_FILES, REF, content, make
+from transfer_material import NUM_FILES, REF, content, make, row_of
 
 from dataengine.convert import convert
 from dataengine.transfer import pull, push
@@ -136,7 +136,6 @@ def test_contents_of_another_version_of_the_program_still_come_and_the_log_says_
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from transfer_material import row_of
 
     path = tmp_path / "lying/episodes/tiny@1/meta/contents.parquet"
 
@@ -151,6 +150,20 @@ def test_contents_of_another_version_of_the_program_still_come_and_the_log_says_
     with caplog.at_level(logging.WARNING):
         assert pull(workspace=other, url=url).num_moved > 0
     assert "was made by another version and is not counted again" in caplog.text
+
+
+def test_a_frame_store_that_can_not_be_opened_is_no_traceback(
+    shelf: Path, tmp_path: Path, other: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "lying/frames/tiny@1/zarr.json"
+
+    def change(record: dict[str, Any]) -> None:
+        path.write_text("[]")
+        record["files"] = [row_of(path, row["path"]) if row["path"] == path.name else row for row in record["files"]]
+
+    with caplog.at_level(logging.WARNING):
+        pull(workspace=other, url=lying(shelf, tmp_path, "frames", change))
+    assert "is not counted again" in caplog.text
 
 
 def _drop(start: str) -> Callable[[dict[str, Any]], None]:

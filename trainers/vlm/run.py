@@ -106,7 +106,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether its matrix products in bfloat16 are fast: a processor without such instructions imitates them, and takes
     thirty to fifty times as long as for float32."""
     if device.type != "cpu":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return any(bool(has) for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
