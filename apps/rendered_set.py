@@ -30,7 +30,9 @@ def write_rendered_set(
     is whole. Raises UsageError for a skill that does not exist and for a folder that holds a set already.
     """
     if (out / LISTING).exists():
-        raise UsageError(f"'{out.name}' holds a set of questions already. Delete it, or name another folder: --out DIR.")
+        raise UsageError(
+            f"'{out.name}' holds a set of questions already. Delete it, or name another folder: --out DIR."
+        )
     jobs = [(_skill(name), row) for name in dict.fromkeys(skills or SKILLS) for row in range(rows_per_skill)]
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     draw = partial(_draw, out, split, seed)

@@ -17,7 +17,9 @@ BatchSize = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", help="nano, NAME@VERSION of a small VLM, or a folder of a dense Qwen2-VL, to start from."),
+    typer.Option(
+        "--weights", help="nano, NAME@VERSION of a small VLM, or a folder of a dense Qwen2-VL, to start from."
+    ),
 ]
 
 

@@ -64,7 +64,7 @@ def _curves(rows: list[dict[str, Any]]) -> bytes:
         "card_loss": "loss on cards",
         "gaze_loss": "loss on where to look",
     }
-    # A step that asks nothing of the kind (crops have no characters, letters no words) has a loss of 0, which is no loss.
+    # A step that asks nothing of the kind (crops have no characters, letters no words) says 0, which is no loss.
     told = {title: [(row["step"], row[name]) for row in rows if row.get(name)] for name, title in names.items()}
     series = {title: tuple(zip(*found, strict=True)) for title, found in told.items() if found}
     return curves({title: (x, y) for title, (x, y) in series.items()}, x_label="step", marks=marks)

@@ -149,9 +149,7 @@ def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing
 
 def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> None:
     place, to = Workspace.at(tmp_path), Ref("vlm", "1")
-    with pytest.raises(
-        TrainError, match=r"goes on from a model that `train nano_vlm` made\. Name it: --weights"
-    ):
+    with pytest.raises(TrainError, match=r"goes on from a model that `train nano_vlm` made\. Name it: --weights"):
         train_small_vlm(config=tiny(), to=to, workspace=place)
     with pytest.raises(TrainError, match=r"recipe nano_vlm starts from nothing\. Leave --weights out"):
         train_small_vlm(config=nano_vlm(), to=to, workspace=place, start=tmp_path)
