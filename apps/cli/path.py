@@ -9,9 +9,9 @@ from apps.cli.options import DEFAULT_WORKSPACE, WorkspaceDir
 
 def demo(
     workspace: WorkspaceDir = DEFAULT_WORKSPACE,
-    episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 24,
-    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 120,
-    exams: Annotated[int, typer.Option("--exams", min=1, help="Held-out questions a skill, before and after.")] = 15,
+    episodes: Annotated[int, typer.Option("--episodes", min=4, help="Demonstrations to record.")] = 20,
+    steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of both stages.")] = 48,
+    exams: Annotated[int, typer.Option("--exams", min=1, help="Held-out questions a skill, before and after.")] = 10,
     trials: Annotated[int, typer.Option("--trials", min=1, help="Closed-loop trials per policy.")] = 20,
 ) -> None:
     """Simulate, convert, annotate, release, mix, train, roll out, and write report.html.

@@ -41,13 +41,13 @@ DRAWS_PER_ROW = 88  # samples of a pass per rendered row of a skill: two passes 
 class DemoConfig:
     """How much of everything; the defaults end within 10 minutes on 2 cores."""
 
-    num_episodes: int = 24
+    num_episodes: int = 20
     rows_per_skill: int = 24  # of image-text questions
-    num_steps: int = 120
-    num_exams: int = 15  # held-out questions a skill they are asked
+    num_steps: int = 48
+    num_exams: int = 10  # held-out questions a skill they are asked
     num_trials: int = 20  # of each yardstick
     num_toys: int = 2  # demonstrations of the second task family, annotated and shown
-    num_policy_trials: int = 6  # of the trained policy: it speaks token by token on a CPU
+    num_policy_trials: int = 4  # of the trained policy: it speaks token by token on a CPU
     seed: int = 0
 
     @property
