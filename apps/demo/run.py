@@ -214,7 +214,7 @@ def _label(workspace: Workspace, clock: Clock) -> None:
                 episodes=MADE.episodes,
                 workspace=workspace,
                 family="math-matching",
-                backend=Perception(),  # of the small VLM too few traces pass: docs/nano-vlm.md
+                backend=Perception(),  # the small VLM lists one table in five wrong: docs/nano-vlm.md
                 workers=None,
                 ray_address=None,
                 ledger=ledger,

@@ -13,9 +13,10 @@ from apps.cli.conversion import parse_share
 from apps.cli.data import parse_size
 from apps.cli.main import app
 from apps.cli.transfer import parse_options
+from apps.cli.vlm import weights_folder
 from dataengine.artifacts import Draft, begin
 from dataengine.workspace import Workspace
-from schemas.errors import UsageError
+from schemas.errors import RefError, UsageError
 from schemas.refs import Kind, Ref
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -141,3 +142,14 @@ def test_keys_of_digits_and_of_json_stay_text_and_switches_do_not() -> None:
         parse_options(["anon=False"])
     with pytest.raises(UsageError, match="is no option"):
         parse_options(["hello"])
+
+
+def test_weights_are_a_checkpoint_of_the_workspace_by_name_or_any_folder(workspace: Workspace, tmp_path: Path) -> None:
+    publish(workspace, "checkpoints", "vlm")
+    assert weights_folder("vlm@1", workspace.root) == workspace.find("checkpoints", Ref("vlm", "1"))
+    folder = tmp_path / "odd@name"
+    folder.mkdir()
+    assert weights_folder(str(folder), workspace.root) == folder
+    assert weights_folder(None, workspace.root) is None
+    with pytest.raises(RefError, match="gone@1"):
+        weights_folder("gone@1", workspace.root)

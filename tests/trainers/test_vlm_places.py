@@ -147,6 +147,15 @@ def test_a_deeper_vision_tower_goes_on_from_a_shallower_one_and_begins_by_seeing
         train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path / "part", stop_after=1, start=part)
 
 
+def test_a_state_half_written_at_a_kill_does_not_stop_a_later_checkpoint(tmp_path: Path) -> None:
+    config = replace(tiny(), checkpoint_every=1, goes_on_from=None)
+    lessons = RenderedLessons(config=config)
+    train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path, stop_after=1)
+    (tmp_path / "step_000001" / ".state.json.7.tmp").write_bytes(b"{")
+    train_vlm(config, lessons, nano_tokenizer(), staging=tmp_path, stop_after=3)
+    assert sorted(folder.name for folder in tmp_path.glob("step_*")) == ["step_000002", "step_000003"]
+
+
 def test_what_it_can_not_start_from_is_said_in_a_sentence(tmp_path: Path) -> None:
     place, to = Workspace.at(tmp_path), Ref("vlm", "1")
     with pytest.raises(TrainError, match=r"goes on from a model that `train nano_vlm` made\. Name it: --weights"):

@@ -25,7 +25,7 @@ from trainers.vlm.recipe import nano_vlm, vlm_recipe
 from trainers.vlm.rendered_lessons import RenderedLessons, rendered_exams
 from trainers.vlm.retention import retention
 from trainers.vlm.run import train_vlm
-from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine
+from trainers.vlm.score import Exam, SkillScore, answers, by_skill, examine, is_right
 from trainers.vlm.sight import look
 from trainers.vlm_directory import save_vlm_directory
 
@@ -292,3 +292,11 @@ def test_retention_tells_what_was_forgotten_pair_by_pair(
     assert half.low < -0.5 < half.high
     with pytest.raises(TrainError, match="no questions"):
         retention(model, fresh, tokenizer, [])
+
+
+def test_what_was_said_is_right_word_for_word_or_within_eight_pixels() -> None:
+    assert is_right("There are 3 cards.", "There are 3 cards.")
+    assert not is_right("There are 2 cards.", "There are 3 cards.")
+    assert is_right("(130, 85)", "(132, 84)", (132.0, 84.0))
+    assert not is_right("(141, 85)", "(132, 84)", (132.0, 84.0))
+    assert not is_right("(130, 85)", "(132, 84)")
